@@ -1,0 +1,1 @@
+"""Lightning DataModules: ImageNet folders and the built-in handwritten digits."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, its parts and the command line."""

@@ -1,0 +1,169 @@
+"""MobileMamba: stem, stages and classifier behind timm's model interface.
+
+"MobileMamba: Lightweight Multi-Receptive Visual Mamba Network" (CVPR 2025, arXiv:2411.15941, Figure 4). Behaviour
+follows github.com/lewandofskee/MobileMamba/blob/0980f48, whose weights load exactly
+(:mod:`mobilemamba.checkpoints`). What differs: no CUDA build, any number of stages, and every part is configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers import SelectAdaptivePool2d
+from timm.models._features import feature_take_indices  # no public path in timm
+from torch import Tensor, nn
+
+from mobilemamba.config import MobileMambaConfig
+from mobilemamba.conv_norm import NormLinear
+from mobilemamba.published import adapt_state
+from mobilemamba.stages import Stage, Stem
+
+
+class MobileMamba(nn.Module):
+    """Image classifier and feature extractor.
+
+    Args:
+        config: The architecture.
+    """
+
+    def __init__(self, config: MobileMambaConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = MobileMambaConfig() if config is None else config
+        self.num_classes = config.num_classes
+        self.in_chans = config.in_chans
+        self.num_features = self.head_hidden_size = config.widths[-1]
+        self.feature_info = [
+            {"num_chs": width, "reduction": config.stem_stride * 2**stage, "module": f"stages.{stage}"}
+            for stage, width in enumerate(config.widths)
+        ]
+        self.stem = Stem(config)
+        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths)).split(list(config.depths))
+        self.stages = nn.Sequential(
+            *(Stage(config, stage, rates[stage].tolist()) for stage in range(config.num_stages))
+        )
+        self.reset_classifier(config.num_classes, config.global_pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to the last stage's feature map.
+
+        Raises:
+            ValueError: When the images are smaller than ``config.min_image_size`` or have other channels than in_chans.
+        """
+        self._check_input(x)
+        return self.stages(self.stem(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the last feature map to logits, or to pooled features (B, num_features) with pre_logits."""
+        x = self.global_pool(x)
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the feature maps of chosen stages, as timm models do.
+
+        Args:
+            x: Images, (B, C, H, W).
+            indices: The last n stages for a number, the named ones for a list, all for None.
+            norm: Accepted for timm's interface; stages end without a norm.
+            stop_early: Leave out stages behind the last wanted one.
+            output_fmt: "NCHW", the only format.
+            intermediates_only: Return the list alone.
+
+        Returns:
+            The feature maps, or (last map, feature maps).
+
+        Raises:
+            ValueError: For another output_fmt.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt = {output_fmt!r} is not possible: MobileMamba gives 'NCHW' feature maps.")
+        self._check_input(x)
+        wanted, last = feature_take_indices(len(self.stages), indices)
+        features = []
+        x = self.stem(x)
+        for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if index in wanted:
+                features.append(x)
+        return features if intermediates_only else (x, features)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages that the given intermediates do not need, and with them the classifier (timm interface)."""
+        wanted, last = feature_take_indices(len(self.stages), indices)
+        if last + 1 < len(self.stages):
+            self.stages = self.stages[: last + 1]
+            self.num_features = self.head_hidden_size = self.config.widths[last]
+            prune_head = True
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(wanted)
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer (an Identity without classifier)."""
+        return self.head.linear if isinstance(self.head, NormLinear) else self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new classifier, and another pooling if one is named."""
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        like = next(self.parameters())
+        head = NormLinear(self.num_features, num_classes, self.config.drop_rate) if num_classes else nn.Identity()
+        self.head = head.to(like.device, like.dtype).train(self.training)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights, under our or the published names: timm's checkpoint_path takes the authors' files too."""
+        return super().load_state_dict(adapt_state(state_dict, self), strict, assign)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Return no names: the published recipe exempts only 1-D tensors and biases."""
+        return set()
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's layer groups: stem, then blocks (stages with coarse)."""
+        blocks = (
+            r"^stages\.(\d+)"
+            if coarse
+            else [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]
+        )
+        return {"stem": r"^stem", "blocks": blocks}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass instead of storing their activations."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
+
+    def _check_input(self, x: Tensor) -> None:
+        # Sizes of a traced dynamic graph are symbols: a comparison would burn them in.
+        height, width = x.shape[-2:]
+        smallest = self.config.min_image_size
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) < smallest:
+            raise ValueError(
+                f"Image size {height}x{width} is too small: {self.config.num_stages} stages behind a stride-"
+                f"{self.config.stem_stride} stem need at least {smallest}x{smallest} pixels."
+            )
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise ValueError(
+                f"Input of shape {tuple(x.shape)} does not fit: expected (B, {self.in_chans}, H, W); "
+                "set MobileMambaConfig.in_chans for other images."
+            )

@@ -1,0 +1,119 @@
+"""Read weights: the authors' published files and the training checkpoints of this project.
+
+All files are read with ``weights_only=True``: a pickle that carries code is refused, not run.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.config import MobileMambaConfig
+from mobilemamba.metadata import ModelMetadata
+from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state
+
+
+class CheckpointError(ValueError):
+    """A file that is not what it should be; the message says what it is and what to do."""
+
+
+def load_published_weights(
+    model: MobileMamba, source: str | Path | Mapping[str, Any], weights: WeightSource = "ema"
+) -> MobileMamba:
+    """Load the authors' weights strictly, fused or not.
+
+    Args:
+        model: Network of the same variant, in training form (not fused).
+        source: A published file, or what it holds.
+        weights: Which weights to take where the file holds both raw and averaged ones.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: When keys or shapes differ; lists what is missing on either side.
+    """
+    content = source if isinstance(source, Mapping) else read_file(Path(source))
+    state = adapt_state(content, model, weights)
+    if not state:
+        raise CheckpointError(f"No weights found: the file holds {sorted(content)[:10]}, not tensors or 'net'.")
+    load_strictly(model, state)
+    return model
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a .safetensors file or a PyTorch pickle, without running any code in it.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        CheckpointError: When the file is damaged or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Checkpoint {path} does not exist.")
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} is refused: it is damaged or holds objects other than tensors and plain values, whose "
+            "loading could run code. Re-save its state dict alone with torch.save or safetensors where you trust it."
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"Checkpoint {path} is damaged or not a PyTorch file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of weights.")
+    return content
+
+
+def load_training_checkpoint(path: str | Path, weights: WeightSource = "ema") -> tuple[MobileMamba, ModelMetadata]:
+    """Rebuild the student of a training checkpoint in eval mode, with what is known of its data.
+
+    Args:
+        path: A .ckpt file written by ``lightning fit``.
+        weights: Averaged or raw weights; a run without averaging has only one kind, which is returned for both.
+
+    Raises:
+        CheckpointError: When the file is no such checkpoint.
+    """
+    content = read_file(Path(path))
+    if "mobilemamba" not in content:
+        raise CheckpointError(f"{path} is no training checkpoint of this project: it holds {sorted(content)[:10]}.")
+    description = content["mobilemamba"]
+    state = content["state_dict"]
+    if weights == "raw" and "current_model_state" in content:
+        state = content["current_model_state"]
+    model = MobileMamba(MobileMambaConfig(**description["config"]))
+    load_strictly(model, {key: value for key, value in state.items() if key.startswith(STUDENT_PREFIX)})
+    return model.eval(), ModelMetadata.from_dict(description["metadata"])
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict whose keys and shapes must match; the error lists what is missing on either side."""
+    state = adapt_state(state, model)
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].shape != state[key].shape
+    ]
+    if missing or unexpected or shapes:
+        lines = ["The weights do not fit the model (another variant, or other num_classes?)."]
+        for title, entries in (
+            ("only in the model", missing),
+            ("only in the file", unexpected),
+            ("other shapes", shapes),
+        ):
+            if entries:
+                more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+                lines.append(f"  {title} ({len(entries)}): {'; '.join(entries[:8])}{more}")
+        raise CheckpointError("\n".join(lines))
+    model.load_state_dict(state)

@@ -1,0 +1,41 @@
+"""What a network file must say besides its weights: classes and how images are prepared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Class names and preprocessing that belong to trained weights.
+
+    Args:
+        image_size: Height and width in pixels.
+        mean: Subtracted per channel, for images in [0, 1].
+        std: Divided by per channel, after the mean.
+        interpolation: Resampling filter of the evaluation resize.
+        crop_pct: Side of the centre crop relative to the resized image.
+        class_names: Names in the order of the outputs, if known.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    class_names: tuple[str, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types: safe in any checkpoint and any exported file."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelMetadata:
+        """Rebuild from :meth:`to_dict`."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)

@@ -1,0 +1,55 @@
+"""MRFFI, multi-receptive-field feature interaction: the token mixer of MobileMamba (paper section 3.2, Figure 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mobilemamba.bimamba import BiMamba
+from mobilemamba.config import MobileMambaConfig
+from mobilemamba.conv_norm import ConvNorm
+from mobilemamba.multi_kernel import MultiKernelConv
+from mobilemamba.wavelet_mamba import WaveletConv, WaveletMamba
+
+
+class MRFFI(nn.Module):
+    """Splits channels into a global, a local and an identity part, mixes each its own way and projects the union.
+
+    Args:
+        config: The architecture.
+        stage: Index of the stage, which decides shares and kernels.
+    """
+
+    def __init__(self, config: MobileMambaConfig, stage: int) -> None:
+        super().__init__()
+        width = config.widths[stage]
+        self.split = config.channel_split(stage)
+        self.global_mixer = _global_mixer(config, stage) if self.split.global_channels else None
+        self.local_mixer = (
+            MultiKernelConv(self.split.local_channels, config.local_kernels[stage])
+            if self.split.local_channels
+            else None
+        )
+        self.act = nn.ReLU()
+        self.proj = ConvNorm(width, width, norm_weight_init=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        global_part, local_part, identity_part = x.split(list(self.split), dim=1)
+        parts = []
+        if self.global_mixer is not None:
+            parts.append(self.global_mixer(global_part))
+        if self.local_mixer is not None:
+            parts.append(self.local_mixer(local_part))
+        if self.split.identity_channels:
+            parts.append(identity_part)
+        return self.proj(self.act(torch.cat(parts, dim=1)))
+
+
+def _global_mixer(config: MobileMambaConfig, stage: int) -> WaveletMamba:
+    channels = config.channel_split(stage).global_channels
+    mamba = BiMamba(channels, config.scan_expansion, config.state_size, config.scan_directions) if config.scan else None
+    wavelet = (
+        WaveletConv(channels, config.wavelet_kernels[stage], config.wavelet_levels) if config.wavelet_levels else None
+    )
+    return WaveletMamba(channels, mamba, wavelet)

@@ -1,0 +1,46 @@
+"""Fetch the authors' published weights from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from mobilemamba.checkpoints import read_file
+
+PUBLISHED_REPOSITORY = "Lewandofski/MobileMamba"
+
+_OFFLINE_ERRORS = (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RuntimeError)
+
+
+def published_folder(variant: str, distilled: bool) -> str:
+    """Return the folder of a variant's weights in the repository, such as "MobileMamba_S6s" for distilled S6."""
+    return f"MobileMamba_{variant.removeprefix('mobilemamba_').upper()}{'s' if distilled else ''}"
+
+
+def download_published(variant: str, distilled: bool = True) -> dict[str, Any]:
+    """Return the content of a variant's published file, from the Hub or its cache.
+
+    Args:
+        variant: Name such as "mobilemamba_s6".
+        distilled: The 1000-epoch distilled weights, or those of 300 epochs without teacher.
+
+    Raises:
+        ConnectionError: When the Hub cannot be reached; the message says how to load a file by hand.
+        FileNotFoundError: When the repository has no such weights.
+    """
+    folder = published_folder(variant, distilled)
+    try:
+        files = [file for file in HfApi().list_repo_files(PUBLISHED_REPOSITORY) if file.startswith(f"{folder}/")]
+        weights = sorted(file for file in files if file.endswith((".pth", ".safetensors")))
+        if weights:
+            return read_file(Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0])))
+    except _OFFLINE_ERRORS as error:
+        raise ConnectionError(
+            f"The weights of {variant} could not be fetched from https://huggingface.co/{PUBLISHED_REPOSITORY} "
+            f"({type(error).__name__}). Offline, download folder {folder} elsewhere and load the file with "
+            "mobilemamba.load_published_weights(model, path), or pass checkpoint_path=path to timm.create_model."
+        ) from error
+    raise FileNotFoundError(f"Repository {PUBLISHED_REPOSITORY} has no weights in folder {folder}; it holds {files}.")

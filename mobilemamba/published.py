@@ -1,0 +1,208 @@
+"""Translate the authors' published state dicts into this project's names and layout.
+
+Published names are those of github.com/lewandofskee/MobileMamba/blob/0980f48. Both kinds of file are understood:
+training form, and the fused export, which is turned back into training form with BatchNorms that do nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mobilemamba.conv_norm import ConvNorm, NormLinear
+from mobilemamba.wavelet import haar_filters
+
+WeightSource = Literal["ema", "raw"]
+
+STUDENT_PREFIX = "student."
+"""What the network's keys start with in training checkpoints."""
+
+# Published name -> ours. ConvNorm and head leaves are renamed last, everywhere.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^patch_embed\.", "stem."),
+    (r"\.local_op\.", ".local_mixer.groups.0."),
+    (r"\.dwconv3x3\.weight$", ".0.conv.weight"),
+    (r"\.dwconv3x3\.bias$", ".0.conv.bias"),
+    (r"\.bn1\.", ".0.norm."),
+    (r"\.dwconv1x1\.", ".2.conv."),
+    (r"\.bn2\.", ".2.norm."),
+    (r"\.base_scale\.", ".mamba_scale."),
+    (r"\.wavelet_convs\.", ".wavelet.convs."),
+    (r"\.wavelet_scale\.", ".wavelet.scales."),
+    (r"\.global_op\.", ".global_mixer."),
+    (r"\.global_atten\.", ".mamba."),
+    (r"\.conv2d\.", ".conv."),
+    (r"\.x_proj_weight$", ".scan_proj.weight"),
+    (r"\.dt_projs_weight$", ".step_weight"),
+    (r"\.dt_projs_bias$", ".step_bias"),
+    (r"\.A_logs$", ".A_log"),
+    (r"\.Ds$", ".D_skip"),
+    (r"\.mixer\.m\.attn\.", ".mixer.branch."),
+    (r"\.proj\.1\.", ".proj."),
+    (r"\.dw0\.m\.", ".conv_in.branch."),
+    (r"\.dw0\.(?=weight|bias)", ".conv_in."),
+    (r"\.dw1\.m\.", ".conv_out.branch."),
+    (r"\.dw1\.(?=weight|bias)", ".conv_out."),
+    (r"\.ffn0\.m\.", ".ffn_in.branch."),
+    (r"\.ffn1\.m\.", ".ffn_out.branch."),
+    (r"\.pw1\.", ".expand."),
+    (r"\.pw2\.", ".reduce."),
+    (r"\.se\.", ".squeeze_excite."),
+    (r"^head\.l\.", "head.linear."),
+    (r"^head\.bn\.", "head.norm."),
+    (r"\.c\.", ".conv."),
+    (r"\.bn\.", ".norm."),
+)
+_DOWNSAMPLE_PARTS: tuple[tuple[str, str], ...] = (
+    (r"^0\.0\.m\.", "0.branch."),
+    (r"^0\.0\.(?=weight|bias)", "0."),
+    (r"^0\.1\.m\.", "1.branch."),
+    (r"^1\.conv1\.", "2.expand."),
+    (r"^1\.conv2\.", "2.conv."),
+    (r"^1\.conv3\.", "2.reduce."),
+    (r"^1\.se\.", "2.se."),
+    (r"^2\.0\.m\.", "3.branch."),
+    (r"^2\.0\.(?=weight|bias)", "3."),
+    (r"^2\.1\.m\.", "4.branch."),
+)
+_BLOCKS_AFTER_DOWNSAMPLE = 3
+"""The release counts three parts of a downsample before the first block of a stage."""
+
+
+def adapt_state(content: Mapping[str, Any], model: nn.Module, weights: WeightSource = "ema") -> dict[str, Tensor]:
+    """Return what a file holds as a state dict for the model, whether it is a published one or our own.
+
+    Args:
+        content: Flat state dict, or a published file's dict with ``net`` and ``net_E``; keys may start with
+            ``module.`` (parallel training) or ``student.`` (training checkpoints of this project).
+        model: The network it is for.
+        weights: Which weights to take where the file holds both raw and averaged ones.
+    """
+    for key in ("net_E", "net") if weights == "ema" else ("net",):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    state = {
+        key.removeprefix("module.").removeprefix(STUDENT_PREFIX): value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
+    return convert_published(state, model) if is_published(state) else state
+
+
+def is_published(state: Mapping[str, object]) -> bool:
+    """Whether a flat state dict has published names."""
+    return "patch_embed.0.c.weight" in state or _is_fused(state)
+
+
+def convert_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Rename published keys to ours, reorder what is laid out differently, and undo a fused export.
+
+    Args:
+        state: Flat state dict with published names.
+        model: The network it is for.
+
+    Raises:
+        ValueError: When the file's fixed wavelet filters are not Haar.
+    """
+    converted = {}
+    for key, value in state.items():
+        if key.endswith((".wt_filter", ".iwt_filter")):
+            _check_haar(key, value)
+        elif key.endswith(".x_proj_weight"):
+            rank = state[f"{key.rpartition('.')[0]}.dt_projs_weight"].shape[-1]
+            converted[rename_published(key)] = _reorder_scan_projection(value, rank)
+        else:
+            converted[rename_published(key)] = value
+    return _unfuse(converted, model) if _is_fused(state) else converted
+
+
+def rename_published(key: str) -> str:
+    """Return our name for a published key."""
+    stage = re.match(r"^blocks(\d+)\.(.*)$", key)
+    if stage:
+        index, rest = int(stage[1]) - 1, stage[2]
+        key = f"stages.{index}.{_rename_in_stage(rest, has_downsample=index > 0)}"
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _rename_in_stage(rest: str, has_downsample: bool) -> str:
+    index, tail = rest.split(".", 1)
+    if not has_downsample:
+        return f"blocks.{rest}"
+    if int(index) >= _BLOCKS_AFTER_DOWNSAMPLE:
+        return f"blocks.{int(index) - _BLOCKS_AFTER_DOWNSAMPLE}.{tail}"
+    for pattern, replacement in _DOWNSAMPLE_PARTS:
+        if re.match(pattern, rest):
+            return "downsample." + re.sub(pattern, replacement, rest)
+    return f"downsample.{rest}"
+
+
+def _reorder_scan_projection(weight: Tensor, rank: int) -> Tensor:
+    """Turn (K, R + 2N, D), direction by direction, into a 1x1 convolution: all step sizes, all B, all C."""
+    states = (weight.shape[1] - rank) // 2
+    parts = weight.split([rank, states, states], dim=1)
+    return torch.cat([part.flatten(0, 1) for part in parts])[..., None, None]
+
+
+def _check_haar(key: str, filters: Tensor) -> None:
+    # The fixed filters are made here, not loaded; a file with others would silently compute something else.
+    expected = haar_filters().repeat(filters.shape[0] // 4, 1, 1, 1)
+    if filters.shape != expected.shape or not torch.allclose(filters.double(), expected, atol=1e-6):
+        raise ValueError(f"{key} is not the Haar wavelet; only published (Haar) weights can be loaded.")
+
+
+def _is_fused(state: Mapping[str, object]) -> bool:
+    return "patch_embed.0.weight" in state  # the stem's convolution carries the weight itself
+
+
+def _unfuse(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Give every folded layer a BatchNorm that changes nothing, so that it fits the training form again."""
+    state = dict(state)
+    for name, module in model.named_modules():
+        if isinstance(module, ConvNorm):
+            _unfuse_residual(state, name, module)
+            _move(state, f"{name}.weight", f"{name}.conv.weight")
+            # A bias beside the norm's own place is the folded norm.
+            bias = state.pop(f"{name}.bias", state.pop(f"{name}.conv.bias", None))
+            if bias is not None:
+                state |= _neutral_norm(f"{name}.norm", module.norm, bias)
+        elif isinstance(module, NormLinear):
+            _move(state, f"{name}.weight", f"{name}.linear.weight")
+            _move(state, f"{name}.bias", f"{name}.linear.bias")
+            if f"{name}.norm.weight" not in state:
+                state |= _neutral_norm(f"{name}.norm", module.norm, torch.zeros(module.norm.num_features))
+    return state
+
+
+def _unfuse_residual(state: dict[str, Tensor], name: str, module: ConvNorm) -> None:
+    """Take a merged skip out of a depthwise convolution again, and put it back below its residual."""
+    residual, _, leaf = name.rpartition(".")
+    if leaf != "branch" or f"{residual}.weight" not in state:
+        return
+    _move(state, f"{residual}.bias", f"{name}.bias")
+    weight = state.pop(f"{residual}.weight").clone()
+    rows, columns = weight.shape[-2:]
+    weight[:, 0, rows // 2, columns // 2] -= 1
+    state[f"{name}.weight"] = weight
+
+
+def _move(state: dict[str, Tensor], old: str, new: str) -> None:
+    if old in state:
+        state[new] = state.pop(old)
+
+
+def _neutral_norm(name: str, norm: nn.modules.batchnorm._BatchNorm, bias: Tensor) -> dict[str, Tensor]:
+    return {
+        f"{name}.weight": torch.ones_like(bias),
+        f"{name}.bias": bias,
+        f"{name}.running_mean": torch.zeros_like(bias),
+        f"{name}.running_var": torch.full_like(bias, 1 - norm.eps),
+        f"{name}.num_batches_tracked": torch.tensor(0),
+    }
