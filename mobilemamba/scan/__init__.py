@@ -9,12 +9,13 @@ from typing import Literal
 
 from torch import Tensor
 
+from mobilemamba.scan.matrix import matrix_scan
 from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.reference import sequential_scan
 
-ScanBackend = Literal["auto", "parallel", "sequential"]
+ScanBackend = Literal["auto", "matrix", "parallel", "sequential"]
 
-__all__ = ["ScanBackend", "parallel_scan", "selective_scan", "sequential_scan"]
+__all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "selective_scan", "sequential_scan"]
 
 
 def selective_scan(
@@ -40,8 +41,12 @@ def selective_scan(
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input.
     """
+    if backend == "auto":
+        backend = "parallel" if u.is_cuda else "matrix"
     match backend:
-        case "auto" | "parallel":
+        case "matrix":
+            return matrix_scan(u, step_logits, A_log, B, C, D_skip)
+        case "parallel":
             return parallel_scan(u, step_logits, A_log, B, C, D_skip)
         case "sequential":
             return sequential_scan(u, step_logits, A_log, B, C, D_skip)

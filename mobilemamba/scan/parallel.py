@@ -58,14 +58,15 @@ def _scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
 
 def _scan_last_axis(decay: Tensor, drive: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """Inclusive scan; returns the states and the products of all decays up to each position."""
-    for doubling in range(_doublings(decay.shape[-1])):
+    for doubling in range(doublings(decay.shape[-1])):
         distance = 2**doubling
         drive = torch.addcmul(drive, decay, _shift(drive, distance, 0.0, reverse))
         decay = decay * _shift(decay, distance, 1.0, reverse)
     return drive, decay
 
 
-def _doublings(length: int | torch.SymInt) -> int:
+def doublings(length: int | torch.SymInt) -> int:
+    """Return how often a reach of one must double to cover the length."""
     if isinstance(length, torch.SymInt):
         return DYNAMIC_SIZE_DOUBLINGS
     return (length - 1).bit_length()

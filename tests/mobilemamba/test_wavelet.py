@@ -23,7 +23,7 @@ def test_synthesis_inverts_analysis() -> None:
 
 
 def test_second_level_adds_to_the_low_low_band() -> None:
-    """An identity convolution with scale 1 on both levels returns x, plus the second level's copy of its low-low band."""
+    """Identity convolutions on both levels return x plus the second level's copy of its low-low band."""
     conv = WaveletConv(2, kernel_size=1, levels=2).double()
     with torch.no_grad():
         for parameter in conv.parameters():

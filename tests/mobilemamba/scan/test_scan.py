@@ -1,11 +1,12 @@
-"""The parallel scan against the sequential one: outputs and the gradient of every argument."""
+"""The parallel forms against the sequential one: outputs and the gradient of every argument."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from mobilemamba.scan import parallel_scan, sequential_scan
+from mobilemamba.scan import matrix_scan, parallel_scan, selective_scan, sequential_scan
 
+FORMS = {"parallel": parallel_scan, "matrix": matrix_scan}
 SIZES = [(1, 1), (1, 5), (5, 1), (2, 2), (3, 4), (7, 7), (6, 9)]
 
 
@@ -25,12 +26,13 @@ def scan_arguments(
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("directions", [1, 2, 4])
 @pytest.mark.parametrize("state_size", [1, 3])
-def test_equals_the_sequential_scan(size: tuple[int, int], directions: int, state_size: int) -> None:
+def test_equals_the_sequential_scan(form: str, size: tuple[int, int], directions: int, state_size: int) -> None:
     arguments = [a.requires_grad_() for a in scan_arguments(size, directions, state_size)]
-    expected, actual = sequential_scan(*arguments), parallel_scan(*arguments)
+    expected, actual = sequential_scan(*arguments), FORMS[form](*arguments)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
     weight = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected_gradients = torch.autograd.grad((expected * weight).sum(), arguments)
@@ -50,34 +52,45 @@ def test_sequential_scan_equals_the_formula_by_hand() -> None:
     torch.testing.assert_close(y.flatten(), forward + backward + 2 * u.flatten())
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_state_is_float32_for_half_inputs_and_under_autocast(dtype: torch.dtype) -> None:
+def test_state_is_float32_for_half_inputs_and_under_autocast(form: str, dtype: torch.dtype) -> None:
     half = scan_arguments((5, 6), dtype=dtype)
     expected = sequential_scan(*(a.double() for a in half))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = parallel_scan(*half)
+        actual = FORMS[form](*half)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("logit", [-60.0, 60.0])
-def test_extreme_step_sizes_stay_finite_on_long_sequences(logit: float) -> None:
+def test_extreme_step_sizes_stay_finite_on_long_sequences(form: str, logit: float) -> None:
     u, step_logits, A_log, B, C, D_skip = scan_arguments((32, 32), dtype=torch.float32)
     step_logits = torch.full_like(step_logits, logit).requires_grad_()
-    y = parallel_scan(u, step_logits, A_log, B, C, D_skip)
+    y = FORMS[form](u, step_logits, A_log, B, C, D_skip)
     y.sum().backward()
     assert torch.isfinite(y).all()
     assert step_logits.grad is not None
     assert torch.isfinite(step_logits.grad).all()
 
 
-def test_arguments_of_any_memory_layout_give_the_same() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_arguments_of_any_memory_layout_give_the_same(form: str) -> None:
     arguments = scan_arguments((4, 6))
     strided = [arguments[0].to(memory_format=torch.channels_last), *(a.mT.contiguous().mT for a in arguments[1:5])]
-    torch.testing.assert_close(parallel_scan(*strided, arguments[5]), parallel_scan(*arguments))
+    torch.testing.assert_close(FORMS[form](*strided, arguments[5]), FORMS[form](*arguments))
 
 
-def test_compiles_without_graph_break() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_compiles_without_graph_break(form: str) -> None:
     arguments = [a.requires_grad_() for a in scan_arguments((4, 5))]
-    compiled = torch.compile(parallel_scan, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*arguments), parallel_scan(*arguments))
+    compiled = torch.compile(FORMS[form], fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*arguments), FORMS[form](*arguments))
+
+
+def test_every_backend_name_gives_the_same() -> None:
+    arguments = scan_arguments((3, 4))
+    expected = sequential_scan(*arguments)
+    for backend in ("auto", "matrix", "parallel", "sequential"):
+        torch.testing.assert_close(selective_scan(*arguments, backend=backend), expected, rtol=0, atol=1e-10)

@@ -1,0 +1,104 @@
+"""The selective scan as products with small constant matrices: the form for CPUs and exported graphs.
+
+The same algorithm as :mod:`.parallel`, rows first, then a carry over rows, both by doubling. What differs is how values
+are moved along an axis: one product with a 0/1 matrix moves both directions at once, where padding and slicing take two
+operators for each tensor and direction. On CPUs the number of operators is what a scan of this size costs. Only on
+GPUs, where such products may be rounded to TF32, the other form is the right one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilemamba.scan.parallel import doublings
+
+
+def matrix_scan(
+    u: Tensor,
+    step_logits: Tensor,
+    A_log: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D_skip: Tensor,
+) -> Tensor:
+    """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
+
+    The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments and under autocast.
+    """
+    if step_logits.shape[1] > 2:  # the other two directions are the same over the transposed map
+        raster = matrix_scan(u, step_logits[:, :2], A_log[:2], B[:, :2], C[:, :2], D_skip[:2])
+        columns = matrix_scan(u.mT, step_logits[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D_skip[2:])
+        return raster + columns.mT
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    with _without_autocast(u.device.type):
+        # Directions come first from here on, so that each meets its own matrix.
+        step = _softplus(step_logits.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
+        B, C = B.to(dtype).transpose(0, 1), C.to(dtype).transpose(0, 1)  # (K, B, N, H, W)
+        negative_rate = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
+        u = u.to(dtype)
+        drive = step * u  # (K, B, D, H, W)
+        y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+        for n in range(A_log.shape[-1]):
+            log_decay = step * negative_rate[..., n, None, None]
+            state = _scan_raster(log_decay, drive * B[:, :, n, None])
+            y = y + (C[:, :, n, None] * state).sum(0)
+    return y
+
+
+def _softplus(x: Tensor) -> Tensor:
+    if torch.compiler.is_exporting():
+        # The exported operator comes with a threshold branch and takes longer than all else in the scan.
+        return torch.relu(x) + torch.log(1 + torch.exp(-x.abs()))
+    return F.softplus(x)
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[None]:
+    # Entered only where it changes something: exporters cannot trace the context itself.
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _scan_raster(log_decay: Tensor, drive: Tensor) -> Tensor:
+    """States h_t = exp(log_decay_t) h_{t-1} + drive_t over (K, B, D, H, W), in raster order and its reverse."""
+    directions, _, _, height, width = drive.shape
+    offsets = _offsets(width, directions, drive)
+    log_decay = log_decay.flatten(1, 3)  # (K, B * D * H, W)
+    state = _scan(torch.exp(log_decay), drive.flatten(1, 3), offsets)
+    product = torch.exp(log_decay @ (offsets >= 0).to(drive.dtype))  # of all decays from the start of the row
+    last = _last(width, directions, drive)
+    row_offsets = _offsets(height, directions, drive)
+    row_state = _scan(
+        (product @ last).view(directions, -1, height), (state @ last).view(directions, -1, height), row_offsets
+    )
+    carried = row_state @ (row_offsets == 1).to(drive.dtype)  # what the rows before hand to each row
+    return torch.addcmul(state, product, carried.view(directions, -1, 1)).view(drive.shape)
+
+
+def _scan(decay: Tensor, drive: Tensor, offsets: Tensor) -> Tensor:
+    """Inclusive scan of (K, M, T) along its last axis by doubling."""
+    steps = doublings(drive.shape[-1])
+    for step in range(steps):
+        shift = (offsets == 2**step).to(drive.dtype)
+        drive = torch.addcmul(drive, decay, drive @ shift)
+        if step + 1 < steps:
+            decay = decay * (decay @ shift)  # 0 where nothing is that far back: nothing is there to decay either
+    return drive
+
+
+def _offsets(length: int, directions: int, like: Tensor) -> Tensor:
+    """How far each target (last axis) lies behind each source in scan order, (K, length, length)."""
+    position = torch.arange(length, device=like.device)
+    offset = position - position.unsqueeze(1)
+    return torch.stack([offset, -offset][:directions])
+
+
+def _last(length: int, directions: int, like: Tensor) -> Tensor:
+    """Column vectors that pick the last position of each direction, (K, length, 1)."""
+    position = torch.arange(length, device=like.device)
+    picks = torch.stack([position == length - 1, position == 0][:directions])
+    return picks.unsqueeze(-1).to(like.dtype)
