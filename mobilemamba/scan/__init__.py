@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from mobilemamba.scan.matrix import matrix_scan
@@ -36,13 +37,13 @@ def selective_scan(
         B: Input projection, (B, K, N, H, W).
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
-        backend: "auto" picks the fastest form for the device of u; the others name one.
+        backend: "auto" picks the fastest form: "matrix" in exported graphs, "parallel" elsewhere.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input.
     """
     if backend == "auto":
-        backend = "parallel" if u.is_cuda else "matrix"
+        backend = "matrix" if torch.compiler.is_exporting() else "parallel"
     match backend:
         case "matrix":
             return matrix_scan(u, step_logits, A_log, B, C, D_skip)

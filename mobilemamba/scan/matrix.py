@@ -1,17 +1,14 @@
-"""The selective scan as products with small constant matrices: the form for CPUs and exported graphs.
+"""The selective scan as products with small constant matrices: the form of exported graphs.
 
 The same algorithm as :mod:`.parallel`, rows first, then a carry over rows, both by doubling. What differs is how values
-are moved along an axis: one product with a 0/1 matrix moves both directions at once, where padding and slicing take two
-operators for each tensor and direction. On CPUs the number of operators is what a scan of this size costs. Only on
-GPUs, where such products may be rounded to TF32, the other form is the right one.
+are moved along an axis: one product with a 0/1 matrix moves both directions at once, where padding and slicing take
+several nodes for each tensor and direction. The time of a graph runtime goes by nodes at this size: S6 takes a third
+less in ONNX Runtime in this form. Eager PyTorch and its backward pass prefer the other.
 """
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mobilemamba.scan.parallel import doublings
@@ -27,40 +24,30 @@ def matrix_scan(
 ) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
 
-    The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments and under autocast.
+    The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments.
     """
     if step_logits.shape[1] > 2:  # the other two directions are the same over the transposed map
         raster = matrix_scan(u, step_logits[:, :2], A_log[:2], B[:, :2], C[:, :2], D_skip[:2])
         columns = matrix_scan(u.mT, step_logits[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D_skip[2:])
         return raster + columns.mT
     dtype = torch.promote_types(u.dtype, torch.float32)
-    with _without_autocast(u.device.type):
-        # Directions come first from here on, so that each meets its own matrix.
-        step = _softplus(step_logits.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
-        B, C = B.to(dtype).transpose(0, 1), C.to(dtype).transpose(0, 1)  # (K, B, N, H, W)
-        negative_rate = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
-        u = u.to(dtype)
-        drive = step * u  # (K, B, D, H, W)
-        y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
-        for n in range(A_log.shape[-1]):
-            log_decay = step * negative_rate[..., n, None, None]
-            state = _scan_raster(log_decay, drive * B[:, :, n, None])
-            y = y + (C[:, :, n, None] * state).sum(0)
+    # Directions come first from here on, so that each meets its own matrix.
+    step = _softplus(step_logits.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
+    B, C = B.to(dtype).transpose(0, 1), C.to(dtype).transpose(0, 1)  # (K, B, N, H, W)
+    negative_rate = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
+    u = u.to(dtype)
+    drive = step * u  # (K, B, D, H, W)
+    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+    for n in range(A_log.shape[-1]):
+        log_decay = step * negative_rate[..., n, None, None]
+        state = _scan_raster(log_decay, drive * B[:, :, n, None])
+        y = y + (C[:, :, n, None] * state).sum(0)
     return y
 
 
 def _softplus(x: Tensor) -> Tensor:
-    if torch.compiler.is_exporting():
-        # The exported operator comes with a threshold branch and takes longer than all else in the scan.
-        return torch.relu(x) + torch.log(1 + torch.exp(-x.abs()))
-    return F.softplus(x)
-
-
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[None]:
-    # Entered only where it changes something: exporters cannot trace the context itself.
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()
+    # The library operator is exported with a threshold branch and then takes longer than all the rest of the scan.
+    return torch.relu(x) + torch.log(1 + torch.exp(-x.abs()))
 
 
 def _scan_raster(log_decay: Tensor, drive: Tensor) -> Tensor:
