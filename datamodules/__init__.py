@@ -1,1 +1,16 @@
-"""Lightning DataModules: ImageNet folders and the built-in handwritten digits."""
+"""Data for training and evaluation, as Lightning DataModules."""
+
+from datamodules.classification import ClassificationDataModule
+from datamodules.digits import DigitsDataModule
+from datamodules.imagenet import DataFolderError, ImageNetDataModule
+from datamodules.mixing import MixingConfig
+from datamodules.transforms import AugmentationConfig
+
+__all__ = [
+    "AugmentationConfig",
+    "ClassificationDataModule",
+    "DataFolderError",
+    "DigitsDataModule",
+    "ImageNetDataModule",
+    "MixingConfig",
+]

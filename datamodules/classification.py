@@ -1,0 +1,184 @@
+"""What all image classification data have in common: loaders, seeds, mixing, and what they say of themselves."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.datasets import CorruptImages, EvaluationImages, Source, TrainingImages, collate_readable
+from datamodules.mixing import Mixer, MixingConfig
+from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
+from datamodules.transforms import AugmentationConfig, evaluation_transform, training_transform
+from mobilemamba.metadata import ModelMetadata
+
+LabelledImages = Sequence[tuple[Source, int]]
+
+
+class ClassificationDataModule(LightningDataModule):
+    """Loaders of (images, targets), and of (images, paths) to predict.
+
+    Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
+    and label smoothing, which happen on the device; in evaluation they are class indices (B,). The module splits data
+    over processes itself, so the trainer runs with ``use_distributed_sampler: false``.
+
+    Args:
+        num_classes: Classes of the targets.
+        image_size: Height and width in pixels.
+        batch_size: Images per batch and process.
+        num_workers: Loader processes per training process; 0 loads in the training process.
+        augmentation: Augmentation of single images.
+        mixing: Mixing of batches.
+        repeats: Draws of each image in a row (repeated augmentation).
+        mean: Channel means to normalise with.
+        std: Channel standard deviations to normalise with.
+        interpolation: Resampling filter of the evaluation resize.
+        crop_pct: Side of the evaluation crop relative to the resized image.
+        on_corrupt: What to do with an unreadable image.
+        max_corrupt: Most unreadable images that are skipped.
+        seed: Seed of order, augmentation and mixing.
+
+    Raises:
+        ValueError: When an option is out of range; names field, value and remedy.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        batch_size: int,
+        num_workers: int,
+        augmentation: AugmentationConfig,
+        mixing: MixingConfig,
+        repeats: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        interpolation: str,
+        crop_pct: float,
+        on_corrupt: Literal["skip", "raise"],
+        max_corrupt: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("num_classes", num_classes, 1),
+            ("image_size", image_size, 1),
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("repeats", repeats, 1),
+            ("max_corrupt", max_corrupt, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"data.{name} = {value} is not possible: use {least} or more.")
+        if mixing.enabled and batch_size % 2:
+            raise ValueError(
+                f"data.batch_size = {batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, or "
+                "set data.mixing.mixup and data.mixing.cutmix to 0."
+            )
+        self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
+        self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
+        self.repeats, self.seed = repeats, seed
+        self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
+        self.corrupt = CorruptImages(on_corrupt, max_corrupt)
+        self.class_names: tuple[str, ...] | None = None
+        self._mixer = Mixer(mixing, num_classes)
+
+    @abstractmethod
+    def training_images(self) -> LabelledImages:
+        """Return training images with class indices; available after setup("fit")."""
+
+    @abstractmethod
+    def validation_images(self) -> LabelledImages:
+        """Return validation images with class indices; available after setup of any stage but predict."""
+
+    @abstractmethod
+    def prediction_images(self) -> Sequence[tuple[Source, str]]:
+        """Return images to predict with their paths; available after setup("predict")."""
+
+    def metadata(self) -> ModelMetadata:
+        """Return what a network trained on these data must know of them."""
+        return ModelMetadata(
+            image_size=(self.image_size, self.image_size),
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            class_names=self.class_names,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load augmented batches in a new order every epoch; the last partial batch is dropped.
+
+        Raises:
+            ValueError: When there are too few images for one batch.
+        """
+        images = self.training_images()
+        rank, world_size = self._rank_and_world_size()
+        sampler = TrainingSampler(len(images), self.seed, rank, world_size, self.repeats)
+        if len(sampler) < self.batch_size:
+            raise ValueError(
+                f"data.batch_size = {self.batch_size} is more than the {len(sampler)} training images of a process: "
+                "not one batch can be made; use a smaller batch size."
+            )
+        dataset = TrainingImages(images, training_transform(self.augmentation, self.metadata()), self.corrupt)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=True,
+            **self._loader_options(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Load validation batches, each image once over all processes."""
+        return self._evaluation_loader(self.validation_images())
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Load the validation images: neither ImageNet nor the digits have other public labels."""
+        return self._evaluation_loader(self.validation_images())
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Load images to predict, with their paths."""
+        return self._evaluation_loader(self.prediction_images())
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
+        """Mix a training batch on its device."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        images, targets = batch
+        rank, _ = self._rank_and_world_size()
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # counted up after the transfer
+        return self._mixer(images, targets, seed=(self.seed, rank, step))
+
+    def _evaluation_loader(self, images: Sequence[tuple[Source, Any]]) -> DataLoader[Any]:
+        rank, world_size = self._rank_and_world_size()
+        return DataLoader(
+            EvaluationImages(images, evaluation_transform(self.metadata()), self.corrupt),
+            batch_sampler=EvaluationBatchSampler(len(images), self.batch_size, rank, world_size),
+            collate_fn=collate_readable,
+            **self._loader_options(),
+        )
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+
+def default_workers() -> int:
+    """Return the loader processes to start by default: one per core, at most 8."""
+    return min(8, os.cpu_count() or 1)

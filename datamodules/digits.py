@@ -1,0 +1,119 @@
+"""scikit-learn's handwritten digits, enlarged: real images that come with a package, for a first run on any machine.
+
+1,797 digits of 8 x 8 pixels, a part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
+1998).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from datamodules.classification import ClassificationDataModule, LabelledImages
+from datamodules.datasets import Source
+from datamodules.mixing import MixingConfig
+from datamodules.transforms import AugmentationConfig
+
+VALIDATION_SHARE = 0.2
+SPLIT_SEED = 0
+BRIGHTEST = 16
+"""The digits' grey levels go from 0 to 16."""
+
+MILD_AUGMENTATION = AugmentationConfig(
+    auto_augment=None,
+    color_jitter=0.0,
+    crop_scale=(0.7, 1.0),
+    crop_ratio=(0.9, 1.1),
+    horizontal_flip=0.0,
+    interpolation="bicubic",
+    erasing_probability=0.0,
+)
+MILD_MIXING = MixingConfig(mixup=0.2, cutmix=0.0, label_smoothing=0.1)
+
+
+class DigitsDataModule(ClassificationDataModule):
+    """Handwritten digits 0 to 9, 1,437 to train on and 360 to validate, always the same ones.
+
+    Args:
+        num_classes: Always 10.
+        image_size: Height and width in pixels that the 8 x 8 digits are enlarged to.
+        batch_size: Images per batch and process.
+        num_workers: Loader processes; the images are in memory and small, so 0 is fast.
+        augmentation: Augmentation of single images; mild by default and without flips.
+        mixing: Mixing of batches; mild by default.
+        repeats: Draws of each image in a row (repeated augmentation).
+        mean: Channel means to normalise with.
+        std: Channel standard deviations to normalise with.
+        interpolation: Resampling filter of the evaluation resize.
+        crop_pct: Side of the evaluation crop relative to the resized image.
+        seed: Seed of order, augmentation and mixing; the split does not depend on it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_size: int = 64,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        augmentation: AugmentationConfig = MILD_AUGMENTATION,
+        mixing: MixingConfig = MILD_MIXING,
+        repeats: int = 1,
+        mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        std: tuple[float, ...] = (0.5, 0.5, 0.5),
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+        crop_pct: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            image_size,
+            batch_size,
+            num_workers,
+            augmentation,
+            mixing,
+            repeats,
+            mean,
+            std,
+            interpolation,
+            crop_pct,
+            on_corrupt="raise",  # of no effect: the images are in memory
+            max_corrupt=0,
+            seed=seed,
+        )
+        if num_classes != 10:
+            raise ValueError(f"data.num_classes = {num_classes} is not possible: there are 10 digits.")
+        self.class_names = tuple(str(digit) for digit in range(10))
+        self._images: dict[str, LabelledImages] = {}
+
+    def setup(self, stage: str) -> None:
+        """Enlarge and split the digits, once."""
+        if self._images:
+            return
+        digits = load_digits()
+        indices = train_test_split(
+            np.arange(len(digits.target)), test_size=VALIDATION_SHARE, random_state=SPLIT_SEED, stratify=digits.target
+        )
+        for split, chosen in zip(("train", "val"), indices, strict=True):
+            self._images[split] = [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
+
+    def training_images(self) -> LabelledImages:
+        """Return four fifths of the digits."""
+        return self._images["train"]
+
+    def validation_images(self) -> LabelledImages:
+        """Return the other fifth."""
+        return self._images["val"]
+
+    def prediction_images(self) -> Sequence[tuple[Source, str]]:
+        """Return the validation digits; the "path" says which digit it is."""
+        return [(image, f"digit-{target}-{number:03d}") for number, (image, target) in enumerate(self._images["val"])]
+
+    def _enlarge(self, grey: np.ndarray) -> Image.Image:
+        levels = (grey * (255 / BRIGHTEST)).astype(np.uint8)
+        size = (self.image_size, self.image_size)
+        return Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC).convert("RGB")

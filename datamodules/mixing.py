@@ -1,0 +1,91 @@
+"""Mixup, CutMix and label smoothing of whole batches, on the device they train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class MixingConfig:
+    """Mixing of pairs of images and their labels (timm's Mixup, batch mode); the defaults are the paper's recipe.
+
+    Args:
+        mixup: Alpha of mixup (Zhang et al., 2018); 0 leaves it out.
+        cutmix: Alpha of CutMix (Yun et al., 2019); 0 leaves it out.
+        probability: Probability that a batch is mixed.
+        switch_probability: Probability of CutMix where both are on.
+        label_smoothing: Probability mass spread evenly over all classes, with mixing or without.
+
+    Raises:
+        ValueError: When a value is out of range; names field, value and remedy.
+    """
+
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"mixing.{name} = {getattr(self, name)} is not possible: use 0 (off) or more.")
+        for name in ("probability", "switch_probability", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"mixing.{name} = {getattr(self, name)} is not possible: use a value in [0, 1].")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any batch can be mixed."""
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
+class Mixer:
+    """Mixes training batches; what it draws depends on (seed, step) alone, so a resumed run repeats it.
+
+    Args:
+        config: What to do.
+        num_classes: Classes of the targets.
+    """
+
+    def __init__(self, config: MixingConfig, num_classes: int) -> None:
+        self.config = config
+        self.num_classes = num_classes
+        self._mixup = Mixup(
+            mixup_alpha=config.mixup,
+            cutmix_alpha=config.cutmix,
+            prob=config.probability,
+            switch_prob=config.switch_probability,
+            label_smoothing=config.label_smoothing,
+            num_classes=num_classes,
+        )
+
+    def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return mixed images (B, C, H, W) and soft targets (B, num_classes).
+
+        Args:
+            images: Normalised images (B, C, H, W); they are changed in place.
+            targets: Class indices (B,).
+            seed: Non-negative numbers that name this batch.
+        """
+        if not self.config.enabled or len(images) % 2:  # timm mixes each image with its mirror in the batch
+            return images, smooth_targets(targets, self.num_classes, self.config.label_smoothing)
+        state = np.random.get_state()  # timm's Mixup draws from NumPy's global generator
+        np.random.seed(np.random.SeedSequence(seed).generate_state(1)[0])
+        try:
+            mixed, soft = self._mixup(images, targets)
+        finally:
+            np.random.set_state(state)
+        return mixed, soft.to(torch.float32)
+
+
+def smooth_targets(targets: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Return class indices (B,) as probabilities (B, num_classes) with label smoothing (Szegedy et al., 2016)."""
+    return F.one_hot(targets, num_classes).float() * (1 - smoothing) + smoothing / num_classes

@@ -1,0 +1,42 @@
+import pytest
+
+from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
+
+
+@pytest.mark.parametrize(("length", "world_size"), [(10, 1), (11, 2), (17, 3)])
+def test_training_draws_are_shared_out_without_overlap(length: int, world_size: int) -> None:
+    samplers = [TrainingSampler(length, 0, rank, world_size) for rank in range(world_size)]
+    draws = [[draw.image for draw in sampler] for sampler in samplers]
+    assert {len(drawn) for drawn in draws} == {length // world_size} == {len(samplers[0])}
+    every = [image for drawn in draws for image in drawn]
+    assert len(set(every)) == len(every)
+
+
+def test_epochs_have_orders_of_their_own_that_repeat() -> None:
+    def order(epoch: int) -> list[int]:
+        sampler = TrainingSampler(20, seed=1)
+        sampler.set_epoch(epoch)
+        return [draw.image for draw in sampler]
+
+    assert order(0) == order(0) != order(1)
+
+
+def test_repeats_land_in_different_processes() -> None:
+    drawn = [{draw.image for draw in TrainingSampler(12, 0, rank, 3, repeats=3)} for rank in range(3)]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(drawn[0]) == 4
+
+
+@pytest.mark.parametrize(("length", "batch_size", "world_size"), [(10, 4, 1), (25, 12, 2), (25, 6, 4), (7, 8, 3)])
+def test_evaluation_sees_every_image_once_in_equally_many_batches(
+    length: int, batch_size: int, world_size: int
+) -> None:
+    batches = [list(EvaluationBatchSampler(length, batch_size, rank, world_size)) for rank in range(world_size)]
+    assert len({len(own) for own in batches}) == 1
+    assert sorted(index for own in batches for batch in own for index in batch) == list(range(length))
+    assert all(0 < len(batch) <= batch_size for own in batches for batch in own)
+
+
+def test_too_few_images_for_the_processes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.batch_size = 1"):
+        EvaluationBatchSampler(3, 1, rank=0, world_size=2)
