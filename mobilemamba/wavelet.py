@@ -69,8 +69,14 @@ class HaarSynthesis(nn.Module):
 
 
 def pad_to_even(x: Tensor) -> Tensor:
-    """Zero-pad x, (B, C, H, W), at right and bottom to even height and width."""
+    """Zero-pad x, (B, C, H, W), at right and bottom to even height and width.
+
+    In a graph of dynamic size every side gets one pixel: of an even side the strided transform drops it again, and
+    the graph needs no arithmetic on sizes.
+    """
     height, width = x.shape[-2:]
-    if isinstance(height, int) and isinstance(width, int) and height % 2 == 0 and width % 2 == 0:
+    if not isinstance(height, int) or not isinstance(width, int):
+        return F.pad(x, (0, 1, 0, 1))
+    if height % 2 == 0 and width % 2 == 0:
         return x  # a graph of fixed even size gets no padding node
     return F.pad(x, (0, width % 2, 0, height % 2))

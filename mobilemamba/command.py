@@ -1,0 +1,42 @@
+"""The console script ``mobilemamba``: one subcommand per module, each with HELP, add_arguments and run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mobilemamba.checkpoints import CheckpointError
+from mobilemamba.export import ExportError
+from mobilemamba.export import command as export_command
+
+SUBCOMMANDS = {"export": export_command}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: Command line without the program's name; None takes that of the process.
+
+    Returns:
+        Exit status: 0, or 1 after an error that the user can mend, which is printed on one line; 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(prog="mobilemamba", description="MobileMamba networks outside of training.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in SUBCOMMANDS.items():
+        module.add_arguments(subparsers.add_parser(name, help=module.HELP, description=module.HELP.capitalize() + "."))
+    parsed = parser.parse_args(arguments)
+    try:
+        SUBCOMMANDS[parsed.command].run(parsed)
+    except (CheckpointError, ExportError, OSError) as error:
+        print(f"mobilemamba {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"mobilemamba {parsed.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

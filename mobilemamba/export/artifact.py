@@ -1,0 +1,161 @@
+"""From a trained network to a file that is known to be right.
+
+Fuse a copy, compare in float64; trace, write under a temporary name, reload with the file's own runtime, compare in
+float32; only then does the file get its name. Whatever goes wrong in between, Ctrl-C included, leaves nothing behind,
+and a file that was there before stays as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import nn
+
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.export.errors import ExportError
+from mobilemamba.export.file_format import FileFormat, file_format
+from mobilemamba.export.options import ExportOptions, FormatName
+from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
+from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
+from mobilemamba.fusion import fuse
+from mobilemamba.metadata import ModelMetadata
+
+
+def export_network(
+    network: nn.Module, path: str | Path, options: ExportOptions, metadata: ModelMetadata
+) -> ParityReport:
+    """Export a network and compare the file with it.
+
+    Args:
+        network: A MobileMamba in any mode, on any device, fused or not; it stays as it is.
+        path: The file, whose suffix is the format's name. Its report is written beside it (:func:`report_path`).
+        options: Form of the file.
+        metadata: Written into the file; its image_size is the size that the file takes.
+
+    Returns:
+        The report, which passed.
+
+    Raises:
+        ExportError: When path, image size or network do not fit; before any work.
+        ParityError: When the fused network or the file gives other answers than the network.
+    """
+    path = Path(path)
+    if not isinstance(network, MobileMamba):
+        raise ExportError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
+    form = file_format(options.format)
+    smallest = network.config.min_image_size + (form.dynamic_size_margin if options.dynamic_size else 0)
+    largest = largest_dynamic_size(network.config.stem_stride) if options.dynamic_size else None
+    _check_request(path, options, metadata, smallest, largest)
+    check_writable(path.parent)
+
+    double = _detached_copy(network).double()
+    fused = fuse(double)
+    channels, image_size = network.config.in_chans, metadata.image_size
+    fuse_error = compare_fused(double, fused, (2, channels, *image_size))
+    program = trace(fused.float(), channels, tracing_size(image_size, smallest, options), options)
+    shapes = promised_shapes(channels, image_size, smallest, options)
+    with _unfinished(path) as unfinished:
+        form.write(program, unfinished, metadata)
+        # Rounding the float64 copy gives back the network's own weights.
+        comparisons = compare_runner(double.float(), form.load(unfinished), shapes)
+        images = sum(comparison.shape[0] for comparison in comparisons)
+        report = ParityReport(
+            format=options.format,
+            fuse_max_abs_error=fuse_error,
+            max_abs_error=max(comparison.max_abs_error for comparison in comparisons),
+            top1_agreement=sum(c.top1_agreement * c.shape[0] for c in comparisons) / images,
+            tolerance=options.tolerance,
+            comparisons=comparisons,
+            versions=form.versions(),
+        )
+        report.require_passed()
+        with _unfinished(report_path(path)) as unfinished_report:
+            unfinished_report.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            os.replace(unfinished, path)
+            os.replace(unfinished_report, report_path(path))
+    return report
+
+
+def report_path(path: str | Path) -> Path:
+    """Return where the parity report of an exported file lies: ``model.onnx`` has ``model.parity.json``."""
+    return Path(path).with_suffix(".parity.json")
+
+
+def read_metadata(path: str | Path) -> ModelMetadata:
+    """Read class names and preprocessing from an exported file.
+
+    Raises:
+        ExportError: When the suffix is that of no format.
+    """
+    path = Path(path)
+    return _format_of(path).read_metadata(path)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Create a folder where it does not exist and try to write in it.
+
+    Raises:
+        ExportError: When either is not possible.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"Export folder {folder} cannot be written ({error.strerror}): choose another folder or correct its rights."
+        ) from error
+
+
+def _check_request(
+    path: Path, options: ExportOptions, metadata: ModelMetadata, smallest: int, largest: int | None
+) -> None:
+    if path.suffix != f".{options.format}":
+        raise ExportError(
+            f"Output {path} does not fit format {options.format!r}: let its name end in .{options.format}."
+        )
+    if path.is_dir():
+        raise ExportError(f"Output {path} is a folder: name a file in it.")
+    height, width = metadata.image_size
+    if min(height, width) < smallest:
+        raise ExportError(
+            f"image_size = {height}x{width} is too small: this network as a {options.format} file of "
+            f"{'dynamic' if options.dynamic_size else 'fixed'} size takes at least {smallest}x{smallest} pixels."
+        )
+    if largest is not None and max(height, width) > largest:
+        raise ExportError(
+            f"image_size = {height}x{width} is too large for a file of dynamic size, which takes up to "
+            f"{largest}x{largest} pixels: export with dynamic_size = False."
+        )
+
+
+def _format_of(path: Path) -> FileFormat:
+    for name in get_args(FormatName):
+        if path.suffix == f".{name}":
+            return file_format(name)
+    raise ExportError(f"{path} is no exported file: its name ends in none of {', '.join(get_args(FormatName))}.")
+
+
+def _detached_copy(network: MobileMamba) -> MobileMamba:
+    """Copy a network to the CPU, in eval mode."""
+    with torch.no_grad():
+        return copy.deepcopy(network).cpu().eval().requires_grad_(False)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Give a hidden name in the same folder, so that renaming is atomic; whatever still bears it is deleted."""
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+    try:
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)

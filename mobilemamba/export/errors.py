@@ -1,0 +1,11 @@
+"""What can go wrong in an export, apart from errors of the operating system."""
+
+from __future__ import annotations
+
+
+class ExportError(RuntimeError):
+    """The export cannot be done as asked; the message names the value and the remedy."""
+
+
+class ParityError(ExportError):
+    """A network and the form made from it give different answers; no file is left."""

@@ -1,0 +1,37 @@
+"""What an export can be asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+FormatName = Literal["onnx", "pt2"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Form of an exported file.
+
+    Args:
+        format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor.
+        dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
+        dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
+            :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.
+        tolerance: Largest difference allowed between file and network, relative to the largest logit (float32).
+
+    Raises:
+        ValueError: For an unknown format or a tolerance that is not a positive number.
+    """
+
+    format: FormatName = "onnx"
+    dynamic_batch: bool = True
+    dynamic_size: bool = False
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.format not in get_args(FormatName):
+            raise ValueError(f"format = {self.format!r} is unknown: use one of {', '.join(get_args(FormatName))}.")
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ValueError(f"tolerance = {self.tolerance} is not possible: use a positive number, such as 1e-4.")

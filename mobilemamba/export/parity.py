@@ -1,0 +1,171 @@
+"""Do two forms of a network give the same answers?
+
+Differences are relative to the largest absolute logit of the reference over the batch, so that a figure means the same
+for networks of any scale. Exported files are compared at every batch size and image size that they promise to take.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobilemamba.export.errors import ExportError, ParityError
+
+Runner = Callable[[Tensor], Tensor]
+"""Maps images (B, C, H, W) to logits (B, num_classes), both float32 on the CPU."""
+
+Shape = tuple[int, int, int, int]
+
+FUSE_TOLERANCE = 1e-9
+"""Largest difference between a network and its fused form in float64, relative to the largest logit."""
+
+TIE = 1e-5
+"""Classes whose reference logits are closer than this share of the largest are one: float32 cannot tell them apart."""
+
+
+CONCLUSIVE_RESPONSE = 10
+"""A comparison proves something when logits of different images differ by this many tolerances."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Answers of two forms on one batch.
+
+    Args:
+        shape: Shape of the batch, (B, C, H, W).
+        max_abs_error: Largest difference of a logit, relative to the largest absolute logit.
+        top1_agreement: Share of images with the same top class.
+        response: Largest difference between the network's logits for two images, relative like max_abs_error; 0 for
+            a single image.
+    """
+
+    shape: Shape
+    max_abs_error: float
+    top1_agreement: float
+    response: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far an exported file is from the network it was made of.
+
+    Args:
+        format: Format of the file.
+        fuse_max_abs_error: Difference between the network and its fused form in float64, relative.
+        max_abs_error: Largest difference between file and network over all comparisons, relative.
+        top1_agreement: Share of all compared images with the same top class.
+        tolerance: Largest max_abs_error that passes.
+        comparisons: Each batch that was compared.
+        versions: Packages that wrote and ran the file, by name.
+    """
+
+    format: str
+    fuse_max_abs_error: float
+    max_abs_error: float
+    top1_agreement: float
+    tolerance: float
+    comparisons: tuple[Comparison, ...]
+    versions: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may be used: within the tolerance, and every image in its class."""
+        # Written so that a difference that is not a number fails.
+        return self.max_abs_error <= self.tolerance and self.top1_agreement == 1.0
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether a wrong file would have been noticed: the logits depend on the image by far more than the tolerance.
+
+        Those of a network that was hardly trained do not.
+        """
+        return max(comparison.response for comparison in self.comparisons) >= CONCLUSIVE_RESPONSE * self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        verdict = {"passed": self.passed, "conclusive": self.conclusive}
+        content: dict[str, Any] = json.loads(json.dumps(verdict | asdict(self)))
+        return content
+
+    def require_passed(self) -> None:
+        """Raise ParityError with the worst batch when the file did not pass."""
+        if self.passed:
+            return
+        worst = max(self.comparisons, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
+        raise ParityError(
+            f"The {self.format} file is refused: it differs from the network by {self.max_abs_error:.1e} of the "
+            f"largest logit (tolerance {self.tolerance:.0e}) and agrees on the top class of {self.top1_agreement:.1%} "
+            f"of the images; worst for a batch of shape {worst.shape}. No file was written."
+        )
+
+
+def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Comparison:
+    """Compare the answers to one batch.
+
+    Args:
+        reference: Logits of the network, (B, num_classes).
+        candidate: Logits of the other form.
+        shape: Shape of the images, for the report.
+
+    Raises:
+        ExportError: When the reference has no finite answer to compare with.
+        ParityError: When the shapes differ.
+    """
+    if candidate.shape != reference.shape:
+        raise ParityError(
+            f"The file answers images of shape {shape} with shape {tuple(candidate.shape)}, "
+            f"the network with {tuple(reference.shape)}. No file was written."
+        )
+    if not reference.isfinite().all():
+        raise ExportError("The network itself gives logits that are not finite: its weights are damaged; retrain it.")
+    reference, candidate = reference.flatten(1).double(), candidate.flatten(1).double()
+    scale = max(reference.abs().max().item(), torch.finfo(torch.float32).tiny)
+    error = (candidate - reference).abs().max().item() / scale
+    chosen = reference.gather(1, candidate.argmax(1, keepdim=True)).squeeze(1)
+    agrees = chosen >= reference.amax(1) - TIE * scale
+    response = (reference.amax(0) - reference.amin(0)).max().item() / scale
+    return Comparison(shape, math.inf if math.isnan(error) else error, agrees.double().mean().item(), response)
+
+
+@torch.no_grad()
+def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
+    """Return the relative difference between a network and its fused form, both in float64 and eval mode.
+
+    Raises:
+        ParityError: When it exceeds FUSE_TOLERANCE.
+    """
+    images = random_images(shape).double()
+    error = compare_logits(network(images), fused(images), shape).max_abs_error
+    if not error <= FUSE_TOLERANCE:
+        raise ParityError(
+            f"Fusion is refused: the fused network differs by {error:.1e} of the largest logit in float64 "
+            f"(tolerance {FUSE_TOLERANCE:.0e}). No file was written."
+        )
+    return error
+
+
+@torch.no_grad()
+def compare_runner(network: nn.Module, runner: Runner, shapes: Iterable[Shape]) -> tuple[Comparison, ...]:
+    """Compare a float32 network in eval mode with a reloaded file on random images of each shape."""
+    comparisons = []
+    for seed, shape in enumerate(shapes):
+        images = random_images(shape, seed)
+        comparisons.append(compare_logits(network(images), runner(images), shape))
+    return tuple(comparisons)
+
+
+def random_images(shape: Shape, seed: int = 0) -> Tensor:
+    """Return reproducible images like normalised photographs, without touching global seeds.
+
+    Large patches of colour and fine noise: a network averages pure noise away and gives all images the same logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn((*shape[:2], 4, 4), generator=generator)
+    return F.interpolate(patches, shape[2:], mode="nearest") + torch.randn(shape, generator=generator) / 2

@@ -1,0 +1,101 @@
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mobilemamba import MobileMamba, MobileMambaConfig, fuse
+from mobilemamba.export import Comparison, ExportError, ParityError, ParityReport
+from mobilemamba.export.parity import compare_fused, compare_logits, compare_runner
+
+SHAPE = (2, 3, 64, 64)
+REFERENCE = torch.tensor([[1.0, -4.0, 2.0], [0.5, 0.25, 0.0]])
+
+
+def report(max_abs_error: float = 1e-6, top1_agreement: float = 1.0, response: float = 0.5) -> ParityReport:
+    comparison = Comparison(SHAPE, max_abs_error, top1_agreement, response)
+    return ParityReport("onnx", 1e-15, max_abs_error, top1_agreement, 1e-4, (comparison,), {"torch": "2"})
+
+
+def test_error_is_relative_to_the_largest_absolute_logit() -> None:
+    candidate = REFERENCE.clone()
+    candidate[1, 1] += 0.02
+    comparison = compare_logits(REFERENCE, candidate, SHAPE)
+    assert comparison.max_abs_error == pytest.approx(0.02 / 4)
+    assert comparison.top1_agreement == 1.0
+
+
+def test_another_top_class_is_counted_per_image() -> None:
+    candidate = REFERENCE.clone()
+    candidate[1, 1] = 0.6
+    assert compare_logits(REFERENCE, candidate, SHAPE).top1_agreement == 0.5
+
+
+def test_a_tie_within_float32_agrees() -> None:
+    reference = torch.tensor([[1.0, 1.0 - 1e-6, 0.0]])
+    candidate = torch.tensor([[1.0 - 1e-6, 1.0, 0.0]])
+    assert compare_logits(reference, candidate, SHAPE).top1_agreement == 1.0
+
+
+def test_nan_of_the_file_is_an_infinite_error() -> None:
+    candidate = REFERENCE.clone()
+    candidate[0, 0] = math.nan
+    assert compare_logits(REFERENCE, candidate, SHAPE).max_abs_error == math.inf
+
+
+def test_nan_of_the_network_is_its_own_error() -> None:
+    with pytest.raises(ExportError, match="network itself gives logits that are not finite"):
+        compare_logits(torch.full((2, 3), math.nan), REFERENCE, SHAPE)
+
+
+def test_other_shape_fails() -> None:
+    with pytest.raises(ParityError, match=r"shape \(2, 2\)"):
+        compare_logits(REFERENCE, REFERENCE[:, :2], SHAPE)
+
+
+@pytest.mark.parametrize("bad", [{"max_abs_error": 2e-4}, {"max_abs_error": math.inf}, {"top1_agreement": 0.99}])
+def test_report_refuses_error_and_disagreement(bad: dict[str, float]) -> None:
+    assert not report(**bad).passed
+    with pytest.raises(ParityError, match="onnx file is refused"):
+        report(**bad).require_passed()
+
+
+def test_report_that_passes_is_plain_json() -> None:
+    passed = report()
+    passed.require_passed()
+    content = passed.to_dict()
+    assert content["passed"] is True
+    assert content["conclusive"] is True
+    assert content["comparisons"][0]["shape"] == [2, 3, 64, 64]
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_fused_network_is_close_and_one_with_a_lost_bias_is_refused(
+    tiny_config: MobileMambaConfig, randomised: Callable[[MobileMambaConfig], MobileMamba]
+) -> None:
+    network = randomised(tiny_config)
+    fused = fuse(network)
+    assert compare_fused(network, fused, SHAPE) < 1e-12
+    stem = fused.stem[0]
+    assert isinstance(stem, torch.nn.Conv2d)
+    assert stem.bias is not None
+    stem.bias[0] += 1e-3
+    with pytest.raises(ParityError, match="Fusion is refused"):
+        compare_fused(network, fused, SHAPE)
+
+
+def test_report_says_when_the_network_does_not_tell_images_apart() -> None:
+    assert not report(response=1e-4).conclusive
+    assert compare_logits(REFERENCE, REFERENCE, SHAPE).response == pytest.approx(4.25 / 4)
+    assert compare_logits(REFERENCE[:1], REFERENCE[:1], (1, 3, 64, 64)).response == 0
+
+
+def test_runner_is_asked_for_every_shape_with_reproducible_images() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    shapes = ((1, 3, 2, 2), (4, 3, 2, 2))
+    state = torch.get_rng_state()
+    comparisons = compare_runner(network, network, shapes)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [comparison.shape for comparison in comparisons] == list(shapes)
+    assert all(comparison.max_abs_error == 0 for comparison in comparisons)
