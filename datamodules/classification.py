@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,13 +11,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.datasets import CorruptImages, EvaluationImages, Source, TrainingImages, collate_readable
+from datamodules.datasets import CorruptImages, EvaluationImages, Images, TrainingImages, collate_readable
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, evaluation_transform, training_transform
 from mobilemamba.metadata import ModelMetadata
 
-LabelledImages = Sequence[tuple[Source, int]]
+LOGGER = logging.getLogger(__name__)
 
 
 class ClassificationDataModule(LightningDataModule):
@@ -27,6 +26,9 @@ class ClassificationDataModule(LightningDataModule):
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
     and label smoothing, which happen on the device; in evaluation they are class indices (B,). The module splits data
     over processes itself, so the trainer runs with ``use_distributed_sampler: false``.
+
+    Orders, augmentations and mixing depend on the seed, the epoch and the step alone: not on the number of loader
+    processes, nor on a resume between epochs.
 
     Args:
         num_classes: Classes of the targets.
@@ -41,7 +43,7 @@ class ClassificationDataModule(LightningDataModule):
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
         on_corrupt: What to do with an unreadable image.
-        max_corrupt: Most unreadable images that are skipped.
+        max_corrupt: Most unreadable images that are skipped in a process.
         seed: Seed of order, augmentation and mixing.
 
     Raises:
@@ -77,6 +79,13 @@ class ClassificationDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"data.{name} = {value} is not possible: use {least} or more.")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"data.mean = {tuple(mean)} with data.std = {tuple(std)} is not possible: give three numbers each, one "
+                "per colour, and standard deviations above 0."
+            )
+        if not 0 < crop_pct <= 1:
+            raise ValueError(f"data.crop_pct = {crop_pct} is not possible: use a share above 0 and up to 1.")
         if mixing.enabled and batch_size % 2:
             raise ValueError(
                 f"data.batch_size = {batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, or "
@@ -91,16 +100,50 @@ class ClassificationDataModule(LightningDataModule):
         self._mixer = Mixer(mixing, num_classes)
 
     @abstractmethod
-    def training_images(self) -> LabelledImages:
+    def load(self, stage: str) -> None:
+        """Find the images that a stage needs; what is there already is not looked for again."""
+
+    @abstractmethod
+    def training_images(self) -> Images[int]:
         """Return training images with class indices; available after setup("fit")."""
 
     @abstractmethod
-    def validation_images(self) -> LabelledImages:
+    def validation_images(self) -> Images[int]:
         """Return validation images with class indices; available after setup of any stage but predict."""
 
     @abstractmethod
-    def prediction_images(self) -> Sequence[tuple[Source, str]]:
+    def prediction_images(self) -> Images[str]:
         """Return images to predict with their paths; available after setup("predict")."""
+
+    def setup(self, stage: str) -> None:
+        """Find the images and check that batches can be made of them, before any long work.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+
+        Raises:
+            ValueError: When the data are not as they must be; says what was expected.
+        """
+        self.load(stage)
+        rank, world_size = self._rank_and_world_size()
+        images = self.prediction_images() if stage == "predict" else self.validation_images()
+        EvaluationBatchSampler(range(len(images)), self.batch_size, rank=rank, world_size=world_size)
+        if stage != "fit":
+            return
+        share = len(self.training_images()) // world_size
+        if share < self.batch_size:
+            raise ValueError(
+                f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: not one "
+                "batch can be made; use a smaller batch size or fewer devices."
+            )
+
+    def teardown(self, stage: str) -> None:
+        """Say at the end how many images could not be read."""
+        if self.corrupt.count:
+            LOGGER.warning(
+                "%d image(s) could not be read so far in this process: the warnings above name each.",
+                self.corrupt.count,
+            )
 
     def metadata(self) -> ModelMetadata:
         """Return what a network trained on these data must know of them."""
@@ -114,19 +157,10 @@ class ClassificationDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Load augmented batches in a new order every epoch; the last partial batch is dropped.
-
-        Raises:
-            ValueError: When there are too few images for one batch.
-        """
+        """Load augmented batches in a new order every epoch; the last partial batch is dropped."""
         images = self.training_images()
         rank, world_size = self._rank_and_world_size()
         sampler = TrainingSampler(len(images), self.seed, rank, world_size, self.repeats)
-        if len(sampler) < self.batch_size:
-            raise ValueError(
-                f"data.batch_size = {self.batch_size} is more than the {len(sampler)} training images of a process: "
-                "not one batch can be made; use a smaller batch size."
-            )
         dataset = TrainingImages(images, training_transform(self.augmentation, self.metadata()), self.corrupt)
         return DataLoader(
             dataset,
@@ -157,11 +191,11 @@ class ClassificationDataModule(LightningDataModule):
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # counted up after the transfer
         return self._mixer(images, targets, seed=(self.seed, rank, step))
 
-    def _evaluation_loader(self, images: Sequence[tuple[Source, Any]]) -> DataLoader[Any]:
+    def _evaluation_loader(self, images: Images[int | str]) -> DataLoader[Any]:
         rank, world_size = self._rank_and_world_size()
         return DataLoader(
             EvaluationImages(images, evaluation_transform(self.metadata()), self.corrupt),
-            batch_sampler=EvaluationBatchSampler(len(images), self.batch_size, rank, world_size),
+            batch_sampler=EvaluationBatchSampler(range(len(images)), self.batch_size, rank=rank, world_size=world_size),
             collate_fn=collate_readable,
             **self._loader_options(),
         )
@@ -177,8 +211,3 @@ class ClassificationDataModule(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
-
-
-def default_workers() -> int:
-    """Return the loader processes to start by default: one per core, at most 8."""
-    return min(8, os.cpu_count() or 1)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,8 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from datamodules.classification import ClassificationDataModule, LabelledImages
-from datamodules.datasets import Source
+from datamodules.classification import ClassificationDataModule
+from datamodules.datasets import Images
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 
@@ -27,9 +26,11 @@ BRIGHTEST = 16
 MILD_AUGMENTATION = AugmentationConfig(
     auto_augment=None,
     color_jitter=0.0,
-    crop_scale=(0.7, 1.0),
+    crop_scale=(0.8, 1.0),
     crop_ratio=(0.9, 1.1),
     horizontal_flip=0.0,
+    rotation=8.0,
+    translation=0.06,
     interpolation="bicubic",
     erasing_probability=0.0,
 )
@@ -86,11 +87,11 @@ class DigitsDataModule(ClassificationDataModule):
             seed=seed,
         )
         if num_classes != 10:
-            raise ValueError(f"data.num_classes = {num_classes} is not possible: there are 10 digits.")
+            raise ValueError(f"data.num_classes = {num_classes} is not possible: use 10, one per digit.")
         self.class_names = tuple(str(digit) for digit in range(10))
-        self._images: dict[str, LabelledImages] = {}
+        self._images: dict[str, list[tuple[Image.Image, int]]] = {}
 
-    def setup(self, stage: str) -> None:
+    def load(self, stage: str) -> None:
         """Enlarge and split the digits, once."""
         if self._images:
             return
@@ -101,15 +102,15 @@ class DigitsDataModule(ClassificationDataModule):
         for split, chosen in zip(("train", "val"), indices, strict=True):
             self._images[split] = [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
 
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> Images[int]:
         """Return four fifths of the digits."""
         return self._images["train"]
 
-    def validation_images(self) -> LabelledImages:
+    def validation_images(self) -> Images[int]:
         """Return the other fifth."""
         return self._images["val"]
 
-    def prediction_images(self) -> Sequence[tuple[Source, str]]:
+    def prediction_images(self) -> Images[str]:
         """Return the validation digits; the "path" says which digit it is."""
         return [(image, f"digit-{target}-{number:03d}") for number, (image, target) in enumerate(self._images["val"])]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from datamodules.classification import ClassificationDataModule, LabelledImages
-from datamodules.datasets import Source
+from datamodules.class_names import read_class_names
+from datamodules.classification import ClassificationDataModule
+from datamodules.datasets import Images
+from datamodules.image_files import ImageFiles
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 
@@ -38,6 +39,8 @@ class ImageNetDataModule(ClassificationDataModule):
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
+        class_names_file: Text file with a folder's name, a space and the class's readable name in each line, as in
+            ImageNet's LOC_synset_mapping.txt; null keeps the folders' names.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         on_corrupt: What to do with an unreadable image: leave it out and name it, or stop.
         max_corrupt: Most unreadable images that are left out before it stops.
@@ -58,6 +61,7 @@ class ImageNetDataModule(ClassificationDataModule):
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         crop_pct: float = 0.875,
+        class_names_file: str | None = None,
         predict_folder: str | None = None,
         on_corrupt: Literal["skip", "raise"] = "skip",
         max_corrupt: int = 100,
@@ -79,11 +83,13 @@ class ImageNetDataModule(ClassificationDataModule):
             max_corrupt,
             seed,
         )
-        self.root = Path(root)
-        self.predict_folder = None if predict_folder is None else Path(predict_folder)
-        self._images: dict[str, LabelledImages] = {}
+        self.root = Path(root).expanduser()
+        self.class_names_file = None if class_names_file is None else Path(class_names_file).expanduser()
+        self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
+        self.class_folders: tuple[str, ...] | None = None
+        self._images: dict[str, ImageFiles] = {}
 
-    def setup(self, stage: str) -> None:
+    def load(self, stage: str) -> None:
         """Scan the folders that the stage needs, once.
 
         Raises:
@@ -96,23 +102,25 @@ class ImageNetDataModule(ClassificationDataModule):
             if split not in self._images:
                 self._scan(split)
 
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> Images[int]:
         """Return files and class indices of root/train."""
         return self._images["train"]
 
-    def validation_images(self) -> LabelledImages:
+    def validation_images(self) -> Images[int]:
         """Return files and class indices of root/val."""
         return self._images["val"]
 
-    def prediction_images(self) -> Sequence[tuple[Source, str]]:
+    def prediction_images(self) -> Images[str]:
         """Return the images below predict_folder with their paths relative to it, sorted.
 
         Raises:
-            DataFolderError: When there are none.
+            DataFolderError: When there are none, or no such folder.
         """
         if self.predict_folder is None:
-            return [(source, str(source)) for source, _ in self._images["val"]]
+            return [(path, str(path)) for path, _ in self._images["val"]]
         folder = self.predict_folder
+        if not folder.is_dir():
+            raise DataFolderError(f"data.predict_folder = {folder} is no folder: give one with images.")
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
         if not files:
             raise DataFolderError(
@@ -140,11 +148,11 @@ class ImageNetDataModule(ClassificationDataModule):
                 f"{len(empty)} class folder(s) hold no images: {names}. Add images ending in "
                 f"{', '.join(IMG_EXTENSIONS)}, or remove the folder(s) from train and val and set data.num_classes."
             )
-        self._images[split] = [(Path(path), target) for path, target in samples]
+        self._images[split] = ImageFiles(folder, samples)
 
     def _check_classes(self, split: str, classes: tuple[str, ...]) -> None:
-        if self.class_names is not None and classes != self.class_names:
-            other = set(self.class_names)
+        if self.class_folders is not None and classes != self.class_folders:
+            other = set(self.class_folders)
             raise DataFolderError(
                 f"The classes of {self.root}/train and {self.root}/val differ: only in {split} "
                 f"{sorted(set(classes) - other)[:5]}, missing in {split} {sorted(other - set(classes))[:5]}."
@@ -154,4 +162,7 @@ class ImageNetDataModule(ClassificationDataModule):
                 f"{self.root / split} has {len(classes)} class folders, but data.num_classes = {self.num_classes}: "
                 f"set --data.num_classes {len(classes)} (the network follows), or check the folder."
             )
-        self.class_names = classes
+        self.class_folders = classes
+        self.class_names = (
+            classes if self.class_names_file is None else read_class_names(self.class_names_file, classes)
+        )

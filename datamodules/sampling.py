@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, DistributedSampler, Sampler
 
 
 class Draw(NamedTuple):
@@ -21,11 +21,13 @@ class Draw(NamedTuple):
     seed: int
 
 
-class TrainingSampler(Sampler[Draw]):
+class TrainingSampler(DistributedSampler[Draw]):
     """A new order every epoch, that depends on seed and epoch alone; a share of it for this process.
 
     With repeats, each image is drawn that often in a row, so that copies land in different processes (repeated
     augmentation, Hoffer et al., 2020), and only a part of all images makes up an epoch of the same length.
+
+    It is a DistributedSampler so that a trainer, whatever its settings, recognises that the data are split already.
 
     Args:
         length: Images in the data set.
@@ -36,51 +38,68 @@ class TrainingSampler(Sampler[Draw]):
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world_size, self.repeats = length, seed, rank, world_size, repeats
-        self.epoch = 0
+        Sampler.__init__(self)  # DistributedSampler's own would want the data set
+        self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
+        self.epoch = 0  # the trainer moves it on by set_epoch
 
     def __len__(self) -> int:
         """Draws of this process in an epoch; the same in every process."""
-        return self.length // self.world_size
+        return self.length // self.num_replicas
 
     def __iter__(self) -> Iterator[Draw]:
         """Draw one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator).repeat_interleave(self.repeats)
-        seeds = torch.randint(2**62, (len(order),), generator=generator)
-        mine = slice(self.rank, len(self) * self.world_size, self.world_size)
-        for index, seed in zip(order[mine].tolist(), seeds[mine].tolist(), strict=True):
-            yield Draw(index, seed)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration; the trainer calls this."""
-        self.epoch = epoch
+        order = torch.randperm(self.length, generator=generator)
+        images = order[: math.ceil(self.length / self.repeats)].repeat_interleave(self.repeats)
+        seeds = torch.randint(2**62, (len(images),), generator=generator)
+        mine = slice(self.rank, len(self) * self.num_replicas, self.num_replicas)
+        for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
+            yield Draw(image, seed)
 
 
-class EvaluationBatchSampler(Sampler[list[int]]):
+class EvaluationBatchSampler(BatchSampler):
     """Every image exactly once over all processes, in as many batches in each.
 
     No image is repeated to fill up, so metrics equal those of one process; equal numbers of batches keep collective
     operations of the processes in step.
 
+    The first three arguments are BatchSampler's: the trainer makes a copy by them to predict.
+
     Args:
-        length: Images in the data set.
+        sampler: Indices of the images of all processes.
         batch_size: Most images in a batch.
+        drop_last: Always false: nothing is left out.
         rank: Index of this process.
         world_size: Number of processes.
 
     Raises:
-        ValueError: When there are fewer images than batches to fill.
+        ValueError: When there are fewer images than batches to fill, or the images are split over processes already.
     """
 
-    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.batches = math.ceil(math.ceil(length / world_size) / batch_size)
-        if length // world_size < self.batches:
+    def __init__(
+        self,
+        sampler: Sequence[int] | Sampler[int],
+        batch_size: int,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if isinstance(sampler, DistributedSampler):
             raise ValueError(
-                f"{length} images cannot be evaluated by {world_size} processes in equal numbers of batches of "
+                "The datamodule splits the images over processes, and the trainer would split them again: set "
+                "trainer.use_distributed_sampler to false."
+            )
+        if drop_last:
+            raise ValueError("drop_last = True is not possible: every image is evaluated; use False.")
+        super().__init__(sampler, batch_size, drop_last)
+        images = list(sampler)
+        self.batches = math.ceil(math.ceil(len(images) / world_size) / batch_size)
+        if len(images) // world_size < self.batches:
+            raise ValueError(
+                f"{len(images)} images cannot be evaluated by {world_size} processes in equal numbers of batches of "
                 f"data.batch_size = {batch_size}: use a larger batch size or fewer devices."
             )
-        self.indices = range(rank, length, world_size)
+        self.indices = images[rank::world_size]
 
     def __len__(self) -> int:
         """Batches of this process; the same in every process."""
@@ -90,4 +109,4 @@ class EvaluationBatchSampler(Sampler[list[int]]):
         """Go through all batches; their sizes differ by at most one image."""
         bounds = [len(self.indices) * batch // self.batches for batch in range(self.batches + 1)]
         for start, stop in itertools.pairwise(bounds):
-            yield list(self.indices[start:stop])
+            yield self.indices[start:stop]

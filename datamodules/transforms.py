@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from timm.data import create_transform
 from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
+from datamodules.posterize import repair_posterize
 from mobilemamba.metadata import ModelMetadata
 
 Transform = Callable[[Any], Tensor]
+
+POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
+"""What timm's policy strings begin with."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class AugmentationConfig:
         crop_scale: Least and greatest share of the image that the random crop covers.
         crop_ratio: Least and greatest aspect ratio of the random crop.
         horizontal_flip: Probability of a flip; 0 for images whose sides mean something, such as digits.
+        rotation: Greatest angle in degrees by which the image is turned, either way, before the crop.
+        translation: Greatest share of its side by which the image is shifted, any way, before the crop.
         interpolation: Resampling filter; "random" draws bilinear or bicubic for each image.
         erasing_probability: Probability of random erasing.
         erasing_mode: What erased areas are filled with: noise per pixel, one random colour, or zeros.
@@ -37,16 +45,30 @@ class AugmentationConfig:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: float = 0.5
+    rotation: float = 0.0
+    translation: float = 0.0
     interpolation: Literal["random", "bilinear", "bicubic"] = "random"
     erasing_probability: float = 0.25
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name in ("horizontal_flip", "erasing_probability"):
+        if self.auto_augment is not None and self.auto_augment.split("-")[0] not in POLICIES:
+            raise ValueError(
+                f'augmentation.auto_augment = "{self.auto_augment}" is not possible: use a policy that begins with one '
+                f"of {', '.join(POLICIES)}, or null (in a YAML file) for none."
+            )
+        for name, most in (
+            ("horizontal_flip", 1),
+            ("erasing_probability", 1),
+            ("translation", 1),
+            ("rotation", 180),
+        ):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"augmentation.{name} = {value} is not possible: use a probability in [0, 1].")
+            if not 0 <= value <= most:
+                raise ValueError(f"augmentation.{name} = {value} is not possible: use a value in [0, {most}].")
+        if self.color_jitter < 0:
+            raise ValueError(f"augmentation.color_jitter = {self.color_jitter} is not possible: use 0 (off) or more.")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -57,7 +79,7 @@ class AugmentationConfig:
 
 def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> Transform:
     """Return a random transform from PIL images to normalised tensors (3, H, W)."""
-    transform: Transform = create_transform(
+    transform = create_transform(
         metadata.image_size,
         is_training=True,
         scale=config.crop_scale,
@@ -71,12 +93,17 @@ def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> T
         re_prob=config.erasing_probability,
         re_mode=config.erasing_mode,
     )
-    return transform
+    repair_posterize(transform)
+    if config.rotation or config.translation:
+        shift = (config.translation, config.translation)
+        move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
+        transform.transforms.insert(0, move)
+    return cast(Transform, transform)
 
 
 def evaluation_transform(metadata: ModelMetadata) -> Transform:
     """Return resize of the shorter side to size / crop_pct and centre crop, from PIL images to tensors (3, H, W)."""
-    transform: Transform = create_transform(
+    transform = create_transform(
         metadata.image_size,
         is_training=False,
         interpolation=metadata.interpolation,
@@ -84,4 +111,4 @@ def evaluation_transform(metadata: ModelMetadata) -> Transform:
         std=metadata.std,
         crop_pct=metadata.crop_pct,
     )
-    return transform
+    return cast(Transform, transform)

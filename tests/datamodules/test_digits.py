@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -29,8 +32,25 @@ def test_other_numbers_of_classes_are_refused() -> None:
         DigitsDataModule(num_classes=5)
 
 
-def test_augmentation_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match=r"augmentation\.horizontal_flip = 2"):
-        AugmentationConfig(horizontal_flip=2)
-    with pytest.raises(ValueError, match=r"augmentation\.crop_scale"):
-        AugmentationConfig(crop_scale=(0.9, 0.1))
+def test_small_turns_and_shifts_are_applied() -> None:
+    still = AugmentationConfig(
+        auto_augment=None,
+        color_jitter=0,
+        crop_scale=(1, 1),
+        crop_ratio=(1, 1),
+        horizontal_flip=0,
+        interpolation="bicubic",
+        erasing_probability=0,
+    )
+    moved = replace(still, rotation=20.0, translation=0.2)
+    batches = []
+    for augmentation in (still, moved):
+        data = DigitsDataModule(augmentation=augmentation)
+        data.setup("fit")
+        batches.append(next(iter(data.train_dataloader())))
+    assert torch.equal(batches[0][1], batches[1][1])
+    assert not torch.equal(batches[0][0], batches[1][0])
+    draw = next(iter(data.train_dataloader().sampler))
+    source, _ = data.training_images()[draw.image]
+    expected = (torch.from_numpy(np.array(source)).permute(2, 0, 1) / 255 - 0.5) / 0.5
+    torch.testing.assert_close(batches[0][0][0], expected)  # nothing but normalisation is left

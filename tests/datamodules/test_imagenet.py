@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules import DataFolderError, ImageNetDataModule, MixingConfig
@@ -112,6 +111,11 @@ def test_another_number_of_classes_names_the_option(image_folder: Callable[..., 
         ({"batch_size": 0}, "batch_size = 0"),
         ({"repeats": 0}, "repeats = 0"),
         ({"num_workers": -1}, "num_workers = -1"),
+        ({"image_size": 0}, "image_size = 0"),
+        ({"mean": (0.5,)}, r"data\.mean = \(0\.5,\)"),
+        ({"std": (1.0, 0.0, 1.0)}, r"data\.std = \(1\.0, 0\.0, 1\.0\)"),
+        ({"crop_pct": 1.5}, r"crop_pct = 1\.5"),
+        ({"max_corrupt": -1}, "max_corrupt = -1"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str, tmp_path: 
 
 def test_a_batch_larger_than_the_data_is_refused(image_folder: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="batch_size = 64 is more than the 12 training images"):
-        module(image_folder(), batch_size=64).train_dataloader()
+        module(image_folder(), batch_size=64)
 
 
 def truncate(path: Path) -> None:
@@ -154,6 +158,50 @@ def test_truncated_images_stop_by_option_or_limit(image_folder: Callable[..., Pa
         list(module(root, max_corrupt=1).val_dataloader())
 
 
+def test_an_unreadable_image_counts_once_over_workers_and_epochs(image_folder: Callable[..., Path]) -> None:
+    root = image_folder()
+    truncate(root / "train" / "bee" / "1.jpg")
+    data = module(root, num_workers=2, max_corrupt=1, batch_size=1)
+    for epoch in range(4):
+        assert len(epoch_of(data, epoch)) == 12
+    assert data.corrupt.count == 1
+
+
+def test_an_unreadable_image_is_replaced_by_the_next(image_folder: Callable[..., Path]) -> None:
+    root = image_folder()
+    (root / "train" / "cow" / "3.jpg").write_text("no image at all")  # the last one: the first takes its place
+    data = module(root)
+    replaced = {draw.image: draw for draw in data.train_dataloader().sampler}[11]
+    dataset = data.train_dataloader().dataset
+    image, target = dataset[replaced]
+    assert target == 0
+    assert torch.equal(image, dataset[replaced._replace(image=0)][0])
+
+
+def test_the_number_of_unreadable_images_is_said_at_the_end(
+    image_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = image_folder()
+    truncate(root / "val" / "ant" / "0.jpg")
+    data = module(root, "validate")
+    list(data.val_dataloader())
+    data.teardown("validate")
+    assert "results are of the other images alone" in caplog.text
+    assert "1 image(s) could not be read" in caplog.text
+
+
+def test_readable_class_names_come_from_a_file(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    root = image_folder()
+    names = tmp_path / "names.txt"
+    names.write_text("cow Cow, cattle\nant Ant\nbee Honey bee\nowl Owl\n", encoding="utf-8")
+    assert module(root, class_names_file=str(names)).metadata().class_names == ("Ant", "Honey bee", "Cow, cattle")
+    names.write_text("cow Cow\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names 1 of 3 classes; missing are \['ant', 'bee'\]"):
+        module(root, class_names_file=str(names))
+    with pytest.raises(ValueError, match=r"class_names_file = .*nowhere is no file"):
+        module(root, class_names_file=str(tmp_path / "nowhere"))
+
+
 def test_prediction_reads_any_folder(tmp_path: Path) -> None:
     save_image(tmp_path / "deep" / "er" / "b.png", 0)
     save_image(tmp_path / "a.jpg", 1)
@@ -166,55 +214,9 @@ def test_prediction_reads_any_folder(tmp_path: Path) -> None:
 
 def test_an_empty_prediction_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match="holds no images"):
-        module(tmp_path, stage="predict", predict_folder=str(tmp_path)).predict_dataloader()
-
-
-class Probe(LightningModule):
-    """Keeps the targets it is trained on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.targets: list[torch.Tensor] = []
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        self.targets.append(batch[1])
-        return self.layer(batch[0].mean().view(1, 1)).sum()
-
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        assert batch[1].dtype == torch.int64
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.0)
-
-
-def fit(root: Path, **options: Any) -> list[torch.Tensor]:
-    probe = Probe()
-    trainer = Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-    data = ImageNetDataModule(str(root), num_classes=3, image_size=32, batch_size=4, num_workers=0, **options)
-    trainer.fit(probe, datamodule=data)
-    return probe.targets
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-def test_a_trainer_gets_mixed_soft_targets_that_repeat(image_folder: Callable[..., Path]) -> None:
-    root = image_folder()
-    targets = fit(root)
-    assert targets[0].shape == (4, 3)
-    torch.testing.assert_close(torch.cat(targets).sum(1), torch.ones(24))
-    for one, other in zip(targets, fit(root), strict=True):
-        assert torch.equal(one, other)
-    hard = torch.cat(fit(root, mixing=MixingConfig(mixup=0, cutmix=0, label_smoothing=0.3)))
-    torch.testing.assert_close(hard.sort(dim=1).values, torch.tensor([[0.1, 0.1, 0.8]]).expand(24, 3))
+        module(tmp_path, stage="predict", predict_folder=str(tmp_path))
+    with pytest.raises(DataFolderError, match="nowhere is no folder"):
+        module(tmp_path, stage="predict", predict_folder=str(tmp_path / "nowhere"))
 
 
 @pytest.mark.skipif("IMAGENETTE_DIR" not in os.environ, reason="IMAGENETTE_DIR names no folder of photographs")

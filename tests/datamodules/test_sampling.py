@@ -1,4 +1,6 @@
 import pytest
+import torch
+from torch.utils.data import DistributedSampler, TensorDataset
 
 from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
 
@@ -31,7 +33,10 @@ def test_repeats_land_in_different_processes() -> None:
 def test_evaluation_sees_every_image_once_in_equally_many_batches(
     length: int, batch_size: int, world_size: int
 ) -> None:
-    batches = [list(EvaluationBatchSampler(length, batch_size, rank, world_size)) for rank in range(world_size)]
+    batches = [
+        list(EvaluationBatchSampler(range(length), batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     assert len({len(own) for own in batches}) == 1
     assert sorted(index for own in batches for batch in own for index in batch) == list(range(length))
     assert all(0 < len(batch) <= batch_size for own in batches for batch in own)
@@ -39,4 +44,18 @@ def test_evaluation_sees_every_image_once_in_equally_many_batches(
 
 def test_too_few_images_for_the_processes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size = 1"):
-        EvaluationBatchSampler(3, 1, rank=0, world_size=2)
+        EvaluationBatchSampler(range(3), 1, rank=0, world_size=2)
+
+
+def test_images_that_the_trainer_has_split_already_are_refused() -> None:
+    split = DistributedSampler(TensorDataset(torch.arange(8)), num_replicas=2, rank=0)
+    with pytest.raises(ValueError, match="use_distributed_sampler to false"):
+        EvaluationBatchSampler(split, 4, rank=0, world_size=2)
+
+
+@pytest.mark.parametrize(("length", "repeats"), [(12, 3), (10, 3), (7, 2)])
+def test_repeats_keep_the_length_of_an_epoch(length: int, repeats: int) -> None:
+    drawn = [draw.image for draw in TrainingSampler(length, 0, repeats=repeats)]
+    assert len(drawn) == length
+    assert len(set(drawn)) == -(-length // repeats)
+    assert max(drawn.count(image) for image in drawn) == repeats

@@ -1,0 +1,119 @@
+"""The datamodules in the hands of a real trainer, in one process and in two."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from datamodules import DigitsDataModule, ImageNetDataModule, MixingConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
+
+
+class Probe(LightningModule):
+    """Keeps the targets it is trained on, and logs sums over all validation images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.targets: list[torch.Tensor] = []
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.targets.append(batch[1])
+        return self.layer(batch[0].mean().view(1, 1)).sum()
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        images, targets = batch
+        assert targets.dtype == torch.int64
+        sums = {
+            "images": float(len(images)),
+            "targets": targets.sum().float(),
+            "brightness": images.mean((1, 2, 3)).sum(),
+        }
+        self.log_dict(sums, on_epoch=True, reduce_fx="sum", sync_dist=True)
+
+    def predict_step(self, batch: tuple[torch.Tensor, list[str]], batch_idx: int) -> list[str]:
+        return batch[1]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def trainer(**options: Any) -> Trainer:
+    defaults = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(**(defaults | options))
+
+
+def photographs(root: Path, **options: Any) -> ImageNetDataModule:
+    defaults = {"num_classes": 3, "image_size": 32, "batch_size": 4, "num_workers": 0}
+    return ImageNetDataModule(str(root), **(defaults | options))
+
+
+def fit(data: LightningDataModule, **options: Any) -> list[torch.Tensor]:
+    probe = Probe()
+    trainer(**options).fit(probe, datamodule=data)
+    return probe.targets
+
+
+def test_targets_are_mixed_and_repeat(image_folder: Callable[..., Path]) -> None:
+    root = image_folder()
+    targets = fit(photographs(root))
+    assert targets[0].shape == (4, 3)
+    assert targets[0].dtype == torch.float32
+    torch.testing.assert_close(torch.cat(targets).sum(1), torch.ones(24))
+    for one, other in zip(targets, fit(photographs(root, num_workers=2)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_mixing_targets_are_smoothed(image_folder: Callable[..., Path]) -> None:
+    mixing = MixingConfig(mixup=0, cutmix=0, label_smoothing=0.3)
+    targets = torch.cat(fit(photographs(image_folder(), mixing=mixing)))
+    torch.testing.assert_close(targets.sort(dim=1).values, torch.tensor([[0.1, 0.1, 0.8]]).expand(24, 3))
+
+
+def test_a_resumed_run_goes_on_as_if_uninterrupted(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    root = image_folder()
+    whole = fit(photographs(root), max_epochs=3)
+    first, probe = trainer(max_epochs=1), Probe()
+    first.fit(Probe(), datamodule=photographs(root))
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    trainer(max_epochs=3).fit(probe, datamodule=photographs(root), ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    assert len(whole) == 9
+    for one, other in zip(whole[3:], probe.targets, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_digits_train_validate_and_predict_alike() -> None:
+    data = DigitsDataModule(batch_size=100)
+    assert fit(data, max_epochs=1)[0].shape == (100, 10)
+    metrics = trainer().validate(Probe(), datamodule=data, verbose=False)[0]
+    assert metrics["images"] == 360
+    paths = [path for batch in trainer().predict(Probe(), datamodule=data) or [] for path in batch]
+    assert len(set(paths)) == 360
+
+
+def test_two_processes_give_the_metrics_of_one(image_folder: Callable[..., Path]) -> None:
+    root = image_folder(per_class=5)  # 15 validation images: padding to 16 would show
+    one = trainer().validate(Probe(), datamodule=photographs(root), verbose=False)[0]
+    two = trainer(strategy="ddp_spawn", devices=2).validate(Probe(), datamodule=photographs(root), verbose=False)[0]
+    assert one["images"] == two["images"] == 15
+    assert one["targets"] == two["targets"]
+    assert one["brightness"] == pytest.approx(two["brightness"], rel=1e-5)
+
+
+def test_a_trainer_that_would_split_the_images_again_is_refused(image_folder: Callable[..., Path]) -> None:
+    strict = trainer(strategy="ddp_spawn", devices=2, use_distributed_sampler=True)
+    with pytest.raises(Exception, match=r"trainer\.use_distributed_sampler to false"):
+        strict.validate(Probe(), datamodule=photographs(image_folder()), verbose=False)
