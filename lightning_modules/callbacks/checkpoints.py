@@ -1,0 +1,52 @@
+"""Which checkpoints a run keeps: the best by validation accuracy, and the last."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_modules.callbacks.ema import EMA
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep ``best.ckpt``, the checkpoint of the highest validation accuracy.
+
+    Hooks: ``setup`` chooses the metric; the rest is Lightning's.
+
+    Args:
+        monitor: Metric to compare, higher is better. Null: val/top1_ema, or val/top1_raw in a run without EMA.
+        dirpath: Folder. Null: "checkpoints" in the run's folder.
+        every_n_epochs: Epochs between two looks at the metric.
+    """
+
+    def __init__(self, monitor: str | None = None, dirpath: str | None = None, every_n_epochs: int = 1) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor or "val/top1_ema",
+            mode="max",
+            every_n_epochs=every_n_epochs,
+            enable_version_counter=False,
+        )
+        self._monitor_is_chosen = monitor is not None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare raw weights where there are no others."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if not self._monitor_is_chosen and not any(isinstance(callback, EMA) for callback in callbacks):
+            self.monitor = "val/top1_raw"
+        super().setup(trainer, pl_module, stage)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep ``last.ckpt``, the checkpoint to resume from.
+
+    A callback of its own, since Lightning's save_last writes only when the best checkpoint changes too.
+
+    Args:
+        dirpath: Folder. Null: "checkpoints" in the run's folder.
+        every_n_epochs: Epochs between two writes.
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_epochs: int = 1) -> None:
+        super().__init__(dirpath=dirpath, filename="last", every_n_epochs=every_n_epochs, enable_version_counter=False)

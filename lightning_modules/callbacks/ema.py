@@ -1,0 +1,97 @@
+"""Exponential moving average of the weights, validated beside the raw ones.
+
+Checkpoints follow Lightning's convention: ``state_dict`` holds the average, ``current_model_state`` the raw weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_modules.callbacks.non_finite import NonFiniteGuard
+from lightning_modules.classification import ImageClassification
+
+WARMUP_POWER = 2 / 3
+"""Exponent of the warm-up of the decay, timm's default."""
+
+
+class EMA(WeightAveraging):
+    """Average all floating-point state (parameters and BatchNorm statistics) over the optimiser steps of a fit.
+
+    Hooks: ``setup`` copies the module and hands the averaged network to it as ``ema_student``, which it validates
+    beside the raw one; ``on_train_batch_end`` updates; checkpoints hold both. Unlike Lightning's averaging, weights
+    are never swapped: in fit and after it the module's student keeps its raw weights. A step that the
+    :class:`NonFiniteGuard` skipped is not averaged.
+
+    Args:
+        decay: Weight of the old average in each update.
+        warmup: Start with a smaller decay, 1 - (updates + 1)^(-2/3), until that exceeds decay: for runs of few steps.
+
+    Raises:
+        ValueError: When decay is not in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.9998, warmup: bool = False) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema.decay = {decay} is not possible: use a number in [0, 1).")
+        super().__init__(use_buffers=True, multi_avg_fn=self._average)
+        self.decay = decay
+        self.warmup = warmup
+        self._guard: NonFiniteGuard | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module before its teacher exists, so that the teacher is never copied."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        self._guard = next((c for c in _callbacks(trainer) if isinstance(c, NonFiniteGuard)), None)
+        if self._average_model is None or not isinstance(pl_module, ImageClassification):
+            raise TypeError(f"EMA averages an ImageClassification, not a {type(pl_module).__name__}.")
+        averaged = cast(ImageClassification, self._average_model.module)
+        pl_module.hold("ema_student", averaged.student.eval())
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Say yes after every optimiser step that was not skipped."""
+        return step_idx is not None and (self._guard is None or self._guard.skipped_step != step_idx)
+
+    def decay_after(self, steps: int) -> float:
+        """Return the decay of an update.
+
+        Args:
+            steps: Optimiser steps that the average already holds.
+        """
+        if not self.warmup:
+            return self.decay
+        return min(self.decay, 1 - (1 + steps) ** -WARMUP_POWER)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swap nothing: the module evaluates both networks."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swap nothing back."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the raw weights in place: what is exported or saved says which weights it takes."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Resume the average in fit; elsewhere the module itself knows what to load."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+        """Update tensors of one device and dtype in place."""
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - self.decay_after(self._latest_update_step))
+            return
+        # Counters (BatchNorm's number of batches) have no average.
+        for ours, theirs in zip(averaged, current, strict=True):
+            ours.copy_(theirs)
+
+
+def _callbacks(trainer: Trainer) -> list[Any]:
+    return trainer.callbacks  # type: ignore[attr-defined]  # set by the callback connector

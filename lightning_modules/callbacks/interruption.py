@@ -1,0 +1,58 @@
+"""Ctrl-C in the middle of fit: the weights are kept, and what can be done with them is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class SaveOnInterrupt(Callback):
+    """Write ``interrupted.ckpt`` when fit is stopped by Ctrl-C or SIGTERM, and print how to go on.
+
+    Hooks: ``on_exception``. In a run of several processes nothing is written, since those may be waiting for each other
+    at different points; ``last.ckpt`` of the last epoch is kept in any case.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where there is something to save, and say so."""
+        if not self.should_act(trainer, exception):
+            return
+        if trainer.world_size == 1:
+            path = checkpoint_folder(trainer) / "interrupted.ckpt"
+            trainer.save_checkpoint(path)
+        else:
+            path = checkpoint_folder(trainer) / "last.ckpt"
+        if trainer.is_global_zero:
+            print(next_steps(path), flush=True)
+
+    def should_act(self, trainer: Trainer, exception: BaseException) -> bool:
+        """Return whether this is an interruption of training that has begun."""
+        return (
+            isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+            and trainer.state.fn == TrainerFn.FITTING
+            and trainer.global_step > 0
+            and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        )
+
+
+def checkpoint_folder(trainer: Trainer) -> Path:
+    """Return the folder of the run's checkpoints."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
+            return Path(callback.dirpath)
+    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+
+
+def next_steps(path: Path) -> str:
+    """Return what can be done with a checkpoint of an interrupted run."""
+    if not path.is_file():
+        return f"Training was interrupted before {path} was written."
+    return (
+        f"Training was interrupted; its state is kept in {path}\n"
+        f"  resume: lightning fit --config {path.parent.parent / 'config.yaml'} --ckpt_path {path}\n"
+        f"  export: mobilemamba export --checkpoint {path} --format onnx"
+    )

@@ -1,0 +1,178 @@
+"""Non-finite batches: skipped, counted, and fatal when there are too many.
+
+Whether a step is finite is read off the norm of its gradients. These are the same on all processes after the gradients
+were reduced, so all of them decide alike without a message more; a batch that is bad on one process is skipped on all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from lightning_modules.classification import ImageClassification
+
+
+class NonFiniteError(RuntimeError):
+    """Too many batches had a non-finite loss or gradient; the message names where it first appears."""
+
+
+class NonFiniteGuard(Callback):
+    """Skip optimiser steps with non-finite gradients, as if their batches had not been seen.
+
+    Hooks: ``on_train_batch_start`` remembers BatchNorm statistics; ``on_before_backward`` looks at the loss;
+    ``on_before_optimizer_step`` drops the gradients and puts the statistics back; ``on_train_batch_end`` logs
+    ``train/skipped_steps`` and stops the run at the limit. The overflows by which float16 training finds its loss scale
+    are not counted.
+
+    Args:
+        limit: Skipped optimiser steps, over the whole run, at which training stops.
+
+    Raises:
+        ValueError: When limit is less than 1.
+    """
+
+    def __init__(self, limit: int = 50) -> None:
+        if limit < 1:
+            raise ValueError(f"non_finite.limit = {limit} is not possible: use 1 (stop at the first) or more.")
+        self.limit = limit
+        self.skipped = 0
+        self.skipped_step: int | None = None
+        self._loss_is_finite: Tensor | None = None
+        self._statistics: list[Tensor] = []
+        self._saved: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the count over a resume."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped = state_dict["skipped"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the statistics that a batch changes."""
+        self._statistics = [
+            buffer
+            for module in _student(pl_module).modules()
+            if isinstance(module, _BatchNorm)
+            for buffer in module.buffers()
+        ]
+        self._saved = [torch.empty_like(buffer) for buffer in self._statistics]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember the statistics at the first batch of an optimiser step."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            torch._foreach_copy_(self._saved, self._statistics)
+            self._loss_is_finite = None
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Note, without waiting for the device, whether the losses of this step are finite."""
+        finite = loss.detach().isfinite()
+        self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Turn the step into one that changes nothing where its gradients are not finite."""
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not grads or get_total_norm(grads).isfinite():
+            return
+        loss_is_finite = self._loss_is_finite is None or bool(self._loss_is_finite)
+        everywhere = trainer.strategy.reduce_boolean_decision(loss_is_finite, all=True)
+        if everywhere and is_loss_scaling(trainer):
+            return
+        # AdamW leaves parameters without gradient alone, decay and averages included.
+        optimizer.zero_grad(set_to_none=True)
+        torch._foreach_copy_(self._statistics, self._saved)
+        self.skipped += 1
+        self.skipped_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the count after a skipped step, and stop at the limit.
+
+        Raises:
+            NonFiniteError: When limit steps were skipped.
+        """
+        if self.skipped_step is None or self.skipped_step != trainer.global_step - 1:
+            return
+        pl_module.log("train/skipped_steps", float(self.skipped))
+        rank_zero_warn(
+            f"Step {self.skipped_step} was skipped: its loss or gradients are not finite ({self.skipped} of at most "
+            f"{self.limit})."
+        )
+        if self.skipped >= self.limit:
+            origin = self._origin_on_any_process(trainer, _student(pl_module), batch)
+            raise NonFiniteError(
+                f"{self.skipped} steps had a non-finite loss or gradients, the limit of non_finite.limit. In the last "
+                f"batch, {origin}. Try trainer.precision bf16-mixed or 32-true, or a lower "
+                "model.optimizer.learning_rate; the checkpoints written so far are kept."
+            )
+
+    def _origin_on_any_process(self, trainer: Trainer, student: nn.Module, batch: Any) -> str:
+        with trainer.precision_plugin.forward_context():
+            origin = find_non_finite(student, batch[0])
+        nothing = "images and outputs of all modules are finite: the loss or the backward pass is not"
+        for rank in range(trainer.world_size):
+            found = trainer.strategy.broadcast(origin, src=rank)
+            if found is not None:
+                return found
+        return nothing
+
+
+def is_loss_scaling(trainer: Trainer) -> bool:
+    """Return whether an overflow of gradients alone is float16 training in search of its loss scale.
+
+    The scale starts at 65536 and is halved after each overflow; below 1 the gradients themselves must be infinite.
+    """
+    plugin = trainer.precision_plugin
+    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+    return scaler is not None and scaler.get_scale() >= 1
+
+
+@torch.no_grad()
+def find_non_finite(network: nn.Module, images: Tensor) -> str | None:
+    """Run a network and say where the first non-finite value appears; None where there is none.
+
+    Args:
+        network: Any network; its statistics and mode are left as they were.
+        images: (B, C, H, W).
+    """
+    if not images.isfinite().all():
+        return "the images themselves hold non-finite values"
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter student.{name} holds non-finite values"
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    # A module's hook runs after those of its parts, so the innermost module is named.
+    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules() if name]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for buffer, value in statistics:
+            buffer.copy_(value)
+    return f"student.{found[0]} is the first module with a non-finite output" if found else None
+
+
+def _student(pl_module: LightningModule) -> nn.Module:
+    if not isinstance(pl_module, ImageClassification):
+        raise TypeError(f"NonFiniteGuard watches an ImageClassification, not a {type(pl_module).__name__}.")
+    return pl_module.student

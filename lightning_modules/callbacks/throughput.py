@@ -1,0 +1,105 @@
+"""Training speed, and how much of it the data loader costs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+WAIT_LIMIT = 0.1
+"""Share of the time spent waiting for data above which the loader is the bottleneck."""
+
+MEASURED_STEPS = 50
+"""Steps of an epoch below which its share is no basis for a warning."""
+
+
+class Throughput(Callback):
+    """Log ``speed/images_per_second`` (all processes) and ``speed/data_wait``, the share of time waiting for data.
+
+    Hooks: ``on_train_batch_start`` and ``on_train_batch_end`` take the time; values are means since the last logged
+    step. Validation, and the first batch of an epoch with its start of workers, are not measured. Warns once, at the
+    end of an epoch, when data_wait is above 10 %.
+    """
+
+    def __init__(self) -> None:
+        self._warned = False
+        self._batch_ready = 0.0
+        self._batch_done: float | None = None
+        self._recent = Measurement()
+        self._epoch = Measurement()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._batch_done = None
+        self._recent, self._epoch = Measurement(), Measurement()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the time of a validation within an epoch out."""
+        self._batch_done = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take the time at which the batch has arrived."""
+        self._batch_ready = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the step, and log where the trainer logs."""
+        now, previous = time.perf_counter(), self._batch_done
+        self._batch_done = now
+        if previous is None:
+            return
+        for measurement in (self._recent, self._epoch):
+            measurement.add(
+                images=len(batch[0]) * trainer.world_size, wait=self._batch_ready - previous, total=now - previous
+            )
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % interval == 0:
+            pl_module.log("speed/images_per_second", self._recent.images_per_second, prog_bar=True)
+            pl_module.log("speed/data_wait", self._recent.data_wait)
+            self._recent = Measurement()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn when most of an epoch's steps waited for the loader."""
+        if self._warned or self._epoch.steps < MEASURED_STEPS or self._epoch.data_wait <= WAIT_LIMIT:
+            return
+        self._warned = True
+        rank_zero_warn(
+            f"Training waits for data {self._epoch.data_wait:.0%} of the time (speed/data_wait): the loader is the "
+            "bottleneck. Raise data.num_workers up to the number of CPU cores, or use faster storage."
+        )
+
+
+class Measurement:
+    """Sums over steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.images = 0
+        self.wait = 0.0
+        self.total = 0.0
+
+    def add(self, images: int, wait: float, total: float) -> None:
+        """Add a step.
+
+        Args:
+            images: Images of the step, over all processes.
+            wait: Seconds until its batch was there.
+            total: Seconds from the end of the step before to the end of this one.
+        """
+        self.steps += 1
+        self.images += images
+        self.wait += wait
+        self.total += total
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second of all measured time."""
+        return self.images / self.total
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for data, in [0, 1]."""
+        return self.wait / self.total

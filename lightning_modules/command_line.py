@@ -1,0 +1,177 @@
+"""The parser and the parts behind the ``lightning`` command.
+
+Lightning's own command-line class does the work; here the parts are chosen and their defaults are the recipe's. All
+defaults run on any machine: what needs a GPU (``trainer.precision: 16-mixed``) is written in the configs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from datamodules import ClassificationDataModule
+from lightning_modules import callbacks
+from lightning_modules.classification import ImageClassification
+from mobilemamba.checkpoints import read_file
+
+RECIPE_TRAINER = {
+    "max_epochs": 300,
+    "gradient_clip_val": 5.0,
+    # The datamodules bring samplers that know of all processes, and do not pad the validation set.
+    "use_distributed_sampler": False,
+}
+
+CALLBACKS: dict[str, type[Callback]] = {
+    "ema": callbacks.EMA,
+    "best_checkpoint": callbacks.BestCheckpoint,
+    "last_checkpoint": callbacks.LastCheckpoint,
+    "interrupt": callbacks.SaveOnInterrupt,
+    "non_finite": callbacks.NonFiniteGuard,
+    "throughput": callbacks.Throughput,
+    "export": callbacks.ExportAtEnd,
+    "predictions": callbacks.PredictionsFile,
+    "summary": callbacks.RunSummary,
+}
+"""Config section of each callback, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Enabled:
+    """Which callbacks run; the options of each are in the section of its name.
+
+    Args:
+        ema: Average the weights and validate them too.
+        best_checkpoint: Keep best.ckpt.
+        last_checkpoint: Keep last.ckpt.
+        interrupt: Keep interrupted.ckpt when fit is stopped by Ctrl-C.
+        non_finite: Skip steps with non-finite gradients.
+        throughput: Log images per second and the share of time spent waiting for data.
+        export: Export the best and last weights at the end of fit.
+        predictions: Write predictions to a CSV file.
+        summary: Print what was written where at the end of fit.
+    """
+
+    ema: bool = True
+    best_checkpoint: bool = True
+    last_checkpoint: bool = True
+    interrupt: bool = True
+    non_finite: bool = True
+    throughput: bool = True
+    export: bool = True
+    predictions: bool = True
+    summary: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a fit writes: folder/name/version_0, version_1, ...
+
+    Args:
+        name: Name of the experiment.
+        folder: Folder of all experiments.
+    """
+
+    name: str = "mobilemamba"
+    folder: str = "runs"
+
+
+ALL_ENABLED = Enabled()
+DEFAULT_RUN = Run()
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Save the resolved config of a fit; evaluations leave the run's folder alone."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml into the run's folder."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class CommandLine(LightningCLI):
+    """Parse arguments, build the parts and run one of fit, validate, test and predict.
+
+    Args:
+        args: Arguments as on the command line; None takes those of the process.
+    """
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            model_class=ImageClassification,
+            datamodule_class=ClassificationDataModule,
+            subclass_mode_data=True,
+            save_config_callback=SaveFitConfig,
+            trainer_defaults=dict(RECIPE_TRAINER),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # Checkpoints say themselves how to rebuild their network.
+            load_from_checkpoint_support=False,
+            # Otherwise every error of a typing is preceded by two screens of options.
+            parser_kwargs={
+                name: {"usage": f"lightning {name} [--config FILE] [--SECTION.OPTION VALUE ...]"}
+                for name in self.subcommands()
+            },
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the sections of run and callbacks, and link what must agree."""
+        parser.add_class_arguments(Run, "run")
+        parser.add_class_arguments(Enabled, "enable")
+        for section, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, section)
+        parser.link_arguments("data.num_classes", "model.network.num_classes", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse without abbreviations: a mistyped option is an error, not another option."""
+        for name in self.subcommands():
+            # Adding a subcommand sets this from the parser above it, whatever parser_kwargs say.
+            self._parser(name).allow_abbrev = False
+        super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint before data are read or a network is built.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            CheckpointError: When the file is damaged or holds code.
+            ValueError: When there is nothing to evaluate.
+        """
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is None and self.subcommand != "fit":
+            raise ValueError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
+        if path is not None and path not in ("best", "last", "hpc"):
+            read_file(Path(path))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log."""
+        enabled = self._get(self.config_init, "enable")
+        parser = self._parser(self.subcommand)
+        # All but the table of predictions act in fit alone, and would only try to restore their state elsewhere.
+        in_fit, in_predict = CALLBACKS.keys() - {"predictions"}, {"predictions"}
+        wanted = {"fit": in_fit, "predict": in_predict}.get(str(self.subcommand), set())
+        parser.callback_keys = [key for key in parser.callback_keys if key in wanted and getattr(enabled, key)]
+        if self.subcommand != "fit":
+            # An evaluation prints its figures; it is no run of its own.
+            kwargs["logger"] = False
+            # Not a mistake, so nothing to warn of.
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
+        elif self._get(self.config_init, "trainer").get("logger") in (None, True):
+            run = self._get(self.config_init, "run")
+            kwargs["logger"] = TensorBoardLogger(run.folder, name=run.name, default_hp_metric=False)
+        return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from checkpoints: the config alone says what runs."""
+
+    def failed_exports(self) -> bool:
+        """Return whether a fit has left out a file that it should have exported."""
+        exports = (c for c in self.trainer.callbacks if isinstance(c, callbacks.ExportAtEnd))  # type: ignore[attr-defined]
+        return any(result.error is not None for export in exports for result in export.results)

@@ -1,0 +1,80 @@
+"""Whether network, data and checkpoint belong together: checked before any long work."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any, Protocol, runtime_checkable
+
+from mobilemamba.checkpoints import CheckpointError
+from mobilemamba.config import MobileMambaConfig
+from mobilemamba.metadata import ModelMetadata
+
+_REGULARISATION_FIELDS = ("drop_path_rate", "drop_rate")
+"""Fields of a network's config that may change between runs: the weights mean the same."""
+
+
+@runtime_checkable
+class ClassificationData(Protocol):
+    """What this module asks of a datamodule.
+
+    Attributes:
+        num_classes: Classes of the targets.
+        batch_size: Images per batch and process.
+    """
+
+    num_classes: int
+    batch_size: int
+
+    def metadata(self) -> ModelMetadata:
+        """Return image size, normalisation and class names."""
+
+
+def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMetadata) -> None:
+    """Check that a network can take the images of the data and tell its classes.
+
+    Raises:
+        ValueError: Names both values and what to change.
+    """
+    if network.num_classes != num_classes:
+        raise ValueError(
+            f"model.network.num_classes = {network.num_classes}, but the data have {num_classes} classes: set "
+            f"data.num_classes, to which the model's is linked, to {num_classes}."
+        )
+    if min(metadata.image_size) < network.min_image_size:
+        raise ValueError(
+            f"The data's image size {metadata.image_size[0]}x{metadata.image_size[1]} is too small: "
+            f"{network.num_stages} stages behind a stride-{network.stem_stride} stem need at least "
+            f"{network.min_image_size} pixels; set data.image_size, or model.network.stem_stride to less."
+        )
+    if len(metadata.mean) != network.in_chans:
+        raise ValueError(
+            f"model.network.in_chans = {network.in_chans}, but the data's images have {len(metadata.mean)} channels: "
+            "set model.network.in_chans to that."
+        )
+
+
+def check_same_network(saved: dict[str, Any], network: MobileMambaConfig) -> None:
+    """Check that saved weights are of this architecture.
+
+    Args:
+        saved: Fields of the checkpoint's MobileMambaConfig.
+        network: The architecture to load into.
+
+    Raises:
+        CheckpointError: Names every field that differs, with both values.
+    """
+    unknown = sorted(saved.keys() - {field.name for field in fields(MobileMambaConfig)})
+    if unknown:
+        raise CheckpointError(f"The checkpoint's network has fields that this version does not know: {unknown}.")
+    of_file, of_model = asdict(MobileMambaConfig(**saved)), asdict(network)
+    differing = [
+        f"{name}: checkpoint {of_file[name]}, model {of_model[name]}"
+        for name in of_model
+        if of_file[name] != of_model[name] and name not in _REGULARISATION_FIELDS
+    ]
+    if differing:
+        raise CheckpointError(
+            "The checkpoint is of another network than model.network describes: "
+            + "; ".join(differing)
+            + ". Use the config the checkpoint was trained with."
+        )

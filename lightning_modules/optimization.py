@@ -1,0 +1,160 @@
+"""AdamW and its learning rate as in the MobileMamba recipe.
+
+The learning rate is given per 512 images and scaled to the global batch; it rises linearly over the first epochs and
+falls along a half cosine, set anew before every optimiser step. Both are pure functions of the step number, so that a
+resumed run continues exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+SCAN_PARAMETERS = ("A_log", "D_skip", "step_bias")
+"""Attribute names of the parameters that Mamba's own training code exempts from weight decay."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW; one-dimensional tensors (norms, scales) and biases are never decayed.
+
+    Args:
+        learning_rate: Peak learning rate per reference_batch_size images.
+        reference_batch_size: Images per optimiser step, over all processes, that learning_rate is meant for; the rate
+            is scaled in proportion to the actual number. Null: learning_rate is used as it is.
+        weight_decay: Decoupled weight decay, relative to the learning rate.
+        betas: Decay rates of the averages of the gradient and its square.
+        eps: Added to the denominator of the update.
+        decay_scan_parameters: Whether A_log and step_bias of the scan, two-dimensional, are decayed. The published
+            weights were trained so; false is Mamba's convention.
+
+    Raises:
+        ValueError: When a value is out of range; the message names field, value and remedy.
+    """
+
+    learning_rate: float = 1.5e-3
+    reference_batch_size: int | None = 512
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay_scan_parameters: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "use a positive number")
+        reference = self.reference_batch_size
+        remedy = "use a positive number of images, or null to leave the learning rate unscaled"
+        _check(reference is None or reference > 0, "optimizer.reference_batch_size", reference, remedy)
+        _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "use 0 or more")
+        _check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "use rates in [0, 1)")
+        _check(self.eps > 0, "optimizer.eps", self.eps, "use a positive number")
+
+    def scaled_learning_rate(self, global_batch_size: int) -> float:
+        """Peak learning rate for this many images per optimiser step, over all processes."""
+        if self.reference_batch_size is None:
+            return self.learning_rate
+        return self.learning_rate * global_batch_size / self.reference_batch_size
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear warm-up, then a half cosine, as a factor of the peak learning rate.
+
+    Args:
+        warmup_epochs: Length of the warm-up in epochs; fractions are possible, 0 leaves it out.
+        warmup_factor: Factor at the first optimiser step of the warm-up.
+        final_factor: Factor that the cosine reaches after the last optimiser step.
+        cosine_from: Where the cosine has its maximum: "start" counts it from the first step of training, so the rate
+            joins it a little below its peak, as timm's schedule does; "warmup" counts it from the end of the warm-up.
+
+    Raises:
+        ValueError: When a value is out of range; the message names field, value and remedy.
+    """
+
+    warmup_epochs: float = 20.0
+    warmup_factor: float = 1e-3
+    final_factor: float = 1e-2
+    cosine_from: Literal["start", "warmup"] = "start"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "use 0 (no warm-up) or more")
+        for name in ("warmup_factor", "final_factor"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"schedule.{name}", value, "use a factor in [0, 1]")
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, config: ScheduleConfig) -> float:
+    """Factor of the peak learning rate at an optimiser step.
+
+    Args:
+        step: Number of optimiser steps taken so far.
+        total_steps: Optimiser steps of the whole run.
+        warmup_steps: Optimiser steps of the warm-up.
+        config: The shape.
+    """
+    if step < warmup_steps:
+        return config.warmup_factor + (1 - config.warmup_factor) * step / warmup_steps
+    first = warmup_steps if config.cosine_from == "warmup" else 0
+    progress = min((step - first) / max(total_steps - first, 1), 1.0)
+    return config.final_factor + (1 - config.final_factor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def make_schedule(total_steps: int, warmup_steps: int, config: ScheduleConfig) -> Callable[[int], float]:
+    """Return :func:`learning_rate_factor` of a run as a function of the step alone."""
+
+    # LambdaLR pickles callable objects into checkpoints but leaves plain functions out: the run's own options decide.
+    def factor(step: int) -> float:
+        return learning_rate_factor(step, total_steps, warmup_steps, config)
+
+    return factor
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Split trainable parameters into a decayed and an undecayed group, named "decay" and "no_decay".
+
+    Args:
+        model: A network; names in its ``no_weight_decay()``, where it has one, are not decayed either.
+        config: The decay and whether the scan's parameters take part.
+    """
+    no_weight_decay = getattr(model, "no_weight_decay", set)
+    exempt: set[str] = set(no_weight_decay())
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        leaf = name.rpartition(".")[2]
+        is_exempt_scan = leaf in SCAN_PARAMETERS and not config.decay_scan_parameters
+        is_exempt = parameter.ndim <= 1 or leaf == "bias" or name in exempt or is_exempt_scan
+        (undecayed if is_exempt else decayed).append(parameter)
+    return [
+        {"name": "decay", "params": decayed, "weight_decay": config.weight_decay},
+        {"name": "no_decay", "params": undecayed, "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig, global_batch_size: int) -> torch.optim.AdamW:
+    """Return AdamW over a network's parameter groups.
+
+    Args:
+        model: The network to train.
+        config: AdamW's options.
+        global_batch_size: Images per optimiser step: batch size times processes times accumulated batches.
+    """
+    return torch.optim.AdamW(
+        parameter_groups(model, config),
+        lr=config.scaled_learning_rate(global_batch_size),
+        betas=config.betas,
+        eps=config.eps,
+    )
+
+
+def _check(condition: bool, field: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise ValueError(f"{field} = {value!r} is not possible: {remedy}.")

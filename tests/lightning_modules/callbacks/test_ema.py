@@ -1,0 +1,114 @@
+"""Averaged weights: the arithmetic, both sets validated, and resuming exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_modules.callbacks import EMA
+from lightning_modules.classification import ImageClassification
+from lightning_modules.teacher import TeacherConfig
+from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from tests.lightning_modules.tiny_data import TinyData
+
+MakeTrainer = Callable[..., Trainer]
+
+
+class Ordered(TinyData):
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.dataset(0), batch_size=self.batch_size)
+
+
+class States(Callback):
+    """Keeps raw and averaged state after every step; its averages are computed by hand."""
+
+    def __init__(self, decays: list[float]) -> None:
+        self.decays = decays
+        self.expected: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, ImageClassification)
+        decay = self.decays.pop(0)
+        for name, value in pl_module.student.state_dict().items():
+            if name in self.expected and value.is_floating_point():
+                self.expected[name] = decay * self.expected[name] + (1 - decay) * value
+            else:
+                self.expected[name] = value.clone()
+
+
+class Kept(Callback):
+    """Keeps the averaged state at the end of training, and may save before."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path is not None and trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassification)
+        assert pl_module.ema_student is not None
+        self.average = {name: value.clone() for name, value in pl_module.ema_student.state_dict().items()}
+        self.raw = {name: value.clone() for name, value in pl_module.student.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decays"), [(False, [0.9] * 3), (True, [0.0, 1 - 2 ** (-2 / 3), 1 - 3 ** (-2 / 3)])]
+)
+def test_all_floating_state_is_averaged(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, warmup: bool, decays: list[float]
+) -> None:
+    states, kept = States(list(decays)), Kept()
+    trainer = make_trainer(callbacks=[EMA(decay=0.9, warmup=warmup), states, kept], limit_val_batches=0)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert any("running_mean" in name for name in kept.average)
+    for name, value in kept.average.items():
+        torch.testing.assert_close(value, states.expected[name], msg=name)
+
+
+def test_both_weights_are_validated_and_saved(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    teacher = TeacherConfig(name="test_resnet", pretrained=False, class_indices=[0, 1, 2, 3])
+    kept = Kept(tmp_path / "run.ckpt")
+    trainer = make_trainer(callbacks=[EMA(decay=0.5), kept])
+    module = ImageClassification(tiny, teacher=teacher)
+    trainer.fit(module, datamodule=TinyData())
+    assert trainer.callback_metrics.keys() >= {"val/top1_raw", "val/top1_ema", "val/loss_raw", "val/loss_ema"}
+    assert trainer.callback_metrics["val/loss_raw"] != trainer.callback_metrics["val/loss_ema"]
+    content = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert not any("teacher" in key for key in content["state_dict"])
+    for weights, expected in (("ema", kept.average), ("raw", kept.raw)):
+        network, _ = load_training_checkpoint(tmp_path / "run.ckpt", weights)  # type: ignore[arg-type]
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_resuming_continues_the_average_exactly(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "first_epoch.ckpt"
+
+    def run(kept: Kept, ckpt_path: Path | None = None) -> Kept:
+        torch.manual_seed(0)
+        trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[EMA(decay=0.9, warmup=True), kept])
+        trainer.fit(ImageClassification(tiny), datamodule=Ordered(), ckpt_path=ckpt_path, weights_only=True)
+        return kept
+
+    uninterrupted, resumed = run(Kept(path)), run(Kept(), path)
+    for name in uninterrupted.average:
+        torch.testing.assert_close(resumed.average[name], uninterrupted.average[name], rtol=0, atol=0)
+        torch.testing.assert_close(resumed.raw[name], uninterrupted.raw[name], rtol=0, atol=0)
+
+
+def test_an_impossible_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ema\.decay = 1\.5"):
+        EMA(decay=1.5)

@@ -1,0 +1,74 @@
+"""Ctrl-C in the middle of fit keeps a checkpoint that can be resumed and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, Trainer
+
+from lightning_modules.callbacks import EMA, LastCheckpoint, SaveOnInterrupt
+from lightning_modules.classification import ImageClassification
+from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from tests.lightning_modules.tiny_data import TinyData
+
+MakeTrainer = Callable[..., Trainer]
+
+
+class CtrlC(Callback):
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(make_trainer: MakeTrainer, tmp_path: Path) -> Callable[..., None]:
+    def run(module: ImageClassification, batch: int) -> None:
+        callbacks = [EMA(), LastCheckpoint(dirpath=str(tmp_path / "checkpoints")), SaveOnInterrupt(), CtrlC(batch)]
+        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True)
+        with pytest.raises(SystemExit):
+            trainer.fit(module, datamodule=TinyData())
+
+    return run
+
+
+def test_ctrl_c_keeps_the_weights_and_says_what_to_do(
+    interrupted: Callable[..., None], tiny: MobileMambaConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(ImageClassification(tiny), batch=2)
+    path = tmp_path / "checkpoints" / "interrupted.ckpt"
+    network, metadata = load_training_checkpoint(path)
+    assert network.config == tiny
+    assert metadata.class_names is not None
+    printed = capsys.readouterr().out
+    assert f"mobilemamba export --checkpoint {path}" in printed
+    assert f"--ckpt_path {path}" in printed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_an_interrupted_run_can_be_resumed(
+    interrupted: Callable[..., None], make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    interrupted(ImageClassification(tiny), batch=2)
+    last = LastCheckpoint(dirpath=str(tmp_path / "checkpoints"))
+    trainer = make_trainer(callbacks=[EMA(), last], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="dataloader is not resumable"):
+        trainer.fit(
+            ImageClassification(tiny),
+            datamodule=TinyData(),
+            ckpt_path=tmp_path / "checkpoints" / "interrupted.ckpt",
+            weights_only=True,
+        )
+    assert trainer.global_step == 3
+
+
+def test_nothing_is_kept_of_a_run_that_has_not_begun(
+    interrupted: Callable[..., None], tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    interrupted(ImageClassification(tiny), batch=0)
+    assert not (tmp_path / "checkpoints" / "interrupted.ckpt").exists()

@@ -1,0 +1,107 @@
+"""Batches that are not finite leave no trace but the count, and stop the run when there are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules.callbacks import EMA, NonFiniteError, NonFiniteGuard
+from lightning_modules.callbacks.non_finite import find_non_finite
+from lightning_modules.classification import ImageClassification
+from mobilemamba import MobileMambaConfig
+from tests.lightning_modules.tiny_data import TinyData
+
+MakeTrainer = Callable[..., Trainer]
+SKIPPED = r"Step \d was skipped"
+
+
+class BadSecondBatch(TinyData):
+    """The second batch holds one infinite pixel; with good_only it is left out."""
+
+    def __init__(self, bad: int = 1, batch_size: int = 8) -> None:
+        super().__init__(batch_size=batch_size)
+        self.bad = bad
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        images, targets = self.dataset(0).tensors
+        images = images.clone()
+        images[8 : 8 + 8 * self.bad : 8, 0, 3, 3] = torch.inf
+        return DataLoader(TensorDataset(images, targets), batch_size=self.batch_size)
+
+
+class States(Callback):
+    def __init__(self) -> None:
+        self.after: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, ImageClassification)
+        assert pl_module.ema_student is not None
+        state = {f"raw.{name}": value.clone() for name, value in pl_module.student.state_dict().items()}
+        state |= {f"ema.{name}": value.clone() for name, value in pl_module.ema_student.state_dict().items()}
+        self.after.append(state)
+
+
+def test_a_bad_batch_changes_no_weight_statistic_or_average(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    guard, states = NonFiniteGuard(), States()
+    trainer = make_trainer(callbacks=[EMA(decay=0.5), guard, states], limit_val_batches=0, gradient_clip_val=5.0)
+    with pytest.warns(UserWarning, match=SKIPPED):
+        trainer.fit(ImageClassification(tiny), datamodule=BadSecondBatch())
+    first, second, third = states.after
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(value.isfinite().all() for value in third.values())
+    assert any(not torch.equal(second[name], third[name]) for name in third)
+    assert guard.skipped == 1
+    assert trainer.callback_metrics["train/skipped_steps"] == 1
+
+
+def test_a_bad_batch_spoils_only_its_own_accumulated_step(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    guard, states = NonFiniteGuard(), States()
+    trainer = make_trainer(callbacks=[EMA(), guard, states], limit_val_batches=0, accumulate_grad_batches=2)
+    with pytest.warns(UserWarning, match=SKIPPED):
+        trainer.fit(ImageClassification(tiny), datamodule=BadSecondBatch(batch_size=4))
+    assert guard.skipped == 1
+    assert all(value.isfinite().all() for value in states.after[-1].values())
+
+
+def test_the_limit_stops_the_run_and_names_the_origin(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    trainer = make_trainer(callbacks=[NonFiniteGuard(limit=2)], limit_val_batches=0)
+    with (
+        pytest.warns(UserWarning, match=SKIPPED),
+        pytest.raises(NonFiniteError, match=r"2 steps .*non_finite\.limit.*images themselves"),
+    ):
+        trainer.fit(ImageClassification(tiny), datamodule=BadSecondBatch(bad=2))
+
+
+def test_the_first_module_with_a_non_finite_output_is_named() -> None:
+    class Overflowing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 0
+
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Identity(), Overflowing()), nn.ReLU())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert find_non_finite(network, torch.rand(2, 3, 4, 4)) == (
+        "student.1.1 is the first module with a non-finite output"
+    )
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        network.get_submodule("0").get_parameter("bias")[0] = torch.nan
+    assert find_non_finite(network, torch.rand(2, 3, 4, 4)) == "the parameter student.0.bias holds non-finite values"
+    assert find_non_finite(nn.Identity(), torch.rand(1, 3, 4, 4)) is None
+
+
+def test_the_count_survives_a_resume() -> None:
+    guard, other = NonFiniteGuard(), NonFiniteGuard()
+    guard.skipped = 7
+    other.load_state_dict(guard.state_dict())
+    assert other.skipped == 7
+
+
+def test_an_impossible_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"non_finite\.limit = 0"):
+        NonFiniteGuard(limit=0)

@@ -1,0 +1,84 @@
+"""The end of a run: checkpoints kept, files exported or honestly reported as failed, all of it listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_modules.callbacks import EMA, BestCheckpoint, ExportAtEnd, LastCheckpoint, RunSummary, export
+from lightning_modules.classification import ImageClassification
+from mobilemamba import MobileMambaConfig
+from mobilemamba.export import ParityError
+from tests.lightning_modules.tiny_data import TinyData
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def run_trainer(make_trainer: MakeTrainer, tmp_path: Path) -> MakeTrainer:
+    def make(callbacks: list[Any], **options: Any) -> Trainer:
+        logger = TensorBoardLogger(tmp_path, name="run", version=0, default_hp_metric=False)
+        return make_trainer(callbacks=callbacks, logger=logger, enable_checkpointing=True, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("averaging", [True, False])
+def test_best_and_last_are_kept_under_fixed_names(
+    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, averaging: bool
+) -> None:
+    best, last = BestCheckpoint(), LastCheckpoint()
+    trainer = run_trainer([best, last, *([EMA()] if averaging else [])], max_epochs=3)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    folder = tmp_path / "run" / "version_0" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert best.monitor == ("val/top1_ema" if averaging else "val/top1_raw")
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_a_run_ends_with_files_and_a_summary(
+    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exporting = ExportAtEnd()
+    trainer = run_trainer([EMA(), BestCheckpoint(), LastCheckpoint(), exporting, RunSummary()])
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert [(result.name, result.error) for result in exporting.results] == [("best", None), ("last", None)]
+    files = {path.name for path in (tmp_path / "run" / "version_0" / "export").iterdir()}
+    assert files == {"best.onnx", "best.parity.json", "last.onnx", "last.parity.json"}
+    printed = "".join(capsys.readouterr().out.split())
+    for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.parity.json", "tensorboard--logdir", "top-1"):
+        assert expected in printed
+
+
+def test_a_failed_export_is_reported_and_the_run_goes_on(
+    run_trainer: MakeTrainer,
+    tiny: MobileMambaConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ParityError("differs by 3.0")
+
+    monkeypatch.setattr(export, "export_network", refuse)
+    exporting = ExportAtEnd(which=("last",))
+    trainer = run_trainer([exporting, RunSummary()], limit_train_batches=1, limit_val_batches=0)
+    with pytest.warns(UserWarning, match="last weights were not exported: differs by 3.0"):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert exporting.results[0].error == "differs by 3.0"
+    assert "FAILED: differs by 3.0" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(
+    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    trainer = run_trainer([ExportAtEnd(folder=str(tmp_path / "file" / "export"))])
+    with pytest.raises((OSError, RuntimeError), match="file"):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert trainer.global_step == 0

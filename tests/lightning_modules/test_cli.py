@@ -1,0 +1,203 @@
+"""The command line: configs parse, mistakes are one message, and runs leave what they promise."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_modules.cli import is_for_users, main
+from lightning_modules.losses import DistillationConfig
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+pytestmark = [
+    # Lightning 2.6 calls a method of the parser that jsonargparse 4.53 renames.
+    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The number of training batches.*log_every_n_steps:UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_arguments_of_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Lightning warns of arguments given in both ways.
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> list[str]:
+    """Options of a fit of two steps on the digits."""
+    config = {
+        "run": {"name": "small", "folder": str(tmp_path / "runs")},
+        "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"batch_size": 32}},
+        "model": {"network": {"widths": [16, 32, 32], "depths": [1, 1, 1]}},
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "limit_train_batches": 2,
+            "limit_val_batches": 2,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["--config", str(path)]
+
+
+def printed_config(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--print_config"])
+    assert ended.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    """Return status and message of a command that must fail."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_run_can_be_fitted_evaluated_and_used(
+    small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *small_run])
+    run = tmp_path / "runs" / "small" / "version_0"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {"best.onnx", "last.onnx"} <= {path.name for path in (run / "export").iterdir()}
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= {
+        "train/loss",
+        "train/loss_task",
+        "train/grad_norm",
+        "val/top1_raw",
+        "val/top5_raw",
+        "val/loss_raw",
+        "val/top1_ema",
+        "val/top5_ema",
+        "val/loss_ema",
+        "optim/lr",
+        "speed/images_per_second",
+        "speed/data_wait",
+    }
+    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    capsys.readouterr()
+
+    # The saved config is complete: it alone describes the run.
+    saved = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    main(["validate", *saved])
+    assert "val/top1_ema" in capsys.readouterr().out
+    main(["test", *saved])
+    assert "test/top1" in capsys.readouterr().out
+    table = tmp_path / "table.csv"
+    main(["predict", *saved, "--predictions.path", str(table)])
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 360  # the digits that were not trained on
+    assert rows[0]["class_1"] in "0123456789"
+    # Evaluations are no runs of their own.
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+
+
+def test_defaults_are_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed_config(["fit", "--config", str(EXPERIMENTS / "s6.yaml"), "--data.root", "elsewhere"], capsys)
+    assert config["data"]["class_path"] == "datamodules.ImageNetDataModule"
+    assert config["data"]["init_args"]["root"] == "elsewhere"
+    assert config["model"]["network"]["widths"] == [192, 384, 448]
+    assert config["model"]["teacher"]["name"] == "tresnet_v2_l.miil_in21k_ft_in1k"
+    distillation = config["model"]["distillation"]
+    assert (distillation["kind"], distillation["temperature"]) == ("soft", 1.0)
+    assert DistillationConfig(**distillation).weights == (1.0, 5.0)
+    trainer = config["trainer"]
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"], trainer["precision"]) == (1000, 5.0, "16-mixed")
+    assert config["ema"]["decay"] == 0.9998
+    assert config["seed_everything"] == 0
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_parses_and_says_what_it_is(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed_config(["fit", "--config", str(path)], capsys)
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for entry in ("Paper row:", "Command:", "Expected:", "Cost:"):
+        assert any(entry in line for line in head), entry
+
+
+def test_the_quickstart_takes_steps_with_its_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    # The config as it is but for its length, which --trainer.fast_dev_run would change in more ways.
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
+    short += ["--trainer.enable_progress_bar", "false", "--run.folder", str(tmp_path), "--enable.export", "false"]
+    main(["fit", "--config", "experiments/quickstart.yaml", *short, "--trainer.log_every_n_steps", "1"])
+    events = EventAccumulator(str(tmp_path / "quickstart" / "version_0"))
+    events.Reload()
+    assert {"train/loss_distillation", "train/teacher_agreement"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--model.network.width", "[1]"), ("--ema.decays", "0.9"), ("--data.rooot", "x")]
+)
+def test_unknown_keys_are_errors(
+    small_run: list[str], option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, message = failure(["fit", *small_run, option, value], capsys)
+    assert status == 2
+    assert option.split(".")[-1] in message
+
+
+def test_impossible_values_name_their_field(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = failure(["fit", *small_run, "--model.network.stem_stride", "3"], capsys)
+    assert status == 2
+    assert "stem_stride" in message
+
+
+def test_missing_data_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["fit", "--config", str(EXPERIMENTS / "s6.yaml"), "--data.root", str(tmp_path / "nowhere")]
+    arguments += ["--trainer.accelerator", "cpu", "--trainer.precision", "32", "--run.folder", str(tmp_path)]
+    status, message = failure(arguments, capsys)
+    assert status == 1
+    assert "nowhere" in message
+    assert "experiments/quickstart.yaml" in message
+    assert "Traceback" not in message
+
+
+def test_an_evaluation_needs_weights(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = failure(["validate", *small_run], capsys)
+    assert status == 1
+    assert "--ckpt_path" in message
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(
+    small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "code.ckpt"
+    torch.save({"state_dict": subprocess.Popen}, path)
+    status, message = failure(["test", *small_run, "--ckpt_path", str(path)], capsys)
+    assert status == 1
+    assert "code.ckpt is refused" in message
+
+
+def test_only_messages_of_this_project_are_for_users() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("not a number")
+    assert not is_for_users(caught.value)
+    assert not is_for_users(KeyError("a fault"))
+
+
+def test_help_needs_no_long_imports() -> None:
+    script = "import sys; from lightning_modules.cli import main; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"

@@ -1,0 +1,121 @@
+"""Schedule values, parameter groups and scaling of the learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm.scheduler
+import torch
+from torch import nn
+
+from lightning_modules.optimization import (
+    OptimizerConfig,
+    ScheduleConfig,
+    learning_rate_factor,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+)
+from mobilemamba import MobileMamba, MobileMambaConfig
+
+
+def names_by_group(model: nn.Module, config: OptimizerConfig) -> dict[str, set[str]]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {group["name"]: {names[id(p)] for p in group["params"]} for group in parameter_groups(model, config)}
+
+
+def test_schedule_at_its_corners() -> None:
+    config = ScheduleConfig()
+
+    def factor(step: int) -> float:
+        return learning_rate_factor(step, total_steps=300, warmup_steps=20, config=config)
+
+    assert factor(0) == pytest.approx(1e-3)
+    assert factor(10) == pytest.approx((1 + 1e-3) / 2)
+    assert factor(20) == pytest.approx(0.01 + 0.99 * (1 + math.cos(math.pi * 20 / 300)) / 2)
+    assert factor(150) == pytest.approx((1 + 0.01) / 2)
+    assert factor(300) == pytest.approx(0.01)
+    assert factor(1000) == pytest.approx(0.01)
+
+
+def test_cosine_from_the_end_of_the_warmup_starts_at_the_peak() -> None:
+    config = ScheduleConfig(cosine_from="warmup")
+    assert learning_rate_factor(20, 300, 20, config) == 1.0
+    assert learning_rate_factor(160, 300, 20, config) == pytest.approx((1 + 0.01) / 2)
+    assert learning_rate_factor(300, 300, 20, config) == pytest.approx(0.01)
+
+
+def test_schedule_equals_timms() -> None:
+    peak, total, warmup = 3e-3, 300, 20
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    reference = timm.scheduler.CosineLRScheduler(
+        optimizer, t_initial=total, lr_min=peak / 100, warmup_t=warmup, warmup_lr_init=peak / 1000, t_in_epochs=False
+    )
+    factor = make_schedule(total, warmup, ScheduleConfig())
+    for step in range(1, total):
+        reference.step_update(step)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(peak * factor(step), rel=1e-9)
+
+
+def test_a_run_that_ends_within_its_warmup_or_has_none_is_defined() -> None:
+    assert learning_rate_factor(1, total_steps=2, warmup_steps=100, config=ScheduleConfig()) < 0.02
+    assert learning_rate_factor(0, total_steps=2, warmup_steps=0, config=ScheduleConfig()) == 1.0
+
+
+def test_published_groups_decay_every_matrix_and_no_vector_or_bias(tiny: MobileMambaConfig) -> None:
+    model = MobileMamba(tiny)
+    groups = names_by_group(model, OptimizerConfig())
+    assert groups["decay"] | groups["no_decay"] == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        decayed = parameter.ndim > 1 and not name.endswith(".bias")
+        assert name in groups["decay" if decayed else "no_decay"]
+    assert any(name.endswith("A_log") for name in groups["decay"])
+    assert any(name.endswith("D_skip") for name in groups["no_decay"])
+
+
+def test_mambas_convention_leaves_the_scan_alone(tiny: MobileMambaConfig) -> None:
+    published = names_by_group(MobileMamba(tiny), OptimizerConfig())
+    groups = names_by_group(MobileMamba(tiny), OptimizerConfig(decay_scan_parameters=False))
+    moved = published["decay"] - groups["decay"]
+    assert {name.rpartition(".")[2] for name in moved} == {"A_log", "step_bias"}
+
+
+def test_names_that_the_model_exempts_and_frozen_parameters_are_respected() -> None:
+    class Exempting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = nn.Linear(2, 2)
+            self.exempt = nn.Linear(2, 2)
+            self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+        def no_weight_decay(self) -> set[str]:
+            return {"exempt.weight"}
+
+    groups = names_by_group(Exempting(), OptimizerConfig())
+    assert groups == {"decay": {"kept.weight"}, "no_decay": {"kept.bias", "exempt.weight", "exempt.bias"}}
+
+
+def test_learning_rate_is_scaled_to_the_global_batch(tiny: MobileMambaConfig) -> None:
+    optimizer = make_optimizer(MobileMamba(tiny), OptimizerConfig(), global_batch_size=1024)
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(3e-3)] * 2
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    assert optimizer.defaults["eps"] == 1e-8
+    unscaled = OptimizerConfig(learning_rate=1e-4, reference_batch_size=None)
+    assert unscaled.scaled_learning_rate(1024) == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", 0.0), ("reference_batch_size", 0), ("weight_decay", -1.0), ("betas", (0.9, 1.0)), ("eps", 0.0)],
+)
+def test_bad_optimizer_values_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"optimizer\.{field}"):
+        OptimizerConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("field", "value"), [("warmup_epochs", -1.0), ("warmup_factor", 2.0), ("final_factor", -0.1)])
+def test_bad_schedule_values_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"schedule\.{field} = {value}"):
+        ScheduleConfig(**{field: value})  # type: ignore[arg-type]
