@@ -1,0 +1,53 @@
+"""Networks by timm name, MobileMamba's among them, and their inference forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import nn
+
+import mobilemamba
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network in eval mode and the images it is made for.
+
+    Args:
+        name: timm's name.
+        network: Random weights: they do not change the time.
+        image_shape: (C, H, W).
+    """
+
+    name: str
+    network: nn.Module
+    image_shape: tuple[int, int, int]
+
+    def images(self, batch_size: int, device: torch.device) -> torch.Tensor:
+        """Return normal noise, (B, C, H, W)."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch_size, *self.image_shape, generator=generator).to(device)
+
+
+def build(name: str, device: torch.device) -> Contender:
+    """Build a network at its published image size.
+
+    Raises:
+        ValueError: When timm knows no network of this name.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
+        raise ValueError(f"Network {name!r} is unknown to timm; near names: {close}.")
+    network = timm.create_model(name).to(device).eval()
+    channels, height, width = network.pretrained_cfg["input_size"]
+    return Contender(name, network, (channels, height, width))
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """Return a copy with all norms folded, by the network's own means."""
+    if isinstance(network, mobilemamba.MobileMamba):
+        return mobilemamba.fuse(network)
+    return reparameterize_model(network).eval()

@@ -1,0 +1,58 @@
+"""Times of several calls measured in turn, so that a busy machine slows them all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one call, in milliseconds.
+
+    Args:
+        minimum: The least disturbed call; compare these on a shared machine.
+        median: The usual call.
+        calls: How many were timed.
+    """
+
+    minimum: float
+    median: float
+    calls: int
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+) -> dict[str, Timing]:
+    """Time calls in rounds: each round runs every call a few times, one after the other.
+
+    Args:
+        calls: What to run, by name.
+        rounds: Timed rounds; one more goes before as warm-up.
+        repeats: Runs of each call in a round.
+        device: Waited for, where it works asynchronously.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            for _ in range(repeats):
+                synchronise(device)
+                start = time.perf_counter()
+                call()
+                synchronise(device)
+                if number:
+                    seconds[name].append(time.perf_counter() - start)
+    return {
+        name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
+        for name, values in seconds.items()
+    }
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for an asynchronous device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

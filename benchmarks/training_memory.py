@@ -1,0 +1,192 @@
+"""Memory and time of a training step, per image.
+
+::
+
+    python -m benchmarks.training_memory mobilemamba_s6 shvit_s3 --batch-size 16
+
+On CUDA, memory is the peak of the allocator during forward and backward pass, above what was allocated before. On the
+CPU it is what autograd keeps for the backward pass: each storage once, parameters and buffers left out. Precision is
+float32 (on CUDA also --autocast). The step is forward pass, cross-entropy and backward pass, without optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.environment import environment
+from benchmarks.networks import Contender, build
+from benchmarks.results import table, write_json
+from benchmarks.timing import Timing, interleaved, synchronise
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Cost of a training step of one network.
+
+    Args:
+        network: timm's name.
+        image_size: Height and width in pixels.
+        megabytes_per_image: Memory as in the module's description, in 1e6 bytes.
+        timing: Milliseconds per step.
+        memory_ratio: To the reference.
+        ratio_of_minima: Of step times, to the reference.
+        ratio_of_medians: Of step times, to the reference.
+    """
+
+    network: str
+    image_size: tuple[int, int]
+    megabytes_per_image: float
+    timing: Timing
+    memory_ratio: float
+    ratio_of_minima: float
+    ratio_of_medians: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a table, write JSON."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    names = list(dict.fromkeys([*options.networks, options.reference]))
+    steps = measure(
+        [build(name, device) for name in names],
+        reference=options.reference,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        autocast=options.autocast,
+        device=device,
+    )
+    about = environment(device)
+    precision = "autocast" if options.autocast else "float32"
+    print(f"{about['device']}, {about['threads']} threads, batch {options.batch_size}, {precision}\n")
+    print(format_steps(steps, options.reference))
+    settings = {"batch_size": options.batch_size, "rounds": options.rounds, "autocast": options.autocast}
+    content = {"environment": about, "settings": settings, "reference": options.reference}
+    write_json(options.output, content | {"results": [asdict(step) for step in steps]})
+    print(f"\nWritten to {options.output}")
+
+
+def measure(
+    contenders: list[Contender], reference: str, batch_size: int, rounds: int, autocast: bool, device: torch.device
+) -> list[TrainingStep]:
+    """Measure a training step of every contender, the times in turn.
+
+    Args:
+        contenders: Networks, the reference among them.
+        reference: Name of the network that ratios are to.
+        batch_size: Images per step.
+        rounds: Timed steps.
+        autocast: Whether the forward pass runs under autocast.
+        device: Of the contenders.
+    """
+    calls, megabytes = {}, {}
+    for contender in contenders:
+        images = contender.images(batch_size, device)
+        network = contender.network.train()
+        call = _step(network, images, autocast)
+        call()  # gradients exist and kernels are chosen
+        peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
+        calls[contender.name], megabytes[contender.name] = call, peak / batch_size / 1e6
+    timings = interleaved(calls, rounds, 1, device)
+    base = timings[reference]
+    return [
+        TrainingStep(
+            contender.name,
+            contender.image_shape[1:],
+            megabytes[contender.name],
+            timings[contender.name],
+            megabytes[contender.name] / megabytes[reference],
+            timings[contender.name].minimum / base.minimum,
+            timings[contender.name].median / base.median,
+        )
+        for contender in contenders
+    ]
+
+
+def saved_bytes(network: nn.Module, step: Callable[[], object]) -> int:
+    """Return the bytes that autograd keeps for the backward pass of a step, each storage once.
+
+    Args:
+        network: Its parameters and buffers are not counted: they are there without training, too.
+        step: Runs forward and backward pass.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # The graph keeps every packed tensor until the backward pass, so no address is used twice.
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the CUDA allocator's peak during a step above what was allocated before it."""
+    synchronise(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    synchronise(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def format_steps(steps: list[TrainingStep], reference: str) -> str:
+    """Return training steps as a table."""
+    header = ("network", "pixels", "MB per image", f"MB / {reference}", "ms per step", f"time / {reference}")
+    rows = [
+        (
+            step.network,
+            "x".join(map(str, step.image_size)),
+            f"{step.megabytes_per_image:.1f}",
+            f"{step.memory_ratio:.2f}",
+            f"{step.timing.minimum:.0f}",
+            f"{step.ratio_of_minima:.2f}",
+        )
+        for step in steps
+    ]
+    return table(header, rows)
+
+
+def _step(network: nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
+    targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, enabled=autocast):
+            loss = F.cross_entropy(network(images), targets)
+        loss.backward()
+
+    return step
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("networks", nargs="*", default=["mobilemamba_s6"], help="timm names (default: mobilemamba_s6)")
+    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per step (default: 16)")
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
+    parser.add_argument("--autocast", action="store_true", help="forward pass in the device's mixed precision")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps (default: 5)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training_memory.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.environment import environment
+from benchmarks.results import table, write_json
+from benchmarks.timing import interleaved
+
+CPU = torch.device("cpu")
+
+
+def test_calls_take_turns_and_the_first_round_is_not_timed() -> None:
+    order: list[str] = []
+    timings = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, 2, CPU)
+    assert "".join(order) == "aabb" * 3
+    assert timings["a"].calls == timings["b"].calls == 4
+
+
+def test_times_are_milliseconds() -> None:
+    timing = interleaved({"sleep": lambda: time.sleep(0.01)}, 2, 1, CPU)["sleep"]
+    assert 10 <= timing.minimum <= timing.median < 1000
+
+
+def test_table_is_aligned_markdown() -> None:
+    lines = table(("network", "ms"), [("s6", "10.50"), ("shvit", "9.00")]).splitlines()
+    assert lines == ["| network |    ms |", "| ------- | ----: |", "| s6      | 10.50 |", "| shvit   |  9.00 |"]
+
+
+def test_json_names_device_threads_and_versions(tmp_path: Path) -> None:
+    write_json(tmp_path / "results" / "file.json", environment(CPU))
+    content = json.loads((tmp_path / "results" / "file.json").read_text())
+    assert content["device"]
+    assert content["threads"] == torch.get_num_threads()
+    assert content["versions"]["torch"] == torch.__version__
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["file.json"]
+
+
+def test_unknown_network_names_near_ones() -> None:
+    from benchmarks.networks import build
+
+    with pytest.raises(ValueError, match="'shvit_s9' is unknown to timm; near names: shvit_s1"):
+        build("shvit_s9", CPU)
