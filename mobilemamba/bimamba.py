@@ -8,16 +8,22 @@ with the order of pixels, so no flipped copy of the input is ever made.
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from mobilemamba.conv_norm import ConvNorm
 from mobilemamba.scan import selective_scan
+from mobilemamba.scan.rows import row_scan
 
 RANK_DIVISOR = 16
 """The step-size projection has rank ceil(channels / 16)."""
+
+LINEAR_SOFTPLUS = 30.0
+"""From here on softplus(x) is x, but for 1e-13."""
 
 
 class BiMamba(nn.Module):
@@ -33,7 +39,6 @@ class BiMamba(nn.Module):
     def __init__(self, channels: int, expansion: float = 2.0, state_size: int = 1, directions: int = 2) -> None:
         super().__init__()
         inner, rank = int(expansion * channels), math.ceil(channels / RANK_DIVISOR)
-        self.inner, self.rank, self.state_size, self.directions = inner, rank, state_size, directions
         self.in_proj = ConvNorm(channels, 2 * inner)
         self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         self.act = nn.SiLU()
@@ -52,20 +57,130 @@ class BiMamba(nn.Module):
         u, z = self.in_proj(x).chunk(2, dim=1)  # (B, D, H, W) each
         u = self.act(self.conv(u))
         y = selective_scan(u, *self.scan_inputs(u))  # (B, D, H, W), float32 or wider
-        y = self.out_norm(y).to(z.dtype) * self.act(z)
+        y = self.out_norm(y.to(self.out_norm.weight.dtype)).to(z.dtype) * self.act(z)
         return self.out_proj(y)
 
     def scan_inputs(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D_skip (K, D) for u."""
-        k, d, n = self.directions, self.inner, self.state_size
-        low_rank, B, C = self.scan_proj(u).split([k * self.rank, k * n, k * n], dim=1)
-        step_logits = torch.conv2d(
-            low_rank, self.step_weight.view(k * d, self.rank, 1, 1), self.step_bias.view(k * d), groups=k
-        )
-        return (
-            step_logits.unflatten(1, (k, d)),
-            self.A_log.view(k, d, n),
-            B.unflatten(1, (k, n)),
-            C.unflatten(1, (k, n)),
-            self.D_skip.view(k, d),
-        )
+        return scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
+
+    def fused(self) -> FusedBiMamba:
+        """Return the form for inference; the projections must be plain convolutions already."""
+        return FusedBiMamba(self)
+
+
+class FusedBiMamba(nn.Module):
+    """A BiMamba for inference, channels last from the scan on: fewer operators, and no copy between layouts.
+
+    Args:
+        mamba: The block to take the weights from, whose projections have no norms any more.
+    """
+
+    def __init__(self, mamba: BiMamba) -> None:
+        super().__init__()
+        assert isinstance(mamba.in_proj, nn.Conv2d)
+        assert isinstance(mamba.out_proj, nn.Conv2d)
+        # Two convolutions, since a graph runtime would copy both halves of one.
+        self.u_proj, self.z_proj = _halves(mamba.in_proj)
+        self.conv, self.act, self.scan_proj = mamba.conv, mamba.act, mamba.scan_proj
+        self.step_weight, self.step_bias = mamba.step_weight, mamba.step_bias
+        self.A_log, self.D_skip = mamba.A_log, mamba.D_skip
+        self.out_norm, self.out_proj = mamba.out_norm, mamba.out_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the pixels of x, (B, C, H, W)."""
+        u = self.act(self.conv(self.u_proj(x)).permute(0, 2, 3, 1))  # (B, H, W, D)
+        z = self.act(self.z_proj(x).permute(0, 2, 3, 1))
+        y = self._scan_rows(u) if _suits_rows(u) else self._scan(u)
+        norm, projection = self.out_norm, self.out_proj
+        y = F.layer_norm(y.to(norm.weight.dtype), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        y = y.to(z.dtype) * z
+        return F.linear(y, projection.weight.flatten(1), projection.bias).permute(0, 3, 1, 2)
+
+    def _scan(self, u: Tensor) -> Tensor:
+        u = u.permute(0, 3, 1, 2)
+        inputs = scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
+        return selective_scan(u, *inputs).permute(0, 2, 3, 1)
+
+    def _scan_rows(self, u: Tensor) -> Tensor:
+        """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.row_scan`."""
+        k, d, r = self.step_weight.shape
+        n = self.A_log.shape[-1]
+        dtype = torch.promote_types(u.dtype, torch.float32)
+        low_rank, B, C = F.linear(u, self.scan_proj.weight.flatten(1)).split([k * r, k * n, k * n], dim=-1)
+        # Columns of B carry the sign that the step sizes lack.
+        low_rank, B, C = low_rank.split(r, dim=-1), (-B).to(dtype).split(1, dim=-1), C.to(dtype).split(1, dim=-1)
+        rate = torch.exp(self.A_log.to(dtype)).view(k, d, n)
+        outputs = []
+        for direction in range(k):
+            logits = F.linear(low_rank[direction], -self.step_weight[direction], -self.step_bias[direction])
+            negative_step = _negative_softplus(logits.to(dtype))
+            for state in range(n):
+                column = direction * n + state
+                decay = torch.exp(negative_step * rate[direction, :, state])
+                drive = negative_step * (u * B[column])
+                outputs.append(C[column] * _scan_direction(decay, drive, direction))
+        # A subtraction, since graph optimisers merge an addition with the norm after it into one slower node.
+        return reduce(torch.add, outputs) - u * -self.D_skip.to(dtype).view(k, d).sum(0)
+
+
+def scan_inputs(
+    u: Tensor, scan_weight: Tensor, step_weight: Tensor, step_bias: Tensor, A_log: Tensor, D_skip: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Project a feature map to what its scan needs.
+
+    Args:
+        u: (B, D, H, W).
+        scan_weight: (K * (R + 2N), D, 1, 1).
+        step_weight: (K, D, R).
+        step_bias: (K, D).
+        A_log: (K * D, N).
+        D_skip: (K * D,).
+
+    Returns:
+        Step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D_skip (K, D).
+    """
+    k, d, r = step_weight.shape
+    n = A_log.shape[-1]
+    low_rank, B, C = torch.conv2d(u, scan_weight).split([k * r, k * n, k * n], dim=1)
+    step_logits = torch.conv2d(low_rank, step_weight.view(k * d, r, 1, 1), step_bias.view(k * d), groups=k)
+    return (
+        step_logits.unflatten(1, (k, d)),
+        A_log.view(k, d, n),
+        B.unflatten(1, (k, n)),
+        C.unflatten(1, (k, n)),
+        D_skip.view(k, d),
+    )
+
+
+def _suits_rows(u: Tensor) -> bool:
+    """Return whether the loop over rows is faster: on CPUs, where the size is known; other devices want few kernels."""
+    return u.device.type == "cpu" and all(isinstance(size, int) for size in u.shape[1:3])
+
+
+def _scan_direction(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
+    """Scan (B, H, W, D) in one of the four directions."""
+    if direction >= 2:  # column-major: the same over the transposed map
+        return row_scan(decay.transpose(1, 2), drive.transpose(1, 2), reverse=direction == 3).transpose(1, 2)
+    return row_scan(decay, drive, reverse=direction == 1)
+
+
+def _negative_softplus(negative: Tensor) -> Tensor:
+    """Return -softplus(-negative), of faster operators: the usual ones are no vector instructions on CPUs."""
+    return torch.minimum(negative, torch.log(torch.sigmoid(negative.clamp(min=-LINEAR_SOFTPLUS))))
+
+
+def _halves(projection: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Split the outputs of a 1x1 convolution with bias in two."""
+    assert projection.bias is not None
+    first, second = (
+        _pointwise(weight, bias)
+        for weight, bias in zip(projection.weight.chunk(2), projection.bias.chunk(2), strict=True)
+    )
+    return first, second
+
+
+def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device="meta")
+    convolution.weight, convolution.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+    return convolution

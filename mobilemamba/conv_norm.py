@@ -47,9 +47,11 @@ class ConvNorm(nn.Module):
         return self.norm(self.conv(x))
 
     @torch.no_grad()
-    def fused(self) -> nn.Conv2d:
-        """Return one biased convolution equal to this layer in eval mode."""
+    def fused(self) -> nn.Conv2d | ChannelAffine:
+        """Return one biased convolution equal to this layer in eval mode; of a depthwise 1x1 less is left."""
         conv, scale = self.conv, _scale(self.norm)
+        if conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == conv.stride == (1, 1):
+            return ChannelAffine(conv.weight.flatten() * scale, self.norm.bias - _mean(self.norm) * scale)
         return _with_parameters(
             nn.Conv2d(
                 conv.in_channels,
@@ -63,6 +65,23 @@ class ConvNorm(nn.Module):
             weight=conv.weight * scale.view(-1, 1, 1, 1),
             bias=self.norm.bias - _mean(self.norm) * scale,
         )
+
+
+class ChannelAffine(nn.Module):
+    """Multiplies and shifts each channel: a depthwise 1x1 convolution, which PyTorch runs channel by channel on CPUs.
+
+    Args:
+        weight: (C,).
+        bias: (C,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.view(-1, 1, 1)), nn.Parameter(bias.view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return torch.addcmul(self.bias, x, self.weight)
 
 
 class NormLinear(nn.Module):

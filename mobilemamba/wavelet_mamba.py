@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mobilemamba.bimamba import BiMamba
+from mobilemamba.bimamba import BiMamba, FusedBiMamba
 from mobilemamba.wavelet import SUB_BANDS, HaarAnalysis, HaarSynthesis
 
 WAVELET_SCALE_INIT = 0.1
@@ -91,7 +91,7 @@ class WaveletMamba(nn.Module):
 
     def __init__(self, channels: int, mamba: BiMamba | None, wavelet: WaveletConv | None) -> None:
         super().__init__()
-        self.mamba = mamba
+        self.mamba: BiMamba | FusedBiMamba | None = mamba
         self.mamba_scale: nn.Module | None = None if mamba is None else ChannelScale(channels, 1.0)
         self.wavelet = wavelet
 
@@ -105,8 +105,8 @@ class WaveletMamba(nn.Module):
 
     @torch.no_grad()
     def fused(self) -> WaveletMamba:
-        """Fold the scan's scale into its output projection (already a plain convolution), in place."""
-        if self.mamba is not None and isinstance(self.mamba_scale, ChannelScale):
+        """Fold the scan's scale into its output projection, in place."""
+        if isinstance(self.mamba, FusedBiMamba) and isinstance(self.mamba_scale, ChannelScale):
             projection = self.mamba.out_proj
             assert isinstance(projection, nn.Conv2d)
             assert projection.bias is not None

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mobilemamba.scan import matrix_scan, parallel_scan, selective_scan, sequential_scan
+from mobilemamba.scan.rows import row_scan
 
 FORMS = {"parallel": parallel_scan, "matrix": matrix_scan}
 SIZES = [(1, 1), (1, 5), (5, 1), (2, 2), (3, 4), (7, 7), (6, 9)]
@@ -93,3 +94,16 @@ def test_every_backend_name_gives_the_same() -> None:
     expected = sequential_scan(*arguments)
     for backend in ("auto", "matrix", "parallel", "sequential"):
         torch.testing.assert_close(selective_scan(*arguments, backend=backend), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_row_scan_equals_the_recurrence(size: tuple[int, int], reverse: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    decay, drive = torch.rand(2, 2, *size, 3, generator=generator, dtype=torch.float64)
+    expected, state = torch.empty_like(drive), torch.zeros(2, 3, dtype=torch.float64)
+    pixels = [(row, column) for row in range(size[0]) for column in range(size[1])]
+    for row, column in reversed(pixels) if reverse else pixels:
+        state = decay[:, row, column] * state + drive[:, row, column]
+        expected[:, row, column] = state
+    torch.testing.assert_close(row_scan(decay, drive, reverse), expected, rtol=0, atol=1e-12)
