@@ -5,6 +5,9 @@ Every form takes the same arguments (see :func:`.reference.sequential_scan`) and
 
 from __future__ import annotations
 
+import functools
+import warnings
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -14,7 +17,9 @@ from mobilemamba.scan.matrix import matrix_scan
 from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.reference import sequential_scan
 
-ScanBackend = Literal["auto", "matrix", "parallel", "sequential"]
+ScanBackend = Literal["auto", "matrix", "parallel", "sequential", "triton"]
+
+TRITON_IS_INSTALLED = find_spec("triton") is not None
 
 __all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "selective_scan", "sequential_scan"]
 
@@ -37,13 +42,18 @@ def selective_scan(
         B: Input projection, (B, K, N, H, W).
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
-        backend: "auto" picks the fastest form: "matrix" in exported graphs, "parallel" elsewhere.
+        backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
+            (but "parallel" for float64), "parallel" elsewhere.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input.
+
+    Raises:
+        ModuleNotFoundError: When backend is "triton" and Triton is not installed.
+        ValueError: When backend is "triton" and the input is in float64 or not on a CUDA device.
     """
     if backend == "auto":
-        backend = "matrix" if torch.compiler.is_exporting() else "parallel"
+        backend = fastest_backend(u)
     match backend:
         case "matrix":
             return matrix_scan(u, step_logits, A_log, B, C, D_skip)
@@ -51,3 +61,35 @@ def selective_scan(
             return parallel_scan(u, step_logits, A_log, B, C, D_skip)
         case "sequential":
             return sequential_scan(u, step_logits, A_log, B, C, D_skip)
+        case "triton":
+            if not TRITON_IS_INSTALLED:
+                raise ModuleNotFoundError("Scan backend 'triton' needs Triton: install it, or take backend 'parallel'.")
+            from mobilemamba.scan.triton import triton_scan  # imports Triton: only those who scan by it need it
+
+            return triton_scan(u, step_logits, A_log, B, C, D_skip)
+
+
+def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "triton"]:
+    """Return the form that "auto" stands for, by the device and dtype of the input and whether a graph is exported."""
+    if torch.compiler.is_exporting():
+        return "matrix"
+    if u.is_cuda and u.dtype != torch.float64 and _triton_runs_on(u.device):
+        return "triton"
+    return "parallel"
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace a warning
+def _triton_runs_on(device: torch.device) -> bool:
+    return _triton_runs_or_warns(device)
+
+
+@functools.cache  # to warn once
+def _triton_runs_or_warns(device: torch.device) -> bool:
+    if not TRITON_IS_INSTALLED:
+        lack = "Triton is not installed"
+    elif torch.cuda.get_device_capability(device) < (7, 0):
+        lack = "Triton needs compute capability 7.0"
+    else:
+        return True
+    warnings.warn(f"Selective scans on {device} run in plain operators, not as CUDA kernels: {lack}.", stacklevel=1)
+    return False
