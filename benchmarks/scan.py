@@ -1,0 +1,260 @@
+"""Time of the selective scan in each of its forms, at the sizes that a network scans.
+
+::
+
+    python -m benchmarks.scan mobilemamba_s6 --device cuda --batch-size 256
+
+A scan does little arithmetic, so what it can reach is the memory's bandwidth. Bytes are the least a form must move:
+each argument read and each result written once, and in the backward pass arguments and the output's gradient read,
+gradients written. Over the time they give GB/s, set beside those of a copy measured in the same run. On CUDA a timing
+spans several calls in a row, of which the host's share hides behind the device's work as far as it is shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from benchmarks.environment import environment
+from benchmarks.networks import build
+from benchmarks.results import table, write_json
+from benchmarks.timing import Timing, interleaved
+from mobilemamba.bimamba import BiMamba
+from mobilemamba.scan import ScanBackend, selective_scan
+
+Passes = Literal["forward", "forward and backward"]
+Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+BACKENDS: dict[str, tuple[ScanBackend, ...]] = {
+    "cuda": ("triton", "parallel", "matrix"),
+    "cpu": ("parallel", "matrix", "sequential"),
+}
+DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
+BATCH_SIZES = {"cuda": 256, "cpu": 8}
+CALLS_PER_TIMING = {"cuda": 20, "cpu": 1}
+COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}
+DIFFERENCE_LIMIT = 1e-2
+"""Largest difference from the parallel form, relative to the largest value: above it the wrong thing is timed. The
+sequential form rounds step sizes to the dtype of maps."""
+
+
+@dataclass(frozen=True)
+class ScanSize:
+    """Size of a scan within a network.
+
+    Args:
+        height: H.
+        width: W.
+        channels: D.
+        directions: K.
+        state_size: N.
+    """
+
+    height: int
+    width: int
+    channels: int
+    directions: int
+    state_size: int
+
+
+@dataclass(frozen=True)
+class ScanTime:
+    """Time of one form at one size.
+
+    Args:
+        size: Of the scan.
+        dtype: Of maps; A_log and D_skip are float32 as under autocast.
+        backend: Form.
+        passes: What was timed.
+        timing: Milliseconds per call.
+        gigabytes: Least traffic of a call, in 1e9 bytes.
+        gigabytes_per_second: At the minimum of times.
+        share_of_copy: Of the bandwidth of a copy.
+    """
+
+    size: ScanSize
+    dtype: str
+    backend: ScanBackend
+    passes: Passes
+    timing: Timing
+    gigabytes: float
+    gigabytes_per_second: float
+    share_of_copy: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a table, write JSON."""
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    batch_size = options.batch_size or BATCH_SIZES[device.type]
+    backends = options.backends or BACKENDS[device.type]
+    times = [
+        time
+        for size in scan_sizes(options.network)
+        for dtype in options.dtypes or DTYPES[device.type]
+        for time in measure(size, dtype, backends, batch_size, options.rounds, device)
+    ]
+    about = environment(device)
+    print(f"{about['device']}, {about['threads']} threads, batch {batch_size}\n")
+    print(format_times(times))
+    settings = {"network": options.network, "batch_size": batch_size, "rounds": options.rounds}
+    content: dict[str, Any] = {"environment": about, "settings": settings}
+    write_json(options.output, content | {"results": [asdict(time) for time in times]})
+    print(f"\nWritten to {options.output}")
+
+
+def scan_sizes(network: str) -> list[ScanSize]:
+    """Return the sizes that a network scans at its published image size, each once.
+
+    Args:
+        network: timm's name.
+    """
+    contender = build(network, torch.device("cpu"))
+    sizes: list[ScanSize] = []
+
+    def note(module: BiMamba, inputs: tuple[Tensor], _: Tensor) -> None:
+        height, width = inputs[0].shape[-2:]
+        sizes.append(ScanSize(height, width, module.inner, module.directions, module.state_size))
+
+    for module in contender.network.modules():
+        if isinstance(module, BiMamba):
+            module.register_forward_hook(note)
+    with torch.inference_mode():
+        contender.network(contender.images(1, torch.device("cpu")))
+    return list(dict.fromkeys(sizes))
+
+
+def measure(
+    size: ScanSize, dtype: str, backends: Sequence[ScanBackend], batch_size: int, rounds: int, device: torch.device
+) -> list[ScanTime]:
+    """Time forms of a scan and a copy, in turn.
+
+    Args:
+        size: Of the scan.
+        dtype: Name of a floating-point type of torch.
+        backends: Forms.
+        batch_size: Maps.
+        rounds: Timed rounds.
+        device: Where to scan.
+
+    Raises:
+        RuntimeError: When a form gives other values than the parallel one.
+    """
+    arguments = _arguments(size, getattr(torch, dtype), batch_size, device)
+    expected = selective_scan(*arguments, backend="parallel").detach()
+    weight = torch.randn_like(expected)
+    forward_bytes = _bytes(*arguments, expected)
+    traffic: dict[Passes, int] = {
+        "forward": forward_bytes,
+        "forward and backward": forward_bytes + _bytes(*arguments, expected) + _bytes(*arguments),
+    }
+    calls: dict[str, Callable[[], object]] = {}
+    keys: dict[str, tuple[ScanBackend, Passes]] = {}
+    for backend in backends:
+        difference = (selective_scan(*arguments, backend=backend) - expected).abs().max() / expected.abs().max()
+        if not difference <= DIFFERENCE_LIMIT:
+            raise RuntimeError(f"Backend {backend} differs from parallel by {difference:.1e}: not timed.")
+        for passes in get_args(Passes):
+            name = f"{backend} {passes}"
+            keys[name] = (backend, passes)
+            calls[name] = _call(backend, passes, arguments, weight, CALLS_PER_TIMING[device.type])
+    source = torch.ones(COPY_BYTES[device.type] // 2, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    calls["copy"] = lambda: target.copy_(source)
+    timings = interleaved(calls, rounds, 1, device)
+    copy_bandwidth = COPY_BYTES[device.type] / timings["copy"].minimum / 1e6
+    times = []
+    for name, (backend, passes) in keys.items():
+        spanned, span = timings[name], CALLS_PER_TIMING[device.type]
+        timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
+        bandwidth = traffic[passes] / timing.minimum / 1e6
+        times.append(
+            ScanTime(size, dtype, backend, passes, timing, traffic[passes] / 1e9, bandwidth, bandwidth / copy_bandwidth)
+        )
+    return times
+
+
+def format_times(times: list[ScanTime]) -> str:
+    """Return times as a table."""
+    header = ("pixels, channels", "dtype", "backend", "passes", "minimum ms", "median ms", "GB/s", "of copy")
+    rows = [
+        (
+            f"{time.size.height}x{time.size.width}, {time.size.channels}",
+            time.dtype,
+            time.backend,
+            time.passes,
+            f"{time.timing.minimum:.3f}",
+            f"{time.timing.median:.3f}",
+            f"{time.gigabytes_per_second:.3g}",
+            f"{time.share_of_copy:.3f}",
+        )
+        for time in times
+    ]
+    return table(header, rows)
+
+
+def _arguments(size: ScanSize, dtype: torch.dtype, batch_size: int, device: torch.device) -> Arguments:
+    pixels = (size.height, size.width)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(dtype: torch.dtype, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
+
+    return (
+        normal(dtype, batch_size, size.channels, *pixels),
+        normal(dtype, batch_size, size.directions, size.channels, *pixels),
+        normal(torch.float32, size.directions, size.channels, size.state_size),
+        normal(dtype, batch_size, size.directions, size.state_size, *pixels),
+        normal(dtype, batch_size, size.directions, size.state_size, *pixels),
+        normal(torch.float32, size.directions, size.channels),
+    )
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _call(
+    backend: ScanBackend, passes: Passes, arguments: Arguments, weight: Tensor, calls: int
+) -> Callable[[], object]:
+    def forward() -> None:
+        with torch.no_grad():
+            for _ in range(calls):
+                selective_scan(*arguments, backend=backend)
+
+    def both() -> None:
+        for _ in range(calls):
+            torch.autograd.grad(selective_scan(*arguments, backend=backend), arguments, weight)
+
+    return forward if passes == "forward" else both
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scan",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
+    parser.add_argument(
+        "--backends", nargs="+", choices=get_args(ScanBackend), help="forms (default: those that suit the device)"
+    )
+    parser.add_argument("--dtypes", nargs="+", help="of maps (default: bfloat16 and float32 on cuda, float32 on cpu)")
+    parser.add_argument("--batch-size", type=int, help="maps per call (default: 256 on cuda, 8 on cpu)")
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to scan (default: cpu)")
+    parser.add_argument("--rounds", type=int, default=10, help="timed rounds (default: 10)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scan.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
