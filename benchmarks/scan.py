@@ -33,7 +33,7 @@ Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 BACKENDS: dict[str, tuple[ScanBackend, ...]] = {
     "cuda": ("triton", "parallel", "matrix"),
-    "cpu": ("parallel", "matrix", "sequential"),
+    "cpu": ("parallel", "rows", "matrix", "sequential"),
 }
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 BATCH_SIZES = {"cuda": 256, "cpu": 8}
@@ -122,7 +122,8 @@ def scan_sizes(network: str) -> list[ScanSize]:
 
     def note(module: BiMamba, inputs: tuple[Tensor], _: Tensor) -> None:
         height, width = inputs[0].shape[-2:]
-        sizes.append(ScanSize(height, width, module.inner, module.directions, module.state_size))
+        directions, inner = module.step_bias.shape
+        sizes.append(ScanSize(height, width, inner, directions, module.A_log.shape[-1]))
 
     for module in contender.network.modules():
         if isinstance(module, BiMamba):

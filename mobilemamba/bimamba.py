@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mobilemamba.conv_norm import ConvNorm
 from mobilemamba.scan import selective_scan
-from mobilemamba.scan.rows import row_scan
+from mobilemamba.scan.rows import scan_map
 
 RANK_DIVISOR = 16
 """The step-size projection has rank ceil(channels / 16)."""
@@ -103,7 +103,7 @@ class FusedBiMamba(nn.Module):
         return selective_scan(u, *inputs).permute(0, 2, 3, 1)
 
     def _scan_rows(self, u: Tensor) -> Tensor:
-        """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.row_scan`."""
+        """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.scan_map`."""
         k, d, r = self.step_weight.shape
         n = self.A_log.shape[-1]
         dtype = torch.promote_types(u.dtype, torch.float32)
@@ -119,7 +119,7 @@ class FusedBiMamba(nn.Module):
                 column = direction * n + state
                 decay = torch.exp(negative_step * rate[direction, :, state])
                 drive = negative_step * (u * B[column])
-                outputs.append(C[column] * _scan_direction(decay, drive, direction))
+                outputs.append(C[column] * scan_map(decay, drive, direction))
         # A subtraction, since graph optimisers merge an addition with the norm after it into one slower node.
         return reduce(torch.add, outputs) - u * -self.D_skip.to(dtype).view(k, d).sum(0)
 
@@ -156,13 +156,6 @@ def scan_inputs(
 def _suits_rows(u: Tensor) -> bool:
     """Return whether the loop over rows is faster: on CPUs, where the size is known; other devices want few kernels."""
     return u.device.type == "cpu" and all(isinstance(size, int) for size in u.shape[1:3])
-
-
-def _scan_direction(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
-    """Scan (B, H, W, D) in one of the four directions."""
-    if direction >= 2:  # column-major: the same over the transposed map
-        return row_scan(decay.transpose(1, 2), drive.transpose(1, 2), reverse=direction == 3).transpose(1, 2)
-    return row_scan(decay, drive, reverse=direction == 1)
 
 
 def _negative_softplus(negative: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ from torch import Tensor
 from mobilemamba.scan.matrix import matrix_scan
 from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.reference import sequential_scan
+from mobilemamba.scan.rows import rows_scan
 
-ScanBackend = Literal["auto", "matrix", "parallel", "sequential", "triton"]
+ScanBackend = Literal["auto", "matrix", "parallel", "rows", "sequential", "triton"]
 
 TRITON_IS_INSTALLED = find_spec("triton") is not None
 
-__all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "selective_scan", "sequential_scan"]
+__all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "rows_scan", "selective_scan", "sequential_scan"]
 
 
 def selective_scan(
@@ -43,7 +44,7 @@ def selective_scan(
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
-            (but "parallel" for float64), "parallel" elsewhere.
+            (but "parallel" for float64), "rows" on CPUs outside of torch.compile, "parallel" elsewhere.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input.
@@ -59,6 +60,8 @@ def selective_scan(
             return matrix_scan(u, step_logits, A_log, B, C, D_skip)
         case "parallel":
             return parallel_scan(u, step_logits, A_log, B, C, D_skip)
+        case "rows":
+            return rows_scan(u, step_logits, A_log, B, C, D_skip)
         case "sequential":
             return sequential_scan(u, step_logits, A_log, B, C, D_skip)
         case "triton":
@@ -69,12 +72,15 @@ def selective_scan(
             return triton_scan(u, step_logits, A_log, B, C, D_skip)
 
 
-def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "triton"]:
+def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "rows", "triton"]:
     """Return the form that "auto" stands for, by the device and dtype of the input and whether a graph is exported."""
     if torch.compiler.is_exporting():
         return "matrix"
     if u.is_cuda and u.dtype != torch.float64 and _triton_runs_on(u.device):
         return "triton"
+    # Compiled, many short steps make a large graph.
+    if u.device.type == "cpu" and not torch.compiler.is_compiling():
+        return "rows"
     return "parallel"
 
 

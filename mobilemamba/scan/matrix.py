@@ -24,7 +24,8 @@ def matrix_scan(
 ) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
 
-    The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments.
+    The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments, but not under
+    autocast, which exported graphs do not have.
     """
     if step_logits.shape[1] > 2:  # the other two directions are the same over the transposed map
         raster = matrix_scan(u, step_logits[:, :2], A_log[:2], B[:, :2], C[:, :2], D_skip[:2])

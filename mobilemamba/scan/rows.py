@@ -1,17 +1,83 @@
-"""The selective scan as short loops over columns and rows: for inference on CPUs and in exported graphs.
+"""The selective scan as short loops over columns and rows: for CPUs, and for exported graphs of fixed size.
 
 All rows of a channels-last map are scanned at once, column by column, as if each began with an empty state; then the
 state at the end of each row is carried to the next: W + H steps instead of H * W, each over contiguous slices. Where
-:mod:`.parallel` doubles its reach with passes over the whole map, every value is touched once here; at the few hundred
-pixels of a feature map that decides the time. Autograd would keep every slice, so training prefers the other form.
+:mod:`.parallel` doubles its reach with passes over the whole map, every value is touched once here. The gradient of a
+scan is a scan against its direction, so autograd keeps decays and states alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def rows_scan(
+    u: Tensor,
+    step_logits: Tensor,
+    A_log: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D_skip: Tensor,
+) -> Tensor:
+    """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
+
+    The state is held in float32 (float64 for float64 input) whatever the dtype of the arguments and under autocast.
+    """
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
+    step = F.softplus(step_logits.to(dtype))  # (B, K, D, H, W)
+    decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
+    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+    for k in range(step.shape[1]):
+        driven = step[:, k] * u  # (B, D, H, W)
+        for n in range(A_log.shape[-1]):
+            decay = torch.exp(-step[:, k] * decay_rate[k, :, n].view(-1, 1, 1))
+            state = scan_map(_channels_last(decay), _channels_last(driven * B[:, k, n, None]), k)
+            y = y + C[:, k, n, None] * state.permute(0, 3, 1, 2)
+    return y
+
+
+def scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
+    """States h_t = decay_t h_{t-1} + drive_t of a map in one of the four directions.
+
+    Args:
+        decay: (B, H, W, D).
+        drive: (B, H, W, D).
+        direction: 0 raster order, 1 its reverse, 2 column-major order, 3 its reverse.
+
+    Returns:
+        (B, H, W, D).
+    """
+    if direction >= 2:
+        return scan_map(decay.transpose(1, 2), drive.transpose(1, 2), direction - 2).transpose(1, 2)
+    if torch.is_grad_enabled() and (decay.requires_grad or drive.requires_grad):
+        return _Recurrence.apply(decay, drive, direction == 1)
+    return row_scan(decay, drive, reverse=direction == 1)
+
+
+class _Recurrence(torch.autograd.Function):
+    """:func:`row_scan` with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, drive: Tensor, reverse: bool) -> Tensor:
+        state = row_scan(decay, drive, reverse)
+        ctx.save_for_backward(decay, state)
+        ctx.reverse = reverse
+        return state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        decay, state = ctx.saved_tensors
+        # What a state changes in later ones: those of the pixels after it, through their decays.
+        gradient = row_scan(_neighbours(decay, after=not ctx.reverse), gradient, not ctx.reverse)
+        return gradient * _neighbours(state, after=ctx.reverse), gradient, None
 
 
 def row_scan(decay: Tensor, drive: Tensor, reverse: bool = False) -> Tensor:
@@ -45,3 +111,14 @@ def row_scan(decay: Tensor, drive: Tensor, reverse: bool = False) -> Tensor:
 
 def _in_order(slices: Sequence[Tensor], reverse: bool) -> list[Tensor]:
     return list(reversed(slices)) if reverse else list(slices)
+
+
+def _neighbours(values: Tensor, after: bool) -> Tensor:
+    """Return the values of the next or last pixel in raster order, (B, H, W, D); 0 where there is none."""
+    flat = values.flatten(1, 2)
+    zero = torch.zeros_like(flat[:, :1])
+    return torch.cat([flat[:, 1:], zero] if after else [zero, flat[:, :-1]], dim=1).view(values.shape)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous()

@@ -69,11 +69,11 @@ def test_networks_of_low_precision_run_and_agree(dtype: torch.dtype) -> None:
 def test_state_of_the_inference_form_is_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def spy(decay: torch.Tensor, drive: torch.Tensor, reverse: bool) -> torch.Tensor:
+    def spy(decay: torch.Tensor, drive: torch.Tensor, direction: int) -> torch.Tensor:
         seen.append((decay.dtype, drive.dtype))
         return drive
 
-    monkeypatch.setattr("mobilemamba.bimamba.row_scan", spy)
+    monkeypatch.setattr("mobilemamba.bimamba.scan_map", spy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fused(block().float())(torch.randn(1, 16, 4, 4))
     assert set(seen) == {(torch.float32, torch.float32)}

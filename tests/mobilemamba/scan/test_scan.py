@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilemamba.scan import matrix_scan, parallel_scan, selective_scan, sequential_scan
+from mobilemamba.scan import matrix_scan, parallel_scan, rows_scan, selective_scan, sequential_scan
 from mobilemamba.scan.rows import row_scan
 
-FORMS = {"parallel": parallel_scan, "matrix": matrix_scan}
+FORMS = {"parallel": parallel_scan, "matrix": matrix_scan, "rows": rows_scan}
 SIZES = [(1, 1), (1, 5), (5, 1), (2, 2), (3, 4), (7, 7), (6, 9)]
 
 
@@ -53,12 +53,13 @@ def test_sequential_scan_equals_the_formula_by_hand() -> None:
     torch.testing.assert_close(y.flatten(), forward + backward + 2 * u.flatten())
 
 
+@pytest.mark.parametrize("form", ["parallel", "rows"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_state_is_float32_for_half_inputs_and_under_autocast(dtype: torch.dtype) -> None:
+def test_state_is_float32_for_half_inputs_and_under_autocast(form: str, dtype: torch.dtype) -> None:
     half = scan_arguments((5, 6), dtype=dtype)
     expected = sequential_scan(*(a.double() for a in half))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = parallel_scan(*half)
+        actual = FORMS[form](*half)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -92,7 +93,7 @@ def test_compiles_without_graph_break(form: str) -> None:
 def test_every_backend_name_gives_the_same() -> None:
     arguments = scan_arguments((3, 4))
     expected = sequential_scan(*arguments)
-    for backend in ("auto", "matrix", "parallel", "sequential"):
+    for backend in ("auto", "matrix", "parallel", "rows", "sequential"):
         torch.testing.assert_close(selective_scan(*arguments, backend=backend), expected, rtol=0, atol=1e-10)
 
 
