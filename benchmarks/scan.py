@@ -21,10 +21,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from benchmarks.environment import environment
-from benchmarks.networks import build
-from benchmarks.results import table, write_json
-from benchmarks.timing import Timing, interleaved
+from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.networks import build
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.timing import Timing, interleaved
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.scan import ScanBackend, selective_scan
 

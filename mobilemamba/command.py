@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mobilemamba.benchmark import command as benchmark_command
+from mobilemamba.benchmark.networks import BenchmarkError
 from mobilemamba.checkpoints import CheckpointError
 from mobilemamba.export import ExportError
 from mobilemamba.export import command as export_command
 
-SUBCOMMANDS = {"export": export_command}
+SUBCOMMANDS = {"benchmark": benchmark_command, "export": export_command}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         SUBCOMMANDS[parsed.command].run(parsed)
-    except (CheckpointError, ExportError, OSError) as error:
+    except (BenchmarkError, CheckpointError, ExportError, OSError) as error:
         print(f"mobilemamba {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,9 +1,5 @@
 """Latency of networks in several forms, measured in one process and in turn.
 
-::
-
-    python -m benchmarks.latency mobilemamba_s6 shvit_s3 efficientvim_m3 --batch-size 1 --threads 2
-
 Forms: "eager" is the network in eval mode as it was trained; "fused" has all norms folded; "onnx" is the fused network
 in ONNX Runtime on the CPU; "compiled" is the fused network under torch.compile. Ratios are to a reference network in
 the same form.
@@ -11,26 +7,27 @@ the same form.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
-from benchmarks.networks import Contender, build, fused
-from benchmarks.results import table, write_json
-from benchmarks.timing import Timing, interleaved
+from mobilemamba.benchmark.networks import BenchmarkError, Contender, fused
+from mobilemamba.benchmark.results import table
+from mobilemamba.benchmark.timing import Timing, interleaved
 
 Form = Literal["eager", "fused", "onnx", "compiled"]
 
 DIFFERENCE_LIMIT = 1e-3
 """Largest difference from the eager network, relative to the largest logit: above it the wrong thing is timed."""
+
+AUTOCAST_DIFFERENCE_LIMIT = 0.1
+"""The same for mixed precision: random weights make small logits of large features."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +53,6 @@ class Latency:
     max_difference: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table, write JSON."""
-    options = _parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    names = list(dict.fromkeys([*options.networks, options.reference]))
-    latencies = measure(
-        [build(name, device) for name in names],
-        options.forms,
-        reference=options.reference,
-        batch_size=options.batch_size,
-        rounds=options.rounds,
-        repeats=options.repeats,
-        device=device,
-    )
-    about = environment(device)
-    print(f"{about['device']}, {about['threads']} threads, batch {options.batch_size}, float32, milliseconds\n")
-    print(format_latencies(latencies, options.reference))
-    settings = {"batch_size": options.batch_size, "rounds": options.rounds, "repeats": options.repeats}
-    content = {"environment": about, "settings": settings, "reference": options.reference}
-    write_json(options.output, content | {"results": [asdict(latency) for latency in latencies]})
-    print(f"\nWritten to {options.output}")
-
-
 def measure(
     contenders: list[Contender],
     forms: list[Form],
@@ -89,6 +61,7 @@ def measure(
     rounds: int,
     repeats: int,
     device: torch.device,
+    autocast: bool = False,
 ) -> list[Latency]:
     """Time every contender in every form, in turn.
 
@@ -100,10 +73,10 @@ def measure(
         rounds: Timed rounds.
         repeats: Calls of each form in a round.
         device: Of the contenders.
+        autocast: Whether PyTorch's forms run in the device's mixed precision.
 
     Raises:
-        ValueError: When a form does not run on the device.
-        RuntimeError: When a form gives other answers than the eager network.
+        BenchmarkError: When a form does not run on the device, or gives other answers than the eager network.
     """
     calls: dict[tuple[str, Form], Callable[[], Tensor]] = {}
     differences: dict[tuple[str, Form], float] = {}
@@ -113,11 +86,11 @@ def measure(
             expected = contender.network(images)
         for form in forms:
             key = (contender.name, form)
-            calls[key] = _call(contender.network, images, form)
+            calls[key] = _call(contender.network, images, form, autocast)
             difference = (calls[key]() - expected).abs().max() / expected.abs().max()
             differences[key] = difference.item()
-            if not differences[key] <= DIFFERENCE_LIMIT:
-                raise RuntimeError(f"{contender.name} as {form} differs from eager by {difference:.1e}: not timed.")
+            if not differences[key] <= (AUTOCAST_DIFFERENCE_LIMIT if autocast else DIFFERENCE_LIMIT):
+                raise BenchmarkError(f"{contender.name} as {form} differs from eager by {difference:.1e}: not timed.")
     keys = {" ".join(key): key for key in calls}
     timings = interleaved({name: calls[key] for name, key in keys.items()}, rounds, repeats, device)
     shapes = {contender.name: contender.image_shape for contender in contenders}
@@ -156,7 +129,7 @@ def format_latencies(latencies: list[Latency], reference: str) -> str:
     return table(header, rows)
 
 
-def _call(network: nn.Module, images: Tensor, form: Form) -> Callable[[], Tensor]:
+def _call(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> Callable[[], Tensor]:
     run: Callable[[Tensor], Tensor]
     match form:
         case "eager":
@@ -169,7 +142,7 @@ def _call(network: nn.Module, images: Tensor, form: Form) -> Callable[[], Tensor
             return _onnx_call(fused(network), images)
 
     def call() -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
             return run(images)
 
     return call
@@ -177,7 +150,7 @@ def _call(network: nn.Module, images: Tensor, form: Form) -> Callable[[], Tensor
 
 def _onnx_call(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     if images.device.type != "cpu":
-        raise ValueError(f"Form 'onnx' is measured on the CPU, not on {images.device}: leave it out of --forms.")
+        raise BenchmarkError(f"Form 'onnx' is measured on the CPU, not on {images.device}: leave it out of --forms.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -187,25 +160,3 @@ def _onnx_call(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     (name,) = (value.name for value in session.get_inputs())
     array = images.numpy()
     return lambda: torch.from_numpy(session.run(None, {name: array})[0])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("networks", nargs="*", default=["mobilemamba_s6"], help="timm names (default: mobilemamba_s6)")
-    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
-    parser.add_argument("--forms", nargs="+", choices=get_args(Form), default=["eager", "fused", "onnx"])
-    parser.add_argument("--batch-size", type=int, default=1, help="images per call (default: 1)")
-    parser.add_argument("--threads", type=int, help="of PyTorch and ONNX Runtime (default: PyTorch's choice)")
-    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
-    parser.add_argument("--repeats", type=int, default=3, help="calls of each form in a round (default: 3)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/latency.json"))
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ def interleaved(
         device: Waited for, where it works asynchronously.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
+    # On the error stream, so that the table alone can be piped.
+    progress = track(range(rounds + 1), "Measuring", console=Console(stderr=True), transient=True)
+    for number in progress:
         for name, call in calls.items():
             for _ in range(repeats):
                 synchronise(device)

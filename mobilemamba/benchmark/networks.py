@@ -9,7 +9,12 @@ import torch
 from timm.utils import reparameterize_model
 from torch import nn
 
-import mobilemamba
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.fusion import fuse
+
+
+class BenchmarkError(ValueError):
+    """A measurement that cannot be made as asked; the message names the value and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ def build(name: str, device: torch.device) -> Contender:
     """Build a network at its published image size.
 
     Raises:
-        ValueError: When timm knows no network of this name.
+        BenchmarkError: When timm knows no network of this name.
     """
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
-        raise ValueError(f"Network {name!r} is unknown to timm; near names: {close}.")
+        raise BenchmarkError(f"Network {name!r} is unknown to timm; near names: {close}.")
     network = timm.create_model(name).to(device).eval()
     channels, height, width = network.pretrained_cfg["input_size"]
     return Contender(name, network, (channels, height, width))
@@ -48,6 +53,6 @@ def build(name: str, device: torch.device) -> Contender:
 
 def fused(network: nn.Module) -> nn.Module:
     """Return a copy with all norms folded, by the network's own means."""
-    if isinstance(network, mobilemamba.MobileMamba):
-        return mobilemamba.fuse(network)
+    if isinstance(network, MobileMamba):
+        return fuse(network)
     return reparameterize_model(network).eval()

@@ -1,29 +1,22 @@
 """Memory and time of a training step, per image.
 
-::
-
-    python -m benchmarks.training_memory mobilemamba_s6 shvit_s3 --batch-size 16
-
 On CUDA, memory is the peak of the allocator during forward and backward pass, above what was allocated before. On the
 CPU it is what autograd keeps for the backward pass: each storage once, parameters and buffers left out. Precision is
-float32 (on CUDA also --autocast). The step is forward pass, cross-entropy and backward pass, without optimiser.
+float32 or the device's mixed precision. The step is forward pass, cross-entropy and backward pass, without optimiser.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
-from benchmarks.networks import Contender, build
-from benchmarks.results import table, write_json
-from benchmarks.timing import Timing, interleaved, synchronise
+from mobilemamba.benchmark.networks import Contender
+from mobilemamba.benchmark.results import table
+from mobilemamba.benchmark.timing import Timing, interleaved, synchronise
 
 
 @dataclass(frozen=True)
@@ -47,31 +40,6 @@ class TrainingStep:
     memory_ratio: float
     ratio_of_minima: float
     ratio_of_medians: float
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table, write JSON."""
-    options = _parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    names = list(dict.fromkeys([*options.networks, options.reference]))
-    steps = measure(
-        [build(name, device) for name in names],
-        reference=options.reference,
-        batch_size=options.batch_size,
-        rounds=options.rounds,
-        autocast=options.autocast,
-        device=device,
-    )
-    about = environment(device)
-    precision = "autocast" if options.autocast else "float32"
-    print(f"{about['device']}, {about['threads']} threads, batch {options.batch_size}, {precision}\n")
-    print(format_steps(steps, options.reference))
-    settings = {"batch_size": options.batch_size, "rounds": options.rounds, "autocast": options.autocast}
-    content = {"environment": about, "settings": settings, "reference": options.reference}
-    write_json(options.output, content | {"results": [asdict(step) for step in steps]})
-    print(f"\nWritten to {options.output}")
 
 
 def measure(
@@ -169,24 +137,3 @@ def _step(network: nn.Module, images: Tensor, autocast: bool) -> Callable[[], No
         loss.backward()
 
     return step
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training_memory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("networks", nargs="*", default=["mobilemamba_s6"], help="timm names (default: mobilemamba_s6)")
-    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
-    parser.add_argument("--batch-size", type=int, default=16, help="images per step (default: 16)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
-    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
-    parser.add_argument("--autocast", action="store_true", help="forward pass in the device's mixed precision")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps (default: 5)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training_memory.json"))
-    return parser
-
-
-if __name__ == "__main__":
-    main()

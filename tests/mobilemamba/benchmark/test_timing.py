@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.environment import environment
-from benchmarks.results import table, write_json
-from benchmarks.timing import interleaved
+from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.timing import interleaved
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def test_json_names_device_threads_and_versions(tmp_path: Path) -> None:
 
 
 def test_unknown_network_names_near_ones() -> None:
-    from benchmarks.networks import build
+    from mobilemamba.benchmark.networks import build
 
     with pytest.raises(ValueError, match="'shvit_s9' is unknown to timm; near names: shvit_s1"):
         build("shvit_s9", CPU)

@@ -1,0 +1,1 @@
+"""Latency, memory and time of training of networks beside each other, measured fairly."""

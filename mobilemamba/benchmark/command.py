@@ -1,0 +1,61 @@
+"""``mobilemamba benchmark``: networks beside each other, in use or in training, as a table, JSON and a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "time networks beside each other, in use or in training"
+
+FORMS = ("eager", "fused", "compiled", "onnx")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("networks", nargs="*", default=["mobilemamba_s6"], help="timm names (default: mobilemamba_s6)")
+    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
+    parser.add_argument("--training", action="store_true", help="measure memory and time of a training step instead")
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        choices=FORMS,
+        default=["eager", "fused", "onnx"],
+        help="eager: as trained; fused: norms folded; compiled: fused, torch.compile; onnx: fused, in ONNX Runtime on "
+        "the CPU (default: eager fused onnx)",
+    )
+    parser.add_argument("--batch-size", type=_positive, metavar="B", help="images per call (default: 1; training: 16)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
+    parser.add_argument("--autocast", action="store_true", help="run PyTorch in the device's mixed precision")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="N", help="timed rounds after one to warm up (default: 30; training: 5)"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, metavar="N", default=3, help="calls of each form in a round (default: 3)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="JSON file (default: latency.json or training_step.json)"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="PNG file of published accuracy against measured latency"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print a table, write files.
+
+    Raises:
+        BenchmarkError: When a network, form or device is not to be had, or a form gives wrong answers.
+        OSError: When a file cannot be written.
+    """
+    # Imported here: other subcommands need none of it.
+    from mobilemamba.benchmark.measurement import measure_latency, measure_training
+
+    (measure_training if arguments.training else measure_latency)(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not possible: use 1 or more")
+    return value
