@@ -52,6 +52,10 @@ class EMA(WeightAveraging):
         self._guard = next((c for c in _callbacks(trainer) if isinstance(c, NonFiniteGuard)), None)
         if self._average_model is None or not isinstance(pl_module, ImageClassification):
             raise TypeError(f"EMA averages an ImageClassification, not a {type(pl_module).__name__}.")
+        # The copy was made where the module still is, on the CPU: it goes where the module will be trained, or every
+        # update would cross devices and validation would meet images of another one.
+        trainer.precision_plugin.convert_module(self._average_model)
+        self._average_model.to(trainer.strategy.root_device)
         averaged = cast(ImageClassification, self._average_model.module)
         pl_module.hold("ema_student", averaged.student.eval())
 

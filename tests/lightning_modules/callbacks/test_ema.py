@@ -74,6 +74,36 @@ def test_all_floating_state_is_averaged(
         torch.testing.assert_close(value, states.expected[name], msg=name)
 
 
+def test_the_average_is_kept_on_the_device_of_training(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    trainer, module, averaging = make_trainer(), ImageClassification(tiny), EMA()
+    trainer.strategy._root_device = torch.device("meta")  # type: ignore[attr-defined]  # a device of every machine
+    averaging.setup(trainer, module, "fit")
+    assert module.ema_student is not None
+    assert {value.device.type for value in module.ema_student.state_dict().values()} == {"meta"}
+    assert {value.device.type for value in module.student.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.gpu
+def test_the_average_of_a_gpu_training_stays_there(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    class Devices(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            assert isinstance(pl_module, ImageClassification)
+            assert pl_module.ema_student is not None
+            for network in (pl_module.student, pl_module.ema_student):
+                assert {value.device.type for value in network.state_dict().values()} == {"cuda"}
+
+    trainer = make_trainer(accelerator="gpu", callbacks=[EMA(decay=0.5), Devices()])
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert "val/top1_ema" in trainer.callback_metrics
+
+
+def test_the_average_has_the_precision_of_the_weights(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    kept = Kept()
+    trainer = make_trainer(callbacks=[EMA(), kept], precision="64-true")
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert {value.dtype for value in kept.average.values()} == {torch.float64, torch.int64}
+
+
 def test_both_weights_are_validated_and_saved(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
 ) -> None:
