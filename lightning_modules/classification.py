@@ -230,7 +230,9 @@ class ImageClassification(LightningModule):
         checkpoint["mobilemamba"] = {"config": asdict(self.network_config), "metadata": self.metadata.to_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of other networks; to validate, take raw and averaged weights from one that has both.
+        """Refuse checkpoints of other networks, and take the weights that are needed from one that has two kinds.
+
+        A fit goes on with the raw ones, validate evaluates both, test and predict use the averaged ones.
 
         Raises:
             CheckpointError: When the checkpoint is not of this project, or of another network; names the fields.
@@ -241,6 +243,13 @@ class ImageClassification(LightningModule):
             )
         check_same_network(checkpoint["mobilemamba"]["config"], self.network_config)
         if self._stage == "fit":
+            # Where there is averaging, its callback loads both kinds.
+            if self.ema_student is None and "current_model_state" in checkpoint:
+                rank_zero_warn(
+                    "The checkpoint holds raw and averaged weights, but this run does not average (enable.ema is "
+                    "false): it goes on with the raw ones and drops the average."
+                )
+                checkpoint["state_dict"] = checkpoint["current_model_state"]
             return
         # The states of fit's callbacks are of no use here, and Lightning would warn that their callbacks are missing.
         checkpoint.pop("callbacks", None)

@@ -83,14 +83,17 @@ class EMA(WeightAveraging):
         """Leave the raw weights in place: what is exported or saved says which weights it takes."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume the average in fit; elsewhere the module itself knows what to load."""
+        """Resume the average in fit, or begin one with the weights of a run that had none, which is warned of.
+
+        Elsewhere, and in a fit without this callback, the module itself knows what to load.
+        """
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
-    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
-        """Update tensors of one device and dtype in place."""
+    def _average(self, averaged: Any, current: Any, steps: Tensor | int) -> None:
+        """Update tensors of one device and dtype in place; the average already holds that many steps."""
         if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - self.decay_after(self._latest_update_step))
+            torch._foreach_lerp_(averaged, current, 1 - self.decay_after(int(steps)))
             return
         # Counters (BatchNorm's number of batches) have no average.
         for ours, theirs in zip(averaged, current, strict=True):

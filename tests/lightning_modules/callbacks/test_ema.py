@@ -43,8 +43,8 @@ class States(Callback):
                 self.expected[name] = value.clone()
 
 
-class Kept(Callback):
-    """Keeps the averaged state at the end of training, and may save before."""
+class Raw(Callback):
+    """Keeps the raw state at the end of training, and may save after the first epoch."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -55,9 +55,17 @@ class Kept(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassification)
+        self.raw = {name: value.clone() for name, value in pl_module.student.state_dict().items()}
+
+
+class Kept(Raw):
+    """Keeps the averaged state too."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        assert isinstance(pl_module, ImageClassification)
         assert pl_module.ema_student is not None
         self.average = {name: value.clone() for name, value in pl_module.ema_student.state_dict().items()}
-        self.raw = {name: value.clone() for name, value in pl_module.student.state_dict().items()}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +145,55 @@ def test_resuming_continues_the_average_exactly(
     for name in uninterrupted.average:
         torch.testing.assert_close(resumed.average[name], uninterrupted.average[name], rtol=0, atol=0)
         torch.testing.assert_close(resumed.raw[name], uninterrupted.raw[name], rtol=0, atol=0)
+
+
+def saved_run(make_trainer: MakeTrainer, tiny: MobileMambaConfig, path: Path, *callbacks: Callback) -> Raw:
+    """Train for three epochs, and save after the first."""
+    torch.manual_seed(0)
+    raw = Raw(path)
+    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[*callbacks, raw])
+    trainer.fit(ImageClassification(tiny), datamodule=Ordered())
+    return raw
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning")
+def test_a_resume_without_averaging_goes_on_with_the_raw_weights(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "averaged.ckpt"
+    uninterrupted = saved_run(make_trainer, tiny, path, EMA(decay=0.9))
+    raw = Raw()
+    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[raw])
+    with pytest.warns(UserWarning, match="does not average .*goes on with the raw ones"):
+        trainer.fit(ImageClassification(tiny), datamodule=Ordered(), ckpt_path=path, weights_only=True)
+    for name, value in uninterrupted.raw.items():
+        torch.testing.assert_close(raw.raw[name], value, rtol=0, atol=0)
+
+
+def test_a_resume_of_a_run_without_average_begins_one(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "raw.ckpt"
+    uninterrupted = saved_run(make_trainer, tiny, path)
+    loaded = torch.load(path, weights_only=True)["state_dict"]
+
+    class Begins(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert isinstance(pl_module, ImageClassification)
+            assert pl_module.ema_student is not None
+            for name, value in pl_module.ema_student.state_dict().items():
+                torch.testing.assert_close(value, loaded[f"student.{name}"], rtol=0, atol=0)
+
+    # The first step is copied, and those after it are averaged as at the beginning of a run.
+    states, kept = States([0.0, 1 - 2 ** (-2 / 3), *(1 - k ** (-2 / 3) for k in range(3, 7))]), Kept()
+    callbacks = [EMA(decay=0.99, warmup=True), Begins(), states, kept]
+    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=callbacks)
+    with pytest.warns(UserWarning, match="not created with WeightAveraging") as caught:
+        trainer.fit(ImageClassification(tiny), datamodule=Ordered(), ckpt_path=path, weights_only=True)
+    assert [warning.category for warning in caught].count(UserWarning) == 1
+    for name, value in uninterrupted.raw.items():
+        torch.testing.assert_close(kept.raw[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(kept.average[name], states.expected[name], msg=name)
 
 
 def test_an_impossible_decay_is_refused() -> None:
