@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.datasets import CorruptImages, EvaluationImages, Images, TrainingImages, collate_readable
 from datamodules.mixing import Mixer, MixingConfig
-from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
+from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, evaluation_transform, training_transform
 from mobilemamba.metadata import ModelMetadata
 
@@ -157,10 +157,15 @@ class ClassificationDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Load augmented batches in a new order every epoch; the last partial batch is dropped."""
+        """Load augmented batches in a new order every epoch; the last partial batch is dropped.
+
+        With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
+        """
         images = self.training_images()
         rank, world_size = self._rank_and_world_size()
-        sampler = TrainingSampler(len(images), self.seed, rank, world_size, self.repeats)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        kind = RepeatingSampler if overfits else TrainingSampler
+        sampler = kind(len(images), self.seed, rank, world_size, self.repeats)
         dataset = TrainingImages(images, training_transform(self.augmentation, self.metadata()), self.corrupt)
         return DataLoader(
             dataset,

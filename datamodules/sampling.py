@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import BatchSampler, DistributedSampler, Sampler
+from torch.utils.data import BatchSampler, DistributedSampler, Sampler, SequentialSampler
 
 
 class Draw(NamedTuple):
@@ -55,6 +55,17 @@ class TrainingSampler(DistributedSampler[Draw]):
         mine = slice(self.rank, len(self) * self.num_replicas, self.num_replicas)
         for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
             yield Draw(image, seed)
+
+
+class RepeatingSampler(TrainingSampler, SequentialSampler):  # type: ignore[misc]  # which yields plain indices
+    """The draws of the first epoch in every epoch, to overfit a few batches of all classes.
+
+    It is a SequentialSampler so that a trainer with ``overfit_batches`` recognises that nothing is shuffled anew: it
+    would replace any other by one that goes through the files in order, class by class, and knows no seeds.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay in the first epoch."""
 
 
 class EvaluationBatchSampler(BatchSampler):

@@ -95,6 +95,17 @@ def test_a_resumed_run_goes_on_as_if_uninterrupted(image_folder: Callable[..., P
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("overfit_batches", [2, 0.67])
+def test_overfitting_sees_the_same_batches_of_all_classes_in_every_epoch(
+    image_folder: Callable[..., Path], overfit_batches: float
+) -> None:
+    data = photographs(image_folder(), mixing=MixingConfig(mixup=0, cutmix=0, label_smoothing=0))
+    targets = fit(data, max_epochs=3, overfit_batches=overfit_batches)
+    assert len(targets) == 6
+    assert all(torch.equal(targets[step], targets[step % 2]) for step in range(6))
+    assert set(torch.cat(targets).argmax(1).tolist()) == {0, 1, 2}  # the folders begin with four images of the first
+
+
 def test_digits_train_validate_and_predict_alike() -> None:
     data = DigitsDataModule(batch_size=100)
     assert fit(data, max_epochs=1)[0].shape == (100, 10)
