@@ -137,18 +137,26 @@ class CommandLine(LightningCLI):
         super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint before data are read or a network is built.
+        """Refuse a checkpoint before data are read or a network is built, and code in checkpoints at any time.
 
         Raises:
             FileNotFoundError: When there is no such file.
             CheckpointError: When the file is damaged or holds code.
-            ValueError: When there is nothing to evaluate.
+            ValueError: When there is nothing to evaluate, or code would be allowed.
         """
-        path = self.config[self.subcommand].get("ckpt_path")
-        if path is None and self.subcommand != "fit":
-            raise ValueError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
-        if path is not None and path not in ("best", "last", "hpc"):
+        options = self.config[self.subcommand]
+        if options["weights_only"] is False:
+            raise ValueError(
+                "weights_only = false is not possible: this project's checkpoints hold tensors and plain values alone; "
+                "leave it out."
+            )
+        # Lightning's own default, null, leaves it to an environment variable of torch.
+        options["weights_only"] = True
+        path = options["ckpt_path"]
+        if path is not None:
             read_file(Path(path))
+        elif self.subcommand != "fit":
+            raise ValueError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log."""

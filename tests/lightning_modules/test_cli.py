@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_modules import command_line
 from lightning_modules.cli import is_for_users, main
 from lightning_modules.losses import DistillationConfig
 
@@ -180,14 +183,44 @@ def test_an_evaluation_needs_weights(small_run: list[str], capsys: pytest.Captur
     assert "--ckpt_path" in message
 
 
-def test_a_checkpoint_with_code_in_it_is_refused(
-    small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("code_was_run",)
+
+
+@pytest.fixture
+def checkpoint_with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "code.ckpt"
-    torch.save({"state_dict": subprocess.Popen}, path)
-    status, message = failure(["test", *small_run, "--ckpt_path", str(path)], capsys)
+    torch.save({"state_dict": Payload()}, path)
+    return path
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_checkpoint_with_code_in_it_is_refused(
+    command: str, small_run: list[str], checkpoint_with_code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, message = failure([command, *small_run, "--ckpt_path", str(checkpoint_with_code)], capsys)
     assert status == 1
     assert "code.ckpt is refused" in message
+    assert not Path("code_was_run").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_lightning_itself_is_told_to_run_no_code(
+    command: str, small_run: list[str], checkpoint_with_code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    monkeypatch.setattr(command_line, "read_file", lambda path: {})  # as if the file had been another one then
+    with pytest.raises(pickle.UnpicklingError):
+        main([command, *small_run, "--ckpt_path", str(checkpoint_with_code)])
+    assert not Path("code_was_run").exists()
+
+
+def test_code_cannot_be_allowed(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = failure(["fit", *small_run, "--weights_only", "false"], capsys)
+    assert status == 1
+    assert "weights_only = false" in message
 
 
 def test_only_messages_of_this_project_are_for_users() -> None:
