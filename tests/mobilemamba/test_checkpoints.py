@@ -130,6 +130,9 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "half.pth").write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(CheckpointError, match=r"half\.pth"):
         mobilemamba.load_published_weights(model, tmp_path / "half.pth")
+    (tmp_path / "half.safetensors").write_bytes(b"\x80\x00\x00\x00 and nothing more")
+    with pytest.raises(CheckpointError, match=r"half\.safetensors is damaged"):
+        mobilemamba.load_published_weights(model, tmp_path / "half.safetensors")
 
 
 def test_training_checkpoint_round_trip(tmp_path: Path, tiny_config: mobilemamba.MobileMambaConfig) -> None:
