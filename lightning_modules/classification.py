@@ -112,6 +112,12 @@ class ImageClassification(LightningModule):
         check_data(self.network_config, data.num_classes, self.metadata)
         if stage != "fit":
             return
+        height, width = self.metadata.image_size
+        rank_zero_info(
+            f"The network has {sum(parameter.numel() for parameter in self.student.parameters()):,} parameters and "
+            f"learns {data.num_classes} classes from images of {height} x {width} pixels, {data.batch_size} per batch "
+            "and process."
+        )
         if self.teacher_config is not None:
             teacher = build_teacher(
                 self.teacher_config, self.network_config.num_classes, self.metadata.mean, self.metadata.std

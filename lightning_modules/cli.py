@@ -11,8 +11,15 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-OWN_PACKAGES = ("mobilemamba", "lightning_modules", "datamodules")
-"""Packages whose errors are written for users."""
+from lightning_modules.noise import silence
+
+WRITTEN_FOR_USERS = (
+    "mobilemamba",
+    "lightning_modules",
+    "datamodules",
+    "lightning.pytorch.trainer.connectors.accelerator_connector",  # where devices, strategy and precision are checked
+)
+"""Packages whose errors are messages about what was given."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -21,34 +28,59 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Arguments as on the command line; None takes those of the process.
     """
-    # Imported here: an error in an import is then reported like any other.
-    from lightning_modules.command_line import CommandLine
-
+    silence()
     try:
+        # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
+        from lightning_modules.command_line import CommandLine
+
         command = CommandLine(args)
     except Exception as error:
-        if not is_for_users(error):
+        message = message_for_users(error)
+        if message is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # before training: what comes later is dealt with by the trainer
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     if command.failed_exports():
         print("error: not all files were exported; the summary above says why.", file=sys.stderr)
         sys.exit(1)
 
 
-def is_for_users(error: BaseException) -> bool:
-    """Return whether an error is a message of this project about its input, not a fault in code.
+def message_for_users(error: BaseException) -> str | None:
+    """Return what to tell of an error about the input, or None for a fault in code.
 
-    Such errors are raised on purpose, by code of this project: the innermost frame that is not Python's own is ours.
+    The error may be the cause of another one: the parser wraps those that it meets while it builds the parts.
     """
-    if not isinstance(error, (ValueError, OSError, RuntimeError)):
+    cause: BaseException | None = error
+    while cause is not None:
+        if is_for_users(cause):
+            # A loader process hands over its traceback too, whose last line is the message.
+            text = str(cause)
+            return text.rpartition(f"{type(cause).__name__}: ")[2] if "Traceback (most recent call" in text else text
+        cause = cause.__cause__
+    return None
+
+
+def is_for_users(error: BaseException) -> bool:
+    """Return whether an error is a message about the input, not a fault in code.
+
+    Such are what the system says of files and connections, what Lightning says of the trainer's options, and what code
+    of this project raises itself.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    if isinstance(error, (OSError, MisconfigurationException)):
+        return True
+    if not isinstance(error, (ValueError, RuntimeError)):
         return False
     frame = error.__traceback__
     module = ""
     while frame is not None:
         module = _module(frame)
         frame = frame.tb_next
-    return module.split(".")[0] in OWN_PACKAGES
+    return any(f"{module}.".startswith(f"{package}.") for package in WRITTEN_FOR_USERS)
 
 
 def _module(frame: TracebackType) -> str:

@@ -6,7 +6,7 @@ defaults run on any machine: what needs a GPU (``trainer.precision: 16-mixed``) 
 
 from __future__ import annotations
 
-import warnings
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from mobilemamba.checkpoints import read_file
 RECIPE_TRAINER = {
     "max_epochs": 300,
     "gradient_clip_val": 5.0,
+    # Of the network's size the module tells in one line.
+    "enable_model_summary": False,
     # The datamodules bring samplers that know of all processes, and do not pad the validation set.
     "use_distributed_sampler": False,
 }
@@ -82,8 +84,21 @@ class Run:
     folder: str = "runs"
 
 
-ALL_ENABLED = Enabled()
-DEFAULT_RUN = Run()
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with shorter errors about the data."""
+
+    def add_subclass_arguments(self, baseclass: Any, nested_key: str, **options: Any) -> None:
+        """Add a part whose class must be chosen; Lightning's default, None, would be an alternative in every error."""
+        super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """End the process, and say what may be chosen where no data are."""
+        if message.endswith(".data") or f".{ClassificationDataModule.__name__}'" in message:
+            message = (
+                "no data are named: give a config that names them, such as --config experiments/quickstart.yaml, or "
+                "--data ImageNetDataModule --data.root FOLDER"
+            )
+        return super().error(message, ex)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -107,6 +122,7 @@ class CommandLine(LightningCLI):
             model_class=ImageClassification,
             datamodule_class=ClassificationDataModule,
             subclass_mode_data=True,
+            parser_class=Parser,
             save_config_callback=SaveFitConfig,
             trainer_defaults=dict(RECIPE_TRAINER),
             seed_everything_default=0,
@@ -169,8 +185,6 @@ class CommandLine(LightningCLI):
         if self.subcommand != "fit":
             # An evaluation prints its figures; it is no run of its own.
             kwargs["logger"] = False
-            # Not a mistake, so nothing to warn of.
-            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
         elif self._get(self.config_init, "trainer").get("logger") in (None, True):
             run = self._get(self.config_init, "run")
             kwargs["logger"] = TensorBoardLogger(run.folder, name=run.name, default_hp_metric=False)

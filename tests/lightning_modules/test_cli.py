@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,14 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, Dataset
 
+from datamodules.datasets import CorruptImageError
 from lightning_modules import command_line
-from lightning_modules.cli import is_for_users, main
+from lightning_modules.cli import main, message_for_users
 from lightning_modules.losses import DistillationConfig
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-pytestmark = [
-    # Lightning 2.6 calls a method of the parser that jsonargparse 4.53 renames.
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:The number of training batches.*log_every_n_steps:UserWarning"),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -137,17 +133,24 @@ def test_every_config_parses_and_says_what_it_is(path: Path, capsys: pytest.Capt
         assert any(entry in line for line in head), entry
 
 
-def test_the_quickstart_takes_steps_with_its_teacher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(EXPERIMENTS.parent)
+def test_the_quickstart_takes_steps_with_its_teacher_and_makes_no_noise(tmp_path: Path) -> None:
     # The config as it is but for its length, which --trainer.fast_dev_run would change in more ways.
-    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
-    short += ["--trainer.enable_progress_bar", "false", "--run.folder", str(tmp_path), "--enable.export", "false"]
-    main(["fit", "--config", "experiments/quickstart.yaml", *short, "--trainer.log_every_n_steps", "1"])
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--run.folder", str(tmp_path)]
+    short += ["--trainer.enable_progress_bar", "false", "--enable.export", "false"]
+    short += ["--trainer.log_every_n_steps", "1"]
+    command = ["-W", "default", "-c", "from lightning_modules.cli import main; main()"]
+    shown = subprocess.run(
+        [sys.executable, *command, "fit", "--config", "experiments/quickstart.yaml", *short],
+        cwd=EXPERIMENTS.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     events = EventAccumulator(str(tmp_path / "quickstart" / "version_0"))
     events.Reload()
     assert {"train/loss_distillation", "train/teacher_agreement"} <= set(events.Tags()["scalars"])
+    expected = ("Seed set", "GPU available", "The network has", "The warm-up of", "`Trainer.fit` stopped")
+    assert [line for line in shown.stderr.splitlines() if not any(text in line for text in expected)] == []
 
 
 @pytest.mark.parametrize(
@@ -161,19 +164,61 @@ def test_unknown_keys_are_errors(
     assert option.split(".")[-1] in message
 
 
+def test_options_of_other_data_are_refused_in_few_words(
+    small_run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, message = failure(["fit", *small_run, "--data.root", "x"], capsys)
+    assert status == 2
+    assert "DigitsDataModule':\n    Option 'root' is not accepted" in message
+    assert message.count("\n") == 5
+
+
+@pytest.mark.parametrize("options", [[], ["--data.root", "x"]])
+def test_data_must_be_named(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = failure(["fit", *options], capsys)
+    assert status == 2
+    assert "error: no data are named: " in message
+    assert "--config experiments/quickstart.yaml" in message
+
+
 def test_impossible_values_name_their_field(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     status, message = failure(["fit", *small_run, "--model.network.stem_stride", "3"], capsys)
     assert status == 2
     assert "stem_stride" in message
 
 
-def test_missing_data_are_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_data_are_one_message_before_any_long_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: object) -> None:
+        raise AssertionError("The data are to be found first.")
+
+    monkeypatch.setattr("lightning_modules.classification.build_teacher", download)
     arguments = ["fit", "--config", str(EXPERIMENTS / "s6.yaml"), "--data.root", str(tmp_path / "nowhere")]
     arguments += ["--trainer.accelerator", "cpu", "--trainer.precision", "32", "--run.folder", str(tmp_path)]
     status, message = failure(arguments, capsys)
     assert status == 1
-    assert "nowhere" in message
+    assert re.search(r"nowhere/train/<class>/.*nowhere/val/<class>/", message)
     assert "experiments/quickstart.yaml" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # Raised while the parser builds the parts, in trainer and loop, and by the system.
+        (["--data.batch_size", "0"], "error: data.batch_size = 0 is not possible: use 1 or more.\n"),
+        (["--trainer.accelerator", "none"], "error: You selected an invalid accelerator"),
+        (["--trainer.limit_train_batches", "0.001"], "error: You requested to check 0.001 of the `train_dataloader`"),
+        (["--run.folder", __file__], "error: [Errno 20] Not a directory"),
+    ],
+)
+def test_mistakes_in_options_are_one_message(
+    options: list[str], expected: str, small_run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, message = failure(["fit", *small_run, *options], capsys)
+    assert status == 1
+    assert expected in message
     assert "Traceback" not in message
 
 
@@ -223,11 +268,37 @@ def test_code_cannot_be_allowed(small_run: list[str], capsys: pytest.CaptureFixt
     assert "weights_only = false" in message
 
 
-def test_only_messages_of_this_project_are_for_users() -> None:
+def test_faults_in_code_are_not_for_users() -> None:
     with pytest.raises(ValueError, match="invalid literal") as caught:
         int("not a number")
-    assert not is_for_users(caught.value)
-    assert not is_for_users(KeyError("a fault"))
+    assert message_for_users(caught.value) is None
+    assert message_for_users(KeyError("a fault")) is None
+
+
+class Unreadable(Dataset[Any]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise CorruptImageError("Image a.jpg cannot be read (OSError: truncated): replace it.")
+
+
+def test_errors_of_loader_processes_are_told_without_their_traceback() -> None:
+    with pytest.raises(CorruptImageError, match="Traceback") as caught:
+        next(iter(DataLoader(Unreadable(), num_workers=1)))
+    assert message_for_users(caught.value) == "Image a.jpg cannot be read (OSError: truncated): replace it.\n"
+
+
+def test_ctrl_c_before_training_is_no_traceback(
+    small_run: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line.CommandLine, "before_instantiate_classes", interrupt)
+    status, message = failure(["fit", *small_run], capsys)
+    assert status == 130
+    assert message.endswith("interrupted\n")
 
 
 def test_help_needs_no_long_imports() -> None:
