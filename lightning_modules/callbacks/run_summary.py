@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lightning_modules.callbacks.export import ExportAtEnd
 from lightning_modules.callbacks.non_finite import NonFiniteGuard
+from mobilemamba.export import report_path
 
 
 class RunSummary(Callback):
@@ -97,5 +98,5 @@ def _exports(callback: ExportAtEnd) -> list[tuple[str, str]]:
                 f"{report.top1_agreement:.0%})",
             )
         )
-        lines.append((f"{result.name} parity", str(result.path.with_suffix(".parity.json"))))
+        lines.append((f"{result.name} parity", str(report_path(result.path))))
     return lines

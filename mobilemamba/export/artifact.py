@@ -85,8 +85,9 @@ def export_network(
 
 
 def report_path(path: str | Path) -> Path:
-    """Return where the parity report of an exported file lies: ``model.onnx`` has ``model.parity.json``."""
-    return Path(path).with_suffix(".parity.json")
+    """Return where the parity report of an exported file lies: ``model.onnx`` has ``model.onnx.parity.json``."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.parity.json")
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:

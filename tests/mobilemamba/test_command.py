@@ -47,7 +47,7 @@ def test_export_prints_a_table_and_writes_beside_the_checkpoint(
     assert "16 x 3 x 64 x 64" in printed.out
     assert "100.0%" in printed.out
     assert printed.err == ""
-    assert json.loads(checkpoint.with_name("best.parity.json").read_text())["passed"]
+    assert json.loads(checkpoint.with_name("best.onnx.parity.json").read_text())["passed"]
     assert read_metadata(checkpoint.with_suffix(".onnx")) == METADATA
 
 

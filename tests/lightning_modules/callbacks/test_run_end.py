@@ -50,9 +50,9 @@ def test_a_run_ends_with_files_and_a_summary(
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert [(result.name, result.error) for result in exporting.results] == [("best", None), ("last", None)]
     files = {path.name for path in (tmp_path / "run" / "version_0" / "export").iterdir()}
-    assert files == {"best.onnx", "best.parity.json", "last.onnx", "last.parity.json"}
+    assert files == {"best.onnx", "best.onnx.parity.json", "last.onnx", "last.onnx.parity.json"}
     printed = "".join(capsys.readouterr().out.split())
-    for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.parity.json", "tensorboard--logdir", "top-1"):
+    for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.onnx.parity.json", "tensorboard--logdir", "top-1"):
         assert expected in printed
 
 

@@ -48,7 +48,7 @@ def test_report_lies_beside_the_file_and_nothing_else(onnx_file: Path) -> None:
     assert report["top1_agreement"] == 1.0
     assert {comparison["shape"][0] for comparison in report["comparisons"]} == {1, 3, 16}
     assert report["versions"].keys() == {"torch", "onnx", "onnxruntime"}
-    assert sorted(os.listdir(onnx_file.parent)) == ["model.onnx", "model.parity.json"]
+    assert sorted(os.listdir(onnx_file.parent)) == ["model.onnx", "model.onnx.parity.json"]
 
 
 def test_onnx_file_is_a_fused_graph_with_names(onnx_file: Path) -> None:
