@@ -2,7 +2,8 @@
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.digits import DigitsDataModule
-from datamodules.imagenet import DataFolderError, ImageNetDataModule
+from datamodules.image_files import DataFolderError
+from datamodules.imagenet import ImageNetDataModule
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.datasets import CorruptImages, EvaluationImages, Images, TrainingImages, collate_readable
+from datamodules.image_files import find_images
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, evaluation_transform, training_transform
@@ -42,6 +44,7 @@ class ClassificationDataModule(LightningDataModule):
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
+        predict_folder: Images to predict, in any depth of folders; None predicts the validation images.
         on_corrupt: What to do with an unreadable image.
         max_corrupt: Most unreadable images that are skipped in a process.
         seed: Seed of order, augmentation and mixing.
@@ -63,6 +66,7 @@ class ClassificationDataModule(LightningDataModule):
         std: tuple[float, ...],
         interpolation: str,
         crop_pct: float,
+        predict_folder: str | None,
         on_corrupt: Literal["skip", "raise"],
         max_corrupt: int,
         seed: int,
@@ -95,6 +99,7 @@ class ClassificationDataModule(LightningDataModule):
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
+        self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
         self.corrupt = CorruptImages(on_corrupt, max_corrupt)
         self.class_names: tuple[str, ...] | None = None
         self._mixer = Mixer(mixing, num_classes)
@@ -112,8 +117,16 @@ class ClassificationDataModule(LightningDataModule):
         """Return validation images with class indices; available after setup of any stage but predict."""
 
     @abstractmethod
+    def named_validation_images(self) -> Images[str]:
+        """Return validation images with their paths, or what stands for a path; to predict where no folder is given."""
+
     def prediction_images(self) -> Images[str]:
-        """Return images to predict with their paths; available after setup("predict")."""
+        """Return images to predict with their paths, relative to predict_folder; available after setup("predict").
+
+        Raises:
+            DataFolderError: When predict_folder is no folder or holds no images.
+        """
+        return self.named_validation_images() if self.predict_folder is None else find_images(self.predict_folder)
 
     def setup(self, stage: str) -> None:
         """Find the images and check that batches can be made of them, before any long work.

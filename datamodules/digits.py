@@ -52,6 +52,10 @@ class DigitsDataModule(ClassificationDataModule):
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
+        predict_folder: Images to predict, in any depth of folders, bright digits on black; null predicts the validation
+            images.
+        on_corrupt: What to do with an unreadable image of predict_folder: leave it out and name it, or stop.
+        max_corrupt: Most unreadable images that are left out before it stops.
         seed: Seed of order, augmentation and mixing; the split does not depend on it.
     """
 
@@ -68,6 +72,9 @@ class DigitsDataModule(ClassificationDataModule):
         std: tuple[float, ...] = (0.5, 0.5, 0.5),
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         crop_pct: float = 1.0,
+        predict_folder: str | None = None,
+        on_corrupt: Literal["skip", "raise"] = "skip",
+        max_corrupt: int = 100,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -82,9 +89,10 @@ class DigitsDataModule(ClassificationDataModule):
             std,
             interpolation,
             crop_pct,
-            on_corrupt="raise",  # of no effect: the images are in memory
-            max_corrupt=0,
-            seed=seed,
+            predict_folder,
+            on_corrupt,
+            max_corrupt,
+            seed,
         )
         if num_classes != 10:
             raise ValueError(f"data.num_classes = {num_classes} is not possible: use 10, one per digit.")
@@ -110,7 +118,7 @@ class DigitsDataModule(ClassificationDataModule):
         """Return the other fifth."""
         return self._images["val"]
 
-    def prediction_images(self) -> Images[str]:
+    def named_validation_images(self) -> Images[str]:
         """Return the validation digits; the "path" says which digit it is."""
         return [(image, f"digit-{target}-{number:03d}") for number, (image, target) in enumerate(self._images["val"])]
 

@@ -1,4 +1,4 @@
-"""A long list of image files in little memory."""
+"""Image files: those below a folder, and a long list of them in little memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+
+class DataFolderError(ValueError):
+    """A data folder that is not as it must be; the message says what was expected."""
+
+
+def find_images(folder: Path) -> list[tuple[Path, str]]:
+    """Return the images in a folder, in any depth, with their paths relative to it, sorted.
+
+    Raises:
+        DataFolderError: When there are none, or no such folder.
+    """
+    if not folder.is_dir():
+        raise DataFolderError(f"data.predict_folder = {folder} is no folder: give one with images.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    if not files:
+        raise DataFolderError(
+            f"data.predict_folder = {folder} holds no images: expected files ending in {', '.join(IMG_EXTENSIONS)}."
+        )
+    return [(path, str(path.relative_to(folder))) for path in files]
 
 
 class ImageFiles:

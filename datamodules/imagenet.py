@@ -11,16 +11,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from datamodules.class_names import read_class_names
 from datamodules.classification import ClassificationDataModule
 from datamodules.datasets import Images
-from datamodules.image_files import ImageFiles
+from datamodules.image_files import DataFolderError, ImageFiles
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
-
-
-class DataFolderError(ValueError):
-    """A data folder that is not as it must be; the message says what was expected."""
 
 
 class ImageNetDataModule(ClassificationDataModule):
@@ -79,13 +75,13 @@ class ImageNetDataModule(ClassificationDataModule):
             std,
             interpolation,
             crop_pct,
+            predict_folder,
             on_corrupt,
             max_corrupt,
             seed,
         )
         self.root = Path(root).expanduser()
         self.class_names_file = None if class_names_file is None else Path(class_names_file).expanduser()
-        self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
         self.class_folders: tuple[str, ...] | None = None
         self._images: dict[str, ImageFiles] = {}
 
@@ -110,23 +106,9 @@ class ImageNetDataModule(ClassificationDataModule):
         """Return files and class indices of root/val."""
         return self._images["val"]
 
-    def prediction_images(self) -> Images[str]:
-        """Return the images below predict_folder with their paths relative to it, sorted.
-
-        Raises:
-            DataFolderError: When there are none, or no such folder.
-        """
-        if self.predict_folder is None:
-            return [(path, str(path)) for path, _ in self._images["val"]]
-        folder = self.predict_folder
-        if not folder.is_dir():
-            raise DataFolderError(f"data.predict_folder = {folder} is no folder: give one with images.")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-        if not files:
-            raise DataFolderError(
-                f"data.predict_folder = {folder} holds no images: expected files ending in {', '.join(IMG_EXTENSIONS)}."
-            )
-        return [(path, str(path.relative_to(folder))) for path in files]
+    def named_validation_images(self) -> Images[str]:
+        """Return files of root/val with their paths."""
+        return [(path, str(path)) for path, _ in self._images["val"]]
 
     def _scan(self, split: str) -> None:
         folder = self.root / split

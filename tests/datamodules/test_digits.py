@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,18 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
         labels.append([target for _, target in data.validation_images()])
     assert labels[0] == labels[1]
     assert min(torch.bincount(torch.tensor(labels[0]))) >= 34
+
+
+def test_digits_in_files_are_predicted_like_those_of_the_set(tmp_path: Path) -> None:
+    data = DigitsDataModule()
+    data.setup("validate")
+    data.validation_images()[0][0].save(tmp_path / "digit.png")
+    (tmp_path / "broken.png").write_text("no image")
+    from_files = DigitsDataModule(predict_folder=str(tmp_path))
+    from_files.setup("predict")
+    images, paths = next(iter(from_files.predict_dataloader()))
+    assert paths == ["digit.png"]
+    torch.testing.assert_close(images, next(iter(data.val_dataloader()))[0][:1])
 
 
 def test_other_numbers_of_classes_are_refused() -> None:
