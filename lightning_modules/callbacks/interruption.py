@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_modules.callbacks.next_steps import export_command, resume_command, stop_progress_bar
+
 
 class SaveOnInterrupt(Callback):
     """Write ``interrupted.ckpt`` when fit is stopped by Ctrl-C or SIGTERM, and print how to go on.
@@ -27,6 +29,7 @@ class SaveOnInterrupt(Callback):
         else:
             path = checkpoint_folder(trainer) / "last.ckpt"
         if trainer.is_global_zero:
+            stop_progress_bar(trainer)
             print(next_steps(path), flush=True)
 
     def should_act(self, trainer: Trainer, exception: BaseException) -> bool:
@@ -51,8 +54,8 @@ def next_steps(path: Path) -> str:
     """Return what can be done with a checkpoint of an interrupted run."""
     if not path.is_file():
         return f"Training was interrupted before {path} was written."
-    return (
-        f"Training was interrupted; its state is kept in {path}\n"
-        f"  resume: lightning fit --config {path.parent.parent / 'config.yaml'} --ckpt_path {path}\n"
-        f"  export: mobilemamba export --checkpoint {path} --format onnx"
-    )
+    lines = [f"Training was interrupted; its state is kept in {path}", "To export it:", f"  {export_command(path)}"]
+    config = path.parent.parent / "config.yaml"
+    if config.is_file():
+        lines += ["To go on, as a run of its own:", f"  {resume_command(config, path)}"]
+    return "\n".join(lines)

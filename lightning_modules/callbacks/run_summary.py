@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,27 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
+from lightning_modules.callbacks.checkpoints import BestCheckpoint
 from lightning_modules.callbacks.export import ExportAtEnd
+from lightning_modules.callbacks.next_steps import evaluation_commands, stop_progress_bar
 from lightning_modules.callbacks.non_finite import NonFiniteGuard
 from mobilemamba.export import report_path
 
+COMMANDS_TITLE = "Commands for the best weights (predict your own images with --data.predict_folder FOLDER):"
+
 
 class RunSummary(Callback):
-    """Print accuracies, files and commands at the end of fit.
+    """Print accuracies, files and commands to copy at the end of fit.
 
     Hooks: ``on_fit_end``, on the first process.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        lines = summarise(trainer)
+        lines, commands = summarise(trainer), usage(trainer)
         if not trainer.is_global_zero:
             return
+        stop_progress_bar(trainer)
         table = Table(title="This run", show_header=False, title_justify="left")
         table.add_column(style="bold", no_wrap=True)
         # Paths are folded, never cut: they are to be copied.
@@ -37,6 +43,9 @@ class RunSummary(Callback):
         console = Console()
         console = console if console.is_terminal else Console(width=200)
         console.print(table)
+        if commands:
+            # Not in the table, whose border would be copied too.
+            print("\n".join([COMMANDS_TITLE, *commands]), flush=True)
 
 
 def summarise(trainer: Trainer) -> list[tuple[str, str]]:
@@ -55,10 +64,21 @@ def summarise(trainer: Trainer) -> list[tuple[str, str]]:
             lines.append(("skipped", f"{callback.skipped} steps with a non-finite loss or gradients"))
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            lines.append(("curves", f"tensorboard --logdir {logger.root_dir}"))
+            lines.append(("curves", shlex.join(["tensorboard", "--logdir", logger.root_dir])))
     if log_dir is not None and (Path(log_dir) / "config.yaml").is_file():
         lines.append(("config", str(Path(log_dir) / "config.yaml")))
     return lines
+
+
+def usage(trainer: Trainer) -> list[str]:
+    """Return commands that use the best checkpoint with the run's config; to be called on all processes.
+
+    Args:
+        trainer: A trainer at the end of fit.
+    """
+    config = None if trainer.log_dir is None else Path(trainer.log_dir) / "config.yaml"
+    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), "")
+    return evaluation_commands(config, Path(best)) if config is not None and config.is_file() and best else []
 
 
 def _accuracies(trainer: Trainer) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import csv
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def no_arguments_of_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
 def small_run(tmp_path: Path) -> list[str]:
     """Options of a fit of two steps on the digits."""
     config = {
-        "run": {"name": "small", "folder": str(tmp_path / "runs")},
+        "run": {"name": "small", "folder": str(tmp_path / "all runs")},
         "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"batch_size": 32}},
         "model": {"network": {"widths": [16, 32, 32], "depths": [1, 1, 1]}},
         "trainer": {
@@ -72,7 +73,7 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["fit", *small_run])
-    run = tmp_path / "runs" / "small" / "version_0"
+    run = tmp_path / "all runs" / "small" / "version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {"best.onnx", "last.onnx"} <= {path.name for path in (run / "export").iterdir()}
     events = EventAccumulator(str(run))
@@ -92,17 +93,18 @@ def test_a_run_can_be_fitted_evaluated_and_used(
         "speed/data_wait",
     }
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    capsys.readouterr()
 
-    # The saved config is complete: it alone describes the run.
-    saved = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
-    main(["validate", *saved])
+    # The commands that were printed work as they are: the saved config alone describes the run.
+    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("lightning ")]
+    assert [command[1] for command in printed] == ["validate", "test", "predict"]
+    assert all(str(run / "checkpoints" / "best.ckpt") in command for command in printed)
+    validate, test, predict = (command[1:] for command in printed)
+    main(validate)
     assert "val/top1_ema" in capsys.readouterr().out
-    main(["test", *saved])
+    main(test)
     assert "test/top1" in capsys.readouterr().out
-    table = tmp_path / "table.csv"
-    main(["predict", *saved, "--predictions.path", str(table)])
-    with table.open(newline="") as file:
+    main(predict)
+    with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 360  # the digits that were not trained on
     assert rows[0]["class_1"] in "0123456789"

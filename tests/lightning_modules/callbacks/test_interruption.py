@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.callbacks import EMA, LastCheckpoint, SaveOnInterrupt
+from lightning_modules.callbacks import EMA, LastCheckpoint, SaveOnInterrupt, interruption
+from lightning_modules.callbacks.interruption import next_steps
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig, load_training_checkpoint
 from tests.lightning_modules.tiny_data import TinyData
@@ -46,8 +48,21 @@ def test_ctrl_c_keeps_the_weights_and_says_what_to_do(
     assert network.config == tiny
     assert metadata.class_names is not None
     printed = capsys.readouterr().out
-    assert f"mobilemamba export --checkpoint {path}" in printed
-    assert f"--ckpt_path {path}" in printed
+    assert f"\n  mobilemamba export --checkpoint {path} --format onnx\n" in printed
+    assert "lightning fit" not in printed  # there is no config to name
+
+
+def test_both_commands_can_be_copied(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs"
+    (folder / "checkpoints").mkdir(parents=True)
+    path, config = folder / "checkpoints" / "interrupted.ckpt", folder / "config.yaml"
+    path.touch()
+    config.touch()
+    commands = [shlex.split(line) for line in next_steps(path).splitlines() if line.startswith("  ")]
+    assert commands == [
+        ["mobilemamba", "export", "--checkpoint", str(path), "--format", "onnx"],
+        ["lightning", "fit", "--config", str(config), "--ckpt_path", str(path)],
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -65,6 +80,17 @@ def test_an_interrupted_run_can_be_resumed(
             weights_only=True,
         )
     assert trainer.global_step == 3
+
+
+def test_the_message_is_printed_below_the_progress_bar(
+    interrupted: Callable[..., None],
+    tiny: MobileMambaConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(interruption, "stop_progress_bar", lambda trainer: print("the bar ends"))
+    interrupted(ImageClassification(tiny), batch=2)
+    assert capsys.readouterr().out.startswith("the bar ends\nTraining was interrupted")
 
 
 def test_nothing_is_kept_of_a_run_that_has_not_begun(

@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_modules.callbacks import EMA, BestCheckpoint, ExportAtEnd, LastCheckpoint, RunSummary, export
+from lightning_modules.callbacks import (
+    EMA,
+    BestCheckpoint,
+    ExportAtEnd,
+    LastCheckpoint,
+    RunSummary,
+    export,
+    run_summary,
+)
+from lightning_modules.callbacks.next_steps import stop_progress_bar
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from mobilemamba.export import ParityError
@@ -54,6 +64,28 @@ def test_a_run_ends_with_files_and_a_summary(
     printed = "".join(capsys.readouterr().out.split())
     for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.onnx.parity.json", "tensorboard--logdir", "top-1"):
         assert expected in printed
+
+
+def test_the_summary_is_printed_below_the_progress_bar(
+    run_trainer: MakeTrainer,
+    tiny: MobileMambaConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Looks(Callback):
+        def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            bar = trainer.progress_bar_callback
+            assert isinstance(bar, RichProgressBar)
+            assert bar.progress is not None
+            assert bar.progress.live.is_started
+            stop_progress_bar(trainer)
+            assert not bar.progress.live.is_started
+            capsys.readouterr()
+
+    monkeypatch.setattr(run_summary, "stop_progress_bar", lambda trainer: print("the bar ends"))
+    trainer = run_trainer([Looks(), RunSummary()], limit_val_batches=0, enable_progress_bar=True)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert capsys.readouterr().out.startswith("the bar ends\nThis run")
 
 
 def test_a_failed_export_is_reported_and_the_run_goes_on(
