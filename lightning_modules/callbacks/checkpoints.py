@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules.callbacks.ema import EMA
 
@@ -37,6 +40,14 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor = "val/top1_raw"
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with the best so far in a run that is resumed in its own folder, and begin anew in another one."""
+        if state_dict["dirpath"] == self.dirpath:
+            super().load_state_dict(state_dict)
+        else:
+            folder = state_dict["dirpath"]
+            rank_zero_info(f"best.ckpt will be the best from here on; that of the resumed run stays in {folder}.")
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keep ``last.ckpt``, the checkpoint to resume from.
@@ -50,3 +61,6 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, dirpath: str | None = None, every_n_epochs: int = 1) -> None:
         super().__init__(dirpath=dirpath, filename="last", every_n_epochs=every_n_epochs, enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember nothing: the last checkpoint is replaced whatever came before."""

@@ -52,6 +52,31 @@ def test_best_and_last_are_kept_under_fixed_names(
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_a_resumed_run_compares_with_the_best_of_its_own_folder(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, same_folder: bool
+) -> None:
+    def run(folder: Path, max_epochs: int, ckpt_path: Path | None = None) -> BestCheckpoint:
+        best = BestCheckpoint(dirpath=str(folder))
+        callbacks = [best, LastCheckpoint(dirpath=str(folder))]
+        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=max_epochs)
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData(), ckpt_path=ckpt_path, weights_only=True)
+        return best
+
+    run(tmp_path / "first", 1)
+    path = tmp_path / "first" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    for key, state in content["callbacks"].items():
+        if key.startswith("BestCheckpoint"):
+            state["best_model_score"] = torch.tensor(2.0)  # which no epoch can reach
+    torch.save(content, path)
+    best = run(tmp_path / ("first" if same_folder else "second"), 2, path)
+    assert best.best_model_score is not None
+    assert (best.best_model_score == 2) == same_folder
+    assert (tmp_path / "second" / "best.ckpt").is_file() == (not same_folder)
+
+
 def test_a_run_ends_with_files_and_a_summary(
     run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
