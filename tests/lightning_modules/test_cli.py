@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
@@ -72,7 +74,11 @@ def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[A
 def test_a_run_can_be_fitted_evaluated_and_used(
     small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["fit", *small_run])
+    teacher = tmp_path / "teacher.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=10).state_dict(), teacher)
+    distilled = ["--model.teacher.name", "test_resnet", "--model.teacher.checkpoint", str(teacher)]
+    main(["fit", *small_run, *distilled])
+    teacher.unlink()  # evaluations do not need it
     run = tmp_path / "all runs" / "small" / "version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {"best.onnx", "last.onnx"} <= {path.name for path in (run / "export").iterdir()}
@@ -81,6 +87,7 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     assert set(events.Tags()["scalars"]) >= {
         "train/loss",
         "train/loss_task",
+        "train/loss_distillation",
         "train/grad_norm",
         "val/top1_raw",
         "val/top5_raw",

@@ -34,10 +34,10 @@ class SplitData(TinyData):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        named = list(super().predict_dataloader().dataset)  # type: ignore[arg-type]
+        named = list(super().predict_dataloader().dataset)  # type: ignore[call-overload]
         # The first image is predicted by both, as samplers do to make processes even.
         own = [0, *range(self.trainer.global_rank, len(named), self.trainer.world_size)]
-        return DataLoader(Subset(named, own), batch_size=self.batch_size)  # type: ignore[arg-type]
+        return DataLoader(Subset(named, own), batch_size=self.batch_size)
 
 
 class Alike(Callback):
