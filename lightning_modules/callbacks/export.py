@@ -92,7 +92,7 @@ class ExportAtEnd(Callback):
             network = self._network(trainer, pl_module, name)
             if network is None:
                 continue
-            path = folder / f"{name}.{self.options.format}"
+            path = folder / f"{name}{self.options.suffix}"
             try:
                 report = export_network(network, path, self.options, pl_module.metadata)
                 self.results.append(ExportResult(name, path, report=report))

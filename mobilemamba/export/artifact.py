@@ -1,20 +1,16 @@
 """From a trained network to a file that is known to be right.
 
-Fuse a copy, compare in float64; trace, write under a temporary name, reload with the file's own runtime, compare in
-float32; only then does the file get its name. Whatever goes wrong in between, Ctrl-C included, leaves nothing behind,
-and a file that was there before stays as it was.
+Fuse a copy, compare in float64; trace, write in a hidden folder, reload with the file's own runtime, compare in
+float32; only then does the file move to its place, with all that belongs to it. Whatever goes wrong in between, Ctrl-C
+included, leaves nothing behind, and a file that was there before stays as it was.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import nn
@@ -22,7 +18,7 @@ from torch import nn
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.export.errors import ExportError
 from mobilemamba.export.file_format import FileFormat, file_format
-from mobilemamba.export.options import ExportOptions, FormatName
+from mobilemamba.export.options import SUFFIXES, ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
 from mobilemamba.fusion import fuse
@@ -36,7 +32,7 @@ def export_network(
 
     Args:
         network: A MobileMamba in any mode, on any device, fused or not; it stays as it is.
-        path: The file, whose suffix is the format's name. Its report is written beside it (:func:`report_path`).
+        path: The file, which ends in the format's suffix. Its report is written beside it (:func:`report_path`).
         options: Form of the file.
         metadata: Written into the file; its image_size is the size that the file takes.
 
@@ -62,7 +58,8 @@ def export_network(
     fuse_error = compare_fused(double, fused, (2, channels, *image_size))
     program = trace(fused.float(), channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
-    with _unfinished(path) as unfinished:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished") as folder:
+        unfinished = Path(folder) / path.name
         form.write(program, unfinished, metadata)
         # Rounding the float64 copy gives back the network's own weights.
         comparisons = compare_runner(double.float(), form.load(unfinished), shapes)
@@ -77,10 +74,8 @@ def export_network(
             versions=form.versions(),
         )
         report.require_passed()
-        with _unfinished(report_path(path)) as unfinished_report:
-            unfinished_report.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-            os.replace(unfinished, path)
-            os.replace(unfinished_report, report_path(path))
+        report_path(unfinished).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        _move_all(Path(folder), path.parent)
     return report
 
 
@@ -120,9 +115,9 @@ def check_writable(folder: str | Path) -> None:
 def _check_request(
     path: Path, options: ExportOptions, metadata: ModelMetadata, smallest: int, largest: int | None
 ) -> None:
-    if path.suffix != f".{options.format}":
+    if path.suffix != options.suffix:
         raise ExportError(
-            f"Output {path} does not fit format {options.format!r}: let its name end in .{options.format}."
+            f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}."
         )
     if path.is_dir():
         raise ExportError(f"Output {path} is a folder: name a file in it.")
@@ -140,10 +135,10 @@ def _check_request(
 
 
 def _format_of(path: Path) -> FileFormat:
-    for name in get_args(FormatName):
-        if path.suffix == f".{name}":
+    for name, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
             return file_format(name)
-    raise ExportError(f"{path} is no exported file: its name ends in none of {', '.join(get_args(FormatName))}.")
+    raise ExportError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
 
 
 def _detached_copy(network: MobileMamba) -> MobileMamba:
@@ -152,11 +147,23 @@ def _detached_copy(network: MobileMamba) -> MobileMamba:
         return copy.deepcopy(network).cpu().eval().requires_grad_(False)
 
 
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """Give a hidden name in the same folder, so that renaming is atomic; whatever still bears it is deleted."""
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+def _move_all(finished: Path, target: Path) -> None:
+    """Move all entries of one folder to another on the same file system, or none of them.
+
+    Older entries of the same names end up in a subfolder of ``finished``; after an error they are back in their place.
+    """
+    names = [entry.name for entry in finished.iterdir()]
+    older = finished / "older"
+    older.mkdir()
+    moves: list[tuple[Path, Path]] = []
     try:
-        yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
+        for name in names:
+            for source, destination in ((target / name, older / name), (finished / name, target / name)):
+                if source.exists():
+                    moves.append((source, destination))
+                    source.rename(destination)
+    except BaseException:
+        for source, destination in reversed(moves):
+            if not source.exists():
+                destination.rename(source)
+        raise

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     network, metadata = _load(arguments)
     if arguments.image_size is not None:
         metadata = replace(metadata, image_size=tuple(arguments.image_size))
-    output = arguments.output or arguments.checkpoint.with_suffix(f".{options.format}")
+    output = arguments.output or arguments.checkpoint.with_suffix(options.suffix)
     report = export_network(network, output, options, metadata)
     print(_table(output, report))
 

@@ -8,6 +8,9 @@ from typing import Literal, get_args
 
 FormatName = Literal["onnx", "pt2"]
 
+SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2"}
+"""Suffix of the file of each format."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -28,6 +31,11 @@ class ExportOptions:
     dynamic_batch: bool = True
     dynamic_size: bool = False
     tolerance: float = 1e-4
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file, with its dot."""
+        return SUFFIXES[self.format]
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -166,7 +166,7 @@ def test_an_export_that_is_cut_off_leaves_the_older_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def cut_off(*_: object) -> None:
-        assert any(name.startswith(".model") for name in os.listdir(tmp_path))  # the unfinished file is there
+        assert any(name.startswith(".model.pt2") for name in os.listdir(tmp_path))  # the unfinished file is there
         raise exception
 
     monkeypatch.setattr(artifact, "compare_runner", cut_off)
@@ -176,6 +176,40 @@ def test_an_export_that_is_cut_off_leaves_the_older_file(
         export_network(network, path, ExportOptions(format="pt2", dynamic_batch=False), metadata)
     assert os.listdir(tmp_path) == ["model.pt2"]
     assert path.read_text() == "older"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("number", range(4))
+def test_all_files_of_an_export_are_moved_or_none(
+    number: int, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, target = tmp_path / "finished", tmp_path / "target"
+    for folder in (finished, target):
+        (folder / "package").mkdir(parents=True)
+        for name in ("model", "package/part"):
+            (folder / name).write_text(folder.name)
+
+    def texts() -> list[str]:
+        return [(target / name).read_text() for name in ("model", "package/part")]
+
+    renames = []
+
+    def rename(source: Path, destination: Path) -> None:
+        renames.append(source)
+        if len(renames) != number + 1 or moved:
+            os.rename(source, destination)
+        if len(renames) == number + 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            artifact._move_all(finished, target)
+    assert texts() == ["target", "target"]
+    (finished / "older").rmdir()
+    artifact._move_all(finished, target)
+    assert texts() == ["finished", "finished"]
+    assert sorted(os.listdir(target)) == ["model", "package"]
 
 
 @pytest.fixture
@@ -226,7 +260,7 @@ def test_only_a_mobilemamba_is_exported(metadata: ModelMetadata, tmp_path: Path)
 
 
 def test_metadata_of_an_unknown_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="ends in none of onnx, pt2"):
+    with pytest.raises(ExportError, match=r"ends in none of \.onnx, \.pt2"):
         read_metadata(tmp_path / "model.ckpt")
 
 
