@@ -19,6 +19,7 @@ from mobilemamba.export import (
     ExportOptions,
     ParityError,
     ParityReport,
+    check_installed,
     check_writable,
     export_network,
 )
@@ -46,9 +47,9 @@ class ExportResult:
 class ExportAtEnd(Callback):
     """Export the best and the last weights of a fit, BatchNorm folded, and check each file against its network.
 
-    Hooks: ``setup`` checks that the folder can be written, before any training; ``on_fit_end`` exports, on the first
-    process. Training and checkpoints outlive a failed export: it is kept in ``results`` and warned of, and the command
-    line ends with an error. ``mobilemamba export`` does the same for any checkpoint.
+    Hooks: ``setup`` checks that the folder can be written and the format be made, before any training; ``on_fit_end``
+    exports, on the first process. Training and checkpoints outlive a failed export: it is kept in ``results`` and
+    warned of, and the command line ends with an error. ``mobilemamba export`` does the same for any checkpoint.
 
     Args:
         folder: Folder of the files. Null: "export" in the run's folder.
@@ -74,10 +75,11 @@ class ExportAtEnd(Callback):
         """Fail before training rather than after it.
 
         Raises:
-            ExportError: When the folder cannot be written.
+            ExportError: When the folder cannot be written or the format needs a package that is not installed.
         """
         folder = self.resolved_folder(trainer)
         if stage == "fit" and self.should_act(trainer) and trainer.is_global_zero:
+            check_installed(self.options.format)
             check_writable(folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

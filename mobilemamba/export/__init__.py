@@ -2,6 +2,7 @@
 
 from mobilemamba.export.artifact import check_writable, export_network, read_metadata, report_path
 from mobilemamba.export.errors import ExportError, ParityError
+from mobilemamba.export.file_format import check_installed
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import Comparison, ParityReport
 
@@ -11,6 +12,7 @@ __all__ = [
     "ExportOptions",
     "ParityError",
     "ParityReport",
+    "check_installed",
     "check_writable",
     "export_network",
     "read_metadata",

@@ -16,7 +16,7 @@ from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.variants import VARIANTS
 
-HELP = "write a checkpoint as an ONNX or torch.export file, BatchNorm folded, compared with its network"
+HELP = "write a checkpoint as a file for deployment, BatchNorm folded, compared with its network"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

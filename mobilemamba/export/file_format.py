@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch.export import ExportedProgram
 
+from mobilemamba.export.errors import ExportError
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
+
+INPUT, OUTPUT = "images", "logits"
+"""What images (B, C, H, W) and logits (B, num_classes) are called in files that name them."""
+
+PACKAGES: dict[FormatName, tuple[str, ...]] = {"openvino": ("openvino",)}
+"""What a format imports beyond this package's own requirements; the extra of the format's name installs it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,27 @@ class FileFormat:
     dynamic_size_margin: int = 0
 
 
+def check_installed(name: FormatName) -> None:
+    """Look for a format's packages without importing them.
+
+    Raises:
+        ExportError: When one is missing.
+    """
+    missing = [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]
+    if missing:
+        raise ExportError(
+            f"Format {name!r} needs {' and '.join(missing)}, not installed: "
+            f'run pip install "mobilemamba-lightning[{name}]".'
+        )
+
+
 def file_format(name: FormatName) -> FileFormat:
-    """Return a format; only its own packages are imported."""
+    """Return a format; only its own packages are imported.
+
+    Raises:
+        ExportError: When one of them is missing.
+    """
+    check_installed(name)
     match name:
         case "onnx":
             from mobilemamba.export.onnx import ONNX
@@ -43,3 +70,7 @@ def file_format(name: FormatName) -> FileFormat:
             from mobilemamba.export.torch_export import TORCH_EXPORT
 
             return TORCH_EXPORT
+        case "openvino":
+            from mobilemamba.export.openvino import OPENVINO
+
+            return OPENVINO

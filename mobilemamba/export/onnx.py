@@ -19,22 +19,26 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import FileFormat
+from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
-
-INPUT, OUTPUT = "images", "logits"
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
 """Names of the open dimensions of the input."""
 
 
-def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None:
-    """Write one optimised, self-contained file."""
+def convert(program: ExportedProgram) -> torch.onnx.ONNXProgram:
+    """Return the optimised graph with readable names."""
     with _quiet_exporter():
         result = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     assert result is not None  # only the exporter of TorchScript times returns None
     _name_dimensions(result)
+    return result
+
+
+def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None:
+    """Write one self-contained file."""
+    result = convert(program)
     for key, value in metadata.to_dict().items():
         result.model.metadata_props[key] = json.dumps(value)
     result.save(path, external_data=False)

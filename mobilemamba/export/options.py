@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-FormatName = Literal["onnx", "pt2"]
+FormatName = Literal["onnx", "pt2", "openvino"]
 
-SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2"}
+SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 """Suffix of the file of each format."""
 
 
@@ -17,7 +17,8 @@ class ExportOptions:
     """Form of an exported file.
 
     Args:
-        format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor.
+        format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor, "openvino" for
+            Intel's runtime.
         dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
         dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
             :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.

@@ -24,7 +24,7 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.next_steps import stop_progress_bar
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
-from mobilemamba.export import ParityError
+from mobilemamba.export import ExportError, ExportOptions, ParityError, file_format
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -137,5 +137,15 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
     (tmp_path / "file").write_text("")
     trainer = run_trainer([ExportAtEnd(folder=str(tmp_path / "file" / "export"))])
     with pytest.raises((OSError, RuntimeError), match="file"):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert trainer.global_step == 0
+
+
+def test_a_format_that_is_not_installed_is_found_before_training(
+    run_trainer: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_format, "find_spec", lambda _: None)
+    trainer = run_trainer([ExportAtEnd(options=ExportOptions(format="openvino"))])
+    with pytest.raises(ExportError, match=r"mobilemamba-lightning\[openvino\]"):
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert trainer.global_step == 0

@@ -1,0 +1,130 @@
+"""Formats that need an extra: where it is missing they say so, where it is installed they pass the gate."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from mobilemamba import MobileMamba, ModelMetadata
+from mobilemamba.export import (
+    ExportError,
+    ExportOptions,
+    ParityError,
+    ParityReport,
+    artifact,
+    export_network,
+    read_metadata,
+    report_path,
+)
+from mobilemamba.export import file_format as file_format_module
+from mobilemamba.export.file_format import PACKAGES
+from mobilemamba.export.options import SUFFIXES, FormatName
+from mobilemamba.export.tracing import trace
+from tests.mobilemamba.conftest import randomise
+from tests.mobilemamba.export.conftest import calibrate
+
+COMPANIONS: dict[FormatName, list[str]] = {"openvino": ["model.bin"]}
+"""Files of a format besides the one that was asked for."""
+
+
+def require(name: FormatName) -> None:
+    for package in PACKAGES[name]:
+        pytest.importorskip(package, reason=f"extra {name!r} is not installed")
+
+
+def options(name: FormatName, **changes: Any) -> ExportOptions:
+    return ExportOptions(format=name, **changes)
+
+
+@pytest.fixture(params=PACKAGES, scope="module")
+def name(request: pytest.FixtureRequest) -> FormatName:
+    require(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def exported(
+    name: FormatName, network: MobileMamba, metadata: ModelMetadata, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ParityReport]:
+    path = tmp_path_factory.mktemp(name) / f"model{SUFFIXES[name]}"
+    return path, export_network(network, path, options(name), metadata)
+
+
+def test_file_gives_the_logits_of_the_network(exported: tuple[Path, ParityReport]) -> None:
+    _, report = exported
+    assert report.passed
+    assert report.conclusive
+    assert 0 < report.max_abs_error < 1e-5
+    assert report.top1_agreement == 1.0
+
+
+def test_file_lies_beside_its_report_and_what_belongs_to_it(
+    name: FormatName, exported: tuple[Path, ParityReport]
+) -> None:
+    path, _ = exported
+    assert sorted(os.listdir(path.parent)) == sorted([path.name, report_path(path).name, *COMPANIONS.get(name, [])])
+
+
+def test_metadata_are_in_the_file(exported: tuple[Path, ParityReport], metadata: ModelMetadata) -> None:
+    assert read_metadata(exported[0]) == metadata
+
+
+def test_versions_name_the_packages(name: FormatName, exported: tuple[Path, ParityReport]) -> None:
+    versions = exported[1].versions
+    assert versions.keys() >= {"torch", PACKAGES[name][0]}
+    assert all(version[0].isdigit() for version in versions.values())
+
+
+def test_wrong_weights_are_refused_and_leave_no_file(
+    name: FormatName, network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupted(fused: nn.Module, *arguments: Any) -> torch.export.ExportedProgram:
+        weight = next(fused.parameters())
+        weight[0] *= 1.05
+        return trace(fused, *arguments)
+
+    monkeypatch.setattr(artifact, "trace", corrupted)
+    with pytest.raises(ParityError, match=rf"The {name} file is refused: it differs from the network by"):
+        export_network(network, tmp_path / f"model{SUFFIXES[name]}", options(name), metadata)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_s6_gives_the_logits_of_the_network(name: FormatName, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("mobilemamba_s6")
+    assert isinstance(network, MobileMamba)
+    network = calibrate(randomise(network))
+    metadata = ModelMetadata(image_size=(224, 224))
+    report = export_network(network, tmp_path / f"s6{SUFFIXES[name]}", options(name), metadata)
+    assert report.conclusive
+    assert report.max_abs_error < 1e-5
+
+
+@pytest.mark.slow
+def test_openvino_file_of_dynamic_size_takes_any_size_and_batch(network: MobileMamba, tmp_path: Path) -> None:
+    require("openvino")
+    metadata = ModelMetadata(image_size=(80, 96))
+    report = export_network(network, tmp_path / "model.xml", options("openvino", dynamic_size=True), metadata)
+    assert report.passed
+    assert {c.shape[2:] for c in report.comparisons} >= {(80, 96), (64, 64)}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_missing_extra_is_named_before_any_work(
+    name: FormatName,
+    network: MobileMamba,
+    metadata: ModelMetadata,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(file_format_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(artifact, "fuse", None)  # calling it would fail
+    command = rf'needs {PACKAGES[name][0]}.* not installed: run pip install "mobilemamba-lightning\[{name}\]"'
+    with pytest.raises(ExportError, match=command):
+        export_network(network, tmp_path / f"model{SUFFIXES[name]}", options(name), metadata)
+    assert os.listdir(tmp_path) == []
