@@ -3,7 +3,8 @@
 The same algorithm as :mod:`.parallel`, rows first, then a carry over rows, both by doubling. What differs is how values
 are moved along an axis: one product with a 0/1 matrix moves both directions at once, where padding and slicing take
 several nodes for each tensor and direction. The time of a graph runtime goes by nodes at this size: S6 takes a third
-less in ONNX Runtime in this form. Eager PyTorch and its backward pass prefer the other.
+less in ONNX Runtime in this form. Eager PyTorch and its backward pass prefer the other. Products are ``torch.bmm``:
+``@`` is traced with an expansion of each factor, which some runtimes execute as a copy.
 """
 
 from __future__ import annotations
@@ -57,13 +58,15 @@ def _scan_raster(log_decay: Tensor, drive: Tensor) -> Tensor:
     offsets = _offsets(width, directions, drive)
     log_decay = log_decay.flatten(1, 3)  # (K, B * D * H, W)
     state = _scan(torch.exp(log_decay), drive.flatten(1, 3), offsets)
-    product = torch.exp(log_decay @ (offsets >= 0).to(drive.dtype))  # of all decays from the start of the row
+    product = torch.exp(torch.bmm(log_decay, (offsets >= 0).to(drive.dtype)))  # of all decays from the start of the row
     last = _last(width, directions, drive)
     row_offsets = _offsets(height, directions, drive)
     row_state = _scan(
-        (product @ last).view(directions, -1, height), (state @ last).view(directions, -1, height), row_offsets
+        torch.bmm(product, last).view(directions, -1, height),
+        torch.bmm(state, last).view(directions, -1, height),
+        row_offsets,
     )
-    carried = row_state @ (row_offsets == 1).to(drive.dtype)  # what the rows before hand to each row
+    carried = torch.bmm(row_state, (row_offsets == 1).to(drive.dtype))  # what the rows before hand to each row
     return torch.addcmul(state, product, carried.view(directions, -1, 1)).view(drive.shape)
 
 
@@ -72,9 +75,10 @@ def _scan(decay: Tensor, drive: Tensor, offsets: Tensor) -> Tensor:
     steps = doublings(drive.shape[-1])
     for step in range(steps):
         shift = (offsets == 2**step).to(drive.dtype)
-        drive = torch.addcmul(drive, decay, drive @ shift)
+        drive = torch.addcmul(drive, decay, torch.bmm(drive, shift))
         if step + 1 < steps:
-            decay = decay * (decay @ shift)  # 0 where nothing is that far back: nothing is there to decay either
+            # 0 where nothing is that far back: nothing is there to decay either.
+            decay = decay * torch.bmm(decay, shift)
     return drive
 
 
