@@ -63,15 +63,16 @@ def export_network(
         form.write(program, unfinished, metadata)
         # Rounding the float64 copy gives back the network's own weights.
         comparisons = compare_runner(double.float(), form.load(unfinished), shapes)
-        images = sum(comparison.shape[0] for comparison in comparisons)
+        images = sum(comparison.images for comparison in comparisons)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
             max_abs_error=max(comparison.max_abs_error for comparison in comparisons),
-            top1_agreement=sum(c.top1_agreement * c.shape[0] for c in comparisons) / images,
+            top1_agreement=sum(c.top1_agreement * c.images for c in comparisons) / images,
             tolerance=options.tolerance,
             comparisons=comparisons,
             versions=form.versions(),
+            size_bytes=sum(part.stat().st_size for part in Path(folder).rglob("*") if part.is_file()),
         )
         report.require_passed()
         report_path(unfinished).write_text(json.dumps(report.to_dict(), indent=2) + "\n")

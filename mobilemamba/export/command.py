@@ -52,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=defaults.dynamic_batch,
         help="take any batch size (default) or single images",
     )
-    parser.add_argument("--dynamic-size", action="store_true", help="take images of any height and width")
+    parser.add_argument(
+        "--dynamic-size",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.dynamic_size,
+        help="take images of any height and width, or of one size (default)",
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -95,13 +100,13 @@ def _load(arguments: argparse.Namespace) -> tuple[MobileMamba, ModelMetadata]:
 def _table(path: Path, report: ParityReport) -> str:
     """Return the report as text."""
     lines = [
-        f"{path}  ({path.stat().st_size / 1e6:.1f} MB)",
+        f"{path}  ({report.size_bytes / 1e6:.1f} MB)",
         "",
-        f"{'batch of images':<22}{'largest difference':>20}{'same top class':>18}",
+        f"{'batch of images':<22}{'images':>8}{'largest difference':>20}{'same top class':>18}",
         *(
-            f"{' x '.join(map(str, comparison.shape)):<22}{comparison.max_abs_error:>20.1e}"
+            f"{' x '.join(map(str, comparison.shape)):<22}{comparison.images:>8}{comparison.max_abs_error:>20.1e}"
             f"{comparison.top1_agreement:>18.1%}"
-            for comparison in dict.fromkeys(report.comparisons)
+            for comparison in report.comparisons
         ),
         "",
         f"Differences are relative to the largest logit; tolerance {report.tolerance:g}. "

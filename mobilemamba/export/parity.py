@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,10 +37,11 @@ CONCLUSIVE_RESPONSE = 10
 
 @dataclass(frozen=True)
 class Comparison:
-    """Answers of two forms on one batch.
+    """Answers of two forms to batches of one shape.
 
     Args:
-        shape: Shape of the batch, (B, C, H, W).
+        shape: Shape of a batch, (B, C, H, W).
+        images: Images in all batches.
         max_abs_error: Largest difference of a logit, relative to the largest absolute logit.
         top1_agreement: Share of images with the same top class.
         response: Largest difference between the network's logits for two images, relative like max_abs_error; 0 for
@@ -47,6 +49,7 @@ class Comparison:
     """
 
     shape: Shape
+    images: int
     max_abs_error: float
     top1_agreement: float
     response: float
@@ -62,8 +65,9 @@ class ParityReport:
         max_abs_error: Largest difference between file and network over all comparisons, relative.
         top1_agreement: Share of all compared images with the same top class.
         tolerance: Largest max_abs_error that passes.
-        comparisons: Each batch that was compared.
+        comparisons: Each shape of batches that was compared.
         versions: Packages that wrote and ran the file, by name.
+        size_bytes: Size of the file, of all its parts where the format has several.
     """
 
     format: str
@@ -73,6 +77,7 @@ class ParityReport:
     tolerance: float
     comparisons: tuple[Comparison, ...]
     versions: dict[str, str]
+    size_bytes: int
 
     @property
     def passed(self) -> bool:
@@ -107,12 +112,12 @@ class ParityReport:
 
 
 def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Comparison:
-    """Compare the answers to one batch.
+    """Compare the answers to the same images.
 
     Args:
-        reference: Logits of the network, (B, num_classes).
+        reference: Logits of the network, (images, num_classes).
         candidate: Logits of the other form.
-        shape: Shape of the images, for the report.
+        shape: Shape of a batch, for the report.
 
     Raises:
         ExportError: When the reference has no finite answer to compare with.
@@ -131,7 +136,8 @@ def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Compar
     chosen = reference.gather(1, candidate.argmax(1, keepdim=True)).squeeze(1)
     agrees = chosen >= reference.amax(1) - TIE * scale
     response = (reference.amax(0) - reference.amin(0)).max().item() / scale
-    return Comparison(shape, math.inf if math.isnan(error) else error, agrees.double().mean().item(), response)
+    error = math.inf if math.isnan(error) else error
+    return Comparison(shape, len(reference), error, agrees.double().mean().item(), response)
 
 
 @torch.no_grad()
@@ -153,11 +159,16 @@ def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
 
 @torch.no_grad()
 def compare_runner(network: nn.Module, runner: Runner, shapes: Iterable[Shape]) -> tuple[Comparison, ...]:
-    """Compare a float32 network in eval mode with a reloaded file on random images of each shape."""
+    """Compare a float32 network in eval mode with a reloaded file on random images of each shape.
+
+    Where a shape occurs several times the file gets as many batches, and their answers are judged together: that the
+    logits depend on the image is not to be seen in batches of one.
+    """
     comparisons = []
-    for seed, shape in enumerate(shapes):
-        images = random_images(shape, seed)
-        comparisons.append(compare_logits(network(images), runner(images), shape))
+    for seed, (shape, batches) in enumerate(Counter(shapes).items()):
+        images = random_images((batches * shape[0], *shape[1:]), seed)
+        candidate = torch.cat([runner(batch) for batch in images.split(shape[0])])
+        comparisons.append(compare_logits(network(images), candidate, shape))
     return tuple(comparisons)
 
 

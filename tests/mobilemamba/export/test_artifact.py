@@ -48,6 +48,7 @@ def test_report_lies_beside_the_file_and_nothing_else(onnx_file: Path) -> None:
     assert report["top1_agreement"] == 1.0
     assert {comparison["shape"][0] for comparison in report["comparisons"]} == {1, 3, 16}
     assert report["versions"].keys() == {"torch", "onnx", "onnxruntime"}
+    assert report["size_bytes"] == onnx_file.stat().st_size
     assert sorted(os.listdir(onnx_file.parent)) == ["model.onnx", "model.onnx.parity.json"]
 
 
@@ -92,7 +93,8 @@ def test_pt2_file_of_fixed_shape_runs_without_this_package(
 ) -> None:
     path = tmp_path / "model.pt2"
     report = export_network(network, path, ExportOptions(format="pt2", dynamic_batch=False), metadata)
-    assert len(report.comparisons) == 16
+    assert [comparison.images for comparison in report.comparisons] == [16]
+    assert report.conclusive
     extra_files = {"metadata.json": ""}
     program = torch.export.load(path, extra_files=extra_files).module()
     assert json.loads(extra_files["metadata.json"]) == metadata.to_dict()

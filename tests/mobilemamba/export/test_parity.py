@@ -14,8 +14,8 @@ REFERENCE = torch.tensor([[1.0, -4.0, 2.0], [0.5, 0.25, 0.0]])
 
 
 def report(max_abs_error: float = 1e-6, top1_agreement: float = 1.0, response: float = 0.5) -> ParityReport:
-    comparison = Comparison(SHAPE, max_abs_error, top1_agreement, response)
-    return ParityReport("onnx", 1e-15, max_abs_error, top1_agreement, 1e-4, (comparison,), {"torch": "2"})
+    comparison = Comparison(SHAPE, 2, max_abs_error, top1_agreement, response)
+    return ParityReport("onnx", 1e-15, max_abs_error, top1_agreement, 1e-4, (comparison,), {"torch": "2"}, 1)
 
 
 def test_error_is_relative_to_the_largest_absolute_logit() -> None:
@@ -99,3 +99,17 @@ def test_runner_is_asked_for_every_shape_with_reproducible_images() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert [comparison.shape for comparison in comparisons] == list(shapes)
     assert all(comparison.max_abs_error == 0 for comparison in comparisons)
+
+
+def test_single_images_are_judged_together() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    batches: list[int] = []
+
+    def runner(images: torch.Tensor) -> torch.Tensor:
+        batches.append(len(images))
+        return network(images)
+
+    (comparison,) = compare_runner(network, runner, ((1, 3, 2, 2),) * 4)
+    assert batches == [1, 1, 1, 1]
+    assert (comparison.shape, comparison.images) == ((1, 3, 2, 2), 4)
+    assert comparison.response > 0
