@@ -17,7 +17,7 @@ from mobilemamba.metadata import ModelMetadata
 INPUT, OUTPUT = "images", "logits"
 """What images (B, C, H, W) and logits (B, num_classes) are called in files that name them."""
 
-PACKAGES: dict[FormatName, tuple[str, ...]] = {"openvino": ("openvino",)}
+PACKAGES: dict[FormatName, tuple[str, ...]] = {"openvino": ("openvino",), "executorch": ("executorch",)}
 """What a format imports beyond this package's own requirements; the extra of the format's name installs it."""
 
 
@@ -74,3 +74,7 @@ def file_format(name: FormatName) -> FileFormat:
             from mobilemamba.export.openvino import OPENVINO
 
             return OPENVINO
+        case "executorch":
+            from mobilemamba.export.executorch import EXECUTORCH
+
+            return EXECUTORCH

@@ -7,10 +7,7 @@ can prepare images and name classes without this package.
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -21,6 +18,7 @@ from torch.export import ExportedProgram
 
 from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.parity import Runner
+from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
@@ -29,7 +27,7 @@ DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
 
 def convert(program: ExportedProgram) -> torch.onnx.ONNXProgram:
     """Return the optimised graph with readable names."""
-    with _quiet_exporter():
+    with quiet("onnxscript", "onnx_ir", "torch.onnx"):
         result = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     assert result is not None  # only the exporter of TorchScript times returns None
     _name_dimensions(result)
@@ -65,20 +63,6 @@ def read_metadata(path: Path) -> ModelMetadata:
 def versions() -> dict[str, str]:
     """Return the versions of exporter and runtime."""
     return {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the optimiser's remarks on nodes that it leaves as they are."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _name_dimensions(result: torch.onnx.ONNXProgram) -> None:

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-FormatName = Literal["onnx", "pt2", "openvino"]
+FormatName = Literal["onnx", "pt2", "openvino", "executorch"]
 
-SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml", "executorch": ".pte"}
 """Suffix of the file of each format."""
+
+FIXED_SHAPE: tuple[FormatName, ...] = ("executorch",)
+"""Formats whose files take single images of one size."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,15 @@ class ExportOptions:
 
     Args:
         format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor, "openvino" for
-            Intel's runtime.
+            Intel's runtime, "executorch" for PyTorch's runtime on phones and small devices.
         dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
         dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
             :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.
         tolerance: Largest difference allowed between file and network, relative to the largest logit (float32).
 
     Raises:
-        ValueError: For an unknown format or a tolerance that is not a positive number.
+        ValueError: For an unknown format, one of fixed shape with another asked for, or a tolerance that is not a
+            positive number.
     """
 
     format: FormatName = "onnx"
@@ -42,5 +46,12 @@ class ExportOptions:
         """Check every field."""
         if self.format not in get_args(FormatName):
             raise ValueError(f"format = {self.format!r} is unknown: use one of {', '.join(get_args(FormatName))}.")
+        if self.format in FIXED_SHAPE:
+            for field in ("dynamic_batch", "dynamic_size"):
+                if getattr(self, field):
+                    raise ValueError(
+                        f"{field} = True is not possible: {self.format} files take single images of one size. "
+                        f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
+                    )
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"tolerance = {self.tolerance} is not possible: use a positive number, such as 1e-4.")

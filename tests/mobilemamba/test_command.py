@@ -99,6 +99,10 @@ def _tolerance(folder: Path, checkpoint: Path) -> list[str]:
     return ["--checkpoint", str(checkpoint), "--output", str(folder / "m.onnx"), "--tolerance", "0"]
 
 
+def _fixed_shape(folder: Path, checkpoint: Path) -> list[str]:
+    return ["--checkpoint", str(checkpoint), "--format", "executorch"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +113,7 @@ def _tolerance(folder: Path, checkpoint: Path) -> list[str]:
         (_unwritable, "cannot be written"),
         (_small, "image_size = 32x64 is too small"),
         (_tolerance, "tolerance = 0.0 is not possible"),
+        (_fixed_shape, "by --no-dynamic-batch"),
     ],
 )
 def test_user_errors_are_one_line_and_status_1(

@@ -22,7 +22,7 @@ from mobilemamba.export import (
 )
 from mobilemamba.export import file_format as file_format_module
 from mobilemamba.export.file_format import PACKAGES
-from mobilemamba.export.options import SUFFIXES, FormatName
+from mobilemamba.export.options import FIXED_SHAPE, SUFFIXES, FormatName
 from mobilemamba.export.tracing import trace
 from tests.mobilemamba.conftest import randomise
 from tests.mobilemamba.export.conftest import calibrate
@@ -37,7 +37,7 @@ def require(name: FormatName) -> None:
 
 
 def options(name: FormatName, **changes: Any) -> ExportOptions:
-    return ExportOptions(format=name, **changes)
+    return ExportOptions(**{"format": name, "dynamic_batch": name not in FIXED_SHAPE} | changes)
 
 
 @pytest.fixture(params=PACKAGES, scope="module")
