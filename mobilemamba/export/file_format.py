@@ -17,7 +17,11 @@ from mobilemamba.metadata import ModelMetadata
 INPUT, OUTPUT = "images", "logits"
 """What images (B, C, H, W) and logits (B, num_classes) are called in files that name them."""
 
-PACKAGES: dict[FormatName, tuple[str, ...]] = {"openvino": ("openvino",), "executorch": ("executorch",)}
+PACKAGES: dict[FormatName, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "executorch": ("executorch",),
+    "litert": ("litert_torch", "ai_edge_litert"),
+}
 """What a format imports beyond this package's own requirements; the extra of the format's name installs it."""
 
 
@@ -78,3 +82,7 @@ def file_format(name: FormatName) -> FileFormat:
             from mobilemamba.export.executorch import EXECUTORCH
 
             return EXECUTORCH
+        case "litert":
+            from mobilemamba.export.litert import LITERT
+
+            return LITERT

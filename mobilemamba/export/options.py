@@ -6,12 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-FormatName = Literal["onnx", "pt2", "openvino", "executorch"]
+FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert"]
 
-SUFFIXES: dict[FormatName, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml", "executorch": ".pte"}
+SUFFIXES: dict[FormatName, str] = {
+    "onnx": ".onnx",
+    "pt2": ".pt2",
+    "openvino": ".xml",
+    "executorch": ".pte",
+    "litert": ".tflite",
+}
 """Suffix of the file of each format."""
 
-FIXED_SHAPE: tuple[FormatName, ...] = ("executorch",)
+FIXED_SHAPE: tuple[FormatName, ...] = ("executorch", "litert")
 """Formats whose files take single images of one size."""
 
 
@@ -21,7 +27,8 @@ class ExportOptions:
 
     Args:
         format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor, "openvino" for
-            Intel's runtime, "executorch" for PyTorch's runtime on phones and small devices.
+            Intel's runtime, "executorch" for PyTorch's runtime on phones and small devices, "litert" for
+            Google's.
         dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
         dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
             :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.

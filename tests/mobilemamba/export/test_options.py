@@ -8,7 +8,7 @@ from mobilemamba.export.tracing import promised_shapes, tracing_size
 
 
 def test_unknown_format_names_the_choices() -> None:
-    with pytest.raises(ValueError, match="format = 'tflite' is unknown: use one of onnx, pt2, openvino, executorch"):
+    with pytest.raises(ValueError, match=f"format = 'tflite' is unknown: use one of {', '.join(SUFFIXES)}"):
         ExportOptions(format="tflite")  # type: ignore[arg-type]
 
 
