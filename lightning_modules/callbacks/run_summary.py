@@ -111,12 +111,11 @@ def _exports(callback: ExportAtEnd) -> list[tuple[str, str]]:
             lines.append((title, f"FAILED: {result.error}"))
             continue
         report = result.report
-        lines.append(
-            (
-                title,
-                f"{result.path} (differs by {report.max_abs_error:.1e} of the largest logit, same top class "
-                f"{report.top1_agreement:.0%})",
-            )
-        )
+        if report.verdict == "converted, not run":
+            outcome = "CONVERTED, NOT RUN: not compared with its network"
+        else:
+            error, agreement = report.max_abs_error, report.top1_agreement
+            outcome = f"differs by {error:.1e} of the largest logit, same top class {agreement:.0%}"
+        lines.append((title, f"{result.path} ({outcome})"))
         lines.append((f"{result.name} parity", str(report_path(result.path))))
     return lines

@@ -1,7 +1,7 @@
 """Export of trained networks: fused, written, reloaded by their runtime and compared before they get their name."""
 
 from mobilemamba.export.artifact import check_writable, export_network, read_metadata, report_path
-from mobilemamba.export.errors import ExportError, ParityError
+from mobilemamba.export.errors import ExportError, NotComparedWarning, ParityError
 from mobilemamba.export.file_format import check_installed
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import Comparison, ParityReport
@@ -10,6 +10,7 @@ __all__ = [
     "Comparison",
     "ExportError",
     "ExportOptions",
+    "NotComparedWarning",
     "ParityError",
     "ParityReport",
     "check_installed",

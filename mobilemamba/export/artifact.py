@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.export.errors import ExportError
+from mobilemamba.export.errors import ExportError, NotComparedWarning
 from mobilemamba.export.file_format import FileFormat, file_format
 from mobilemamba.export.options import SUFFIXES, ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
@@ -37,11 +38,14 @@ def export_network(
         metadata: Written into the file; its image_size is the size that the file takes.
 
     Returns:
-        The report, which passed.
+        The report, which passed, or says that this system cannot run the file.
 
     Raises:
-        ExportError: When path, image size or network do not fit; before any work.
+        ExportError: When path, image size or network do not fit, or the format's packages are missing; before any work.
         ParityError: When the fused network or the file gives other answers than the network.
+
+    Warns:
+        NotComparedWarning: When this system cannot run the file.
     """
     path = Path(path)
     if not isinstance(network, MobileMamba):
@@ -62,21 +66,28 @@ def export_network(
         unfinished = Path(folder) / path.name
         form.write(program, unfinished, metadata)
         # Rounding the float64 copy gives back the network's own weights.
-        comparisons = compare_runner(double.float(), form.load(unfinished), shapes)
+        comparisons = compare_runner(double.float(), form.load(unfinished), shapes) if form.load else ()
         images = sum(comparison.images for comparison in comparisons)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
-            max_abs_error=max(comparison.max_abs_error for comparison in comparisons),
-            top1_agreement=sum(c.top1_agreement * c.images for c in comparisons) / images,
+            max_abs_error=max((comparison.max_abs_error for comparison in comparisons), default=None),
+            top1_agreement=sum(c.top1_agreement * c.images for c in comparisons) / images if images else None,
             tolerance=options.tolerance,
             comparisons=comparisons,
             versions=form.versions(),
             size_bytes=sum(part.stat().st_size for part in Path(folder).rglob("*") if part.is_file()),
         )
-        report.require_passed()
+        report.raise_if_refused()
         report_path(unfinished).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         _move_all(Path(folder), path.parent)
+    if report.verdict == "converted, not run":
+        warnings.warn(
+            f"{path} was converted, NOT run: this system has no {options.format} runtime, so the file was NOT compared "
+            "with its network. Do so where it runs.",
+            NotComparedWarning,
+            stacklevel=2,
+        )
     return report
 
 
@@ -120,7 +131,7 @@ def _check_request(
         raise ExportError(
             f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}."
         )
-    if path.is_dir():
+    if path.is_dir() and options.format != "coreml":
         raise ExportError(f"Output {path} is a folder: name a file in it.")
     height, width = metadata.image_size
     if min(height, width) < smallest:

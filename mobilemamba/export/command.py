@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,7 @@ from typing import get_args
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import CheckpointError, load_published_weights, load_training_checkpoint
 from mobilemamba.export.artifact import export_network, report_path
-from mobilemamba.export.errors import ExportError
+from mobilemamba.export.errors import ExportError, NotComparedWarning
 from mobilemamba.export.options import ExportOptions, FormatName
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
@@ -80,7 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.image_size is not None:
         metadata = replace(metadata, image_size=tuple(arguments.image_size))
     output = arguments.output or arguments.checkpoint.with_suffix(options.suffix)
-    report = export_network(network, output, options, metadata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
+        report = export_network(network, output, options, metadata)
     print(_table(output, report))
 
 
@@ -99,22 +102,26 @@ def _load(arguments: argparse.Namespace) -> tuple[MobileMamba, ModelMetadata]:
 
 def _table(path: Path, report: ParityReport) -> str:
     """Return the report as text."""
-    lines = [
-        f"{path}  ({report.size_bytes / 1e6:.1f} MB)",
-        "",
-        f"{'batch of images':<22}{'images':>8}{'largest difference':>20}{'same top class':>18}",
-        *(
-            f"{' x '.join(map(str, comparison.shape)):<22}{comparison.images:>8}{comparison.max_abs_error:>20.1e}"
-            f"{comparison.top1_agreement:>18.1%}"
-            for comparison in report.comparisons
-        ),
-        "",
-        f"Differences are relative to the largest logit; tolerance {report.tolerance:g}. "
-        f"Fusion alone, in float64: {report.fuse_max_abs_error:.1e}.",
-        f"Report: {report_path(path)}",
-    ]
-    if not report.conclusive:
+    lines = [f"{path}  ({report.size_bytes / 1e6:.1f} MB)", ""]
+    if report.verdict == "converted, not run":
         lines.append(
-            "Note: this network hardly distinguishes images, as before training: the comparison proves little."
+            f"CONVERTED, NOT RUN: this system has no {report.format} runtime, so the file was NOT compared with its "
+            "network. Do so where it runs."
         )
+    else:
+        lines += [
+            f"{'batch of images':<22}{'images':>8}{'largest difference':>20}{'same top class':>18}",
+            *(
+                f"{' x '.join(map(str, comparison.shape)):<22}{comparison.images:>8}{comparison.max_abs_error:>20.1e}"
+                f"{comparison.top1_agreement:>18.1%}"
+                for comparison in report.comparisons
+            ),
+            "",
+            f"Differences are relative to the largest logit; tolerance {report.tolerance:g}.",
+        ]
+        if not report.conclusive:
+            lines.append(
+                "Note: this network hardly distinguishes images, as before training: the comparison proves little."
+            )
+    lines += [f"Fusion alone, in float64: {report.fuse_max_abs_error:.1e}.", f"Report: {report_path(path)}"]
     return "\n".join(lines)

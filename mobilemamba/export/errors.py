@@ -7,5 +7,9 @@ class ExportError(RuntimeError):
     """The export cannot be done as asked; the message names the value and the remedy."""
 
 
+class NotComparedWarning(UserWarning):
+    """A file was written without comparison: this system cannot run it."""
+
+
 class ParityError(ExportError):
     """A network and the form made from it give different answers; no file is left."""

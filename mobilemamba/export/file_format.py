@@ -21,6 +21,7 @@ PACKAGES: dict[FormatName, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "executorch": ("executorch",),
     "litert": ("litert_torch", "ai_edge_litert"),
+    "coreml": ("coremltools",),
 }
 """What a format imports beyond this package's own requirements; the extra of the format's name installs it."""
 
@@ -31,14 +32,14 @@ class FileFormat:
 
     Args:
         write: Writes a traced network and its metadata to a path.
-        load: Opens a written file with its own runtime, for comparison.
+        load: Opens a written file with its own runtime, for comparison; None where this system has no such runtime.
         read_metadata: Reads back what ``write`` was given.
         versions: Returns the packages involved and their versions.
         dynamic_size_margin: Pixels by which images of a file of dynamic size must exceed the network's smallest.
     """
 
     write: Callable[[ExportedProgram, Path, ModelMetadata], None]
-    load: Callable[[Path], Runner]
+    load: Callable[[Path], Runner] | None
     read_metadata: Callable[[Path], ModelMetadata]
     versions: Callable[[], dict[str, str]]
     dynamic_size_margin: int = 0
@@ -86,3 +87,7 @@ def file_format(name: FormatName) -> FileFormat:
             from mobilemamba.export.litert import LITERT
 
             return LITERT
+        case "coreml":
+            from mobilemamba.export.coreml import COREML
+
+            return COREML

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert"]
+FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]
 
 SUFFIXES: dict[FormatName, str] = {
     "onnx": ".onnx",
@@ -14,10 +14,11 @@ SUFFIXES: dict[FormatName, str] = {
     "openvino": ".xml",
     "executorch": ".pte",
     "litert": ".tflite",
+    "coreml": ".mlpackage",
 }
-"""Suffix of the file of each format."""
+"""Suffix of the file of each format; of Core ML's it is a folder."""
 
-FIXED_SHAPE: tuple[FormatName, ...] = ("executorch", "litert")
+FIXED_SHAPE: tuple[FormatName, ...] = ("executorch", "litert", "coreml")
 """Formats whose files take single images of one size."""
 
 
@@ -28,7 +29,7 @@ class ExportOptions:
     Args:
         format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor, "openvino" for
             Intel's runtime, "executorch" for PyTorch's runtime on phones and small devices, "litert" for
-            Google's.
+            Google's, "coreml" for Apple's.
         dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
         dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
             :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,28 +62,35 @@ class ParityReport:
     Args:
         format: Format of the file.
         fuse_max_abs_error: Difference between the network and its fused form in float64, relative.
-        max_abs_error: Largest difference between file and network over all comparisons, relative.
-        top1_agreement: Share of all compared images with the same top class.
+        max_abs_error: Largest difference between file and network over all comparisons, relative; None without any.
+        top1_agreement: Share of all compared images with the same top class; None without any.
         tolerance: Largest max_abs_error that passes.
-        comparisons: Each shape of batches that was compared.
+        comparisons: Each shape of batches that was compared; none where this system cannot run the file.
         versions: Packages that wrote and ran the file, by name.
         size_bytes: Size of the file, of all its parts where the format has several.
     """
 
     format: str
     fuse_max_abs_error: float
-    max_abs_error: float
-    top1_agreement: float
+    max_abs_error: float | None
+    top1_agreement: float | None
     tolerance: float
     comparisons: tuple[Comparison, ...]
     versions: dict[str, str]
     size_bytes: int
 
     @property
+    def verdict(self) -> Literal["passed", "refused", "converted, not run"]:
+        """What the comparison says: passed is a file within the tolerance that puts every image in its class."""
+        if self.max_abs_error is None:
+            return "converted, not run"
+        # Written so that a difference that is not a number is refused.
+        return "passed" if self.max_abs_error <= self.tolerance and self.top1_agreement == 1.0 else "refused"
+
+    @property
     def passed(self) -> bool:
-        """Whether the file may be used: within the tolerance, and every image in its class."""
-        # Written so that a difference that is not a number fails.
-        return self.max_abs_error <= self.tolerance and self.top1_agreement == 1.0
+        """Whether the file is known to be right."""
+        return self.verdict == "passed"
 
     @property
     def conclusive(self) -> bool:
@@ -91,17 +98,18 @@ class ParityReport:
 
         Those of a network that was hardly trained do not.
         """
-        return max(comparison.response for comparison in self.comparisons) >= CONCLUSIVE_RESPONSE * self.tolerance
+        response = max((comparison.response for comparison in self.comparisons), default=0)
+        return response >= CONCLUSIVE_RESPONSE * self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        verdict = {"passed": self.passed, "conclusive": self.conclusive}
-        content: dict[str, Any] = json.loads(json.dumps(verdict | asdict(self)))
+        judgement = {"verdict": self.verdict, "passed": self.passed, "conclusive": self.conclusive}
+        content: dict[str, Any] = json.loads(json.dumps(judgement | asdict(self)))
         return content
 
-    def require_passed(self) -> None:
-        """Raise ParityError with the worst batch when the file did not pass."""
-        if self.passed:
+    def raise_if_refused(self) -> None:
+        """Raise ParityError with the worst batch when the file gives other answers than the network."""
+        if self.verdict != "refused":
             return
         worst = max(self.comparisons, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
         raise ParityError(

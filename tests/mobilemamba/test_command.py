@@ -9,8 +9,9 @@ import torch
 
 from mobilemamba import VARIANTS, MobileMamba, MobileMambaConfig, ModelMetadata, Variant
 from mobilemamba.command import main
+from mobilemamba.export import artifact, read_metadata
 from mobilemamba.export import command as export_command
-from mobilemamba.export import read_metadata
+from mobilemamba.export.torch_export import TORCH_EXPORT
 
 METADATA = ModelMetadata(image_size=(64, 64), class_names=("a", "b", "c"))
 
@@ -49,6 +50,17 @@ def test_export_prints_a_table_and_writes_beside_the_checkpoint(
     assert printed.err == ""
     assert json.loads(checkpoint.with_name("best.onnx.parity.json").read_text())["passed"]
     assert read_metadata(checkpoint.with_suffix(".onnx")) == METADATA
+
+
+def test_a_file_that_was_not_compared_is_called_so(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(artifact, "file_format", lambda _: dataclasses.replace(TORCH_EXPORT, load=None))
+    options = ["--format", "pt2", "--no-dynamic-batch", "--output", str(tmp_path / "model.pt2")]
+    assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "CONVERTED, NOT RUN: this system has no pt2 runtime, so the file was NOT compared" in printed
+    assert "same top class" not in printed
 
 
 def test_export_takes_raw_weights_and_another_size(checkpoint: Path, tmp_path: Path) -> None:

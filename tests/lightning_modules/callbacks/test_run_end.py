@@ -24,7 +24,7 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.next_steps import stop_progress_bar
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
-from mobilemamba.export import ExportError, ExportOptions, ParityError, file_format
+from mobilemamba.export import ExportError, ExportOptions, ParityError, ParityReport, file_format
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -129,6 +129,19 @@ def test_a_failed_export_is_reported_and_the_run_goes_on(
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert exporting.results[0].error == "differs by 3.0"
     assert "FAILED: differs by 3.0" in capsys.readouterr().out
+
+
+def test_an_export_without_comparison_is_listed_as_such(
+    run_trainer: MakeTrainer,
+    tiny: MobileMambaConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = ParityReport("coreml", 1e-15, None, None, 1e-4, (), {}, 1)
+    monkeypatch.setattr(export, "export_network", lambda *_: report)
+    trainer = run_trainer([ExportAtEnd(which=("last",)), RunSummary()], limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert "CONVERTED, NOT RUN" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_training(

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata, fuse
 from mobilemamba.export import (
     ExportError,
     ExportOptions,
+    NotComparedWarning,
     ParityError,
     artifact,
     check_writable,
@@ -23,6 +25,7 @@ from mobilemamba.export import (
     report_path,
 )
 from mobilemamba.export.options import FormatName
+from mobilemamba.export.torch_export import TORCH_EXPORT
 from mobilemamba.export.tracing import trace
 
 FORMATS: tuple[FormatName, ...] = ("onnx", "pt2")
@@ -157,6 +160,18 @@ def test_lossy_fusion_is_refused_before_anything_is_written(
     with pytest.raises(ParityError, match="Fusion is refused"):
         export_network(network, tmp_path / "model.onnx", ExportOptions(), metadata)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_run_here_is_kept_with_a_warning_and_no_claim(
+    network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "file_format", lambda _: replace(TORCH_EXPORT, load=None))
+    path = tmp_path / "model.pt2"
+    with pytest.warns(NotComparedWarning, match="NOT compared"):
+        report = export_network(network, path, ExportOptions(format="pt2", dynamic_batch=False), metadata)
+    assert not report.passed
+    assert path.exists()
+    assert json.loads(report_path(path).read_text())["verdict"] == "converted, not run"
 
 
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, RuntimeError, MemoryError])

@@ -58,13 +58,23 @@ def test_other_shape_fails() -> None:
 def test_report_refuses_error_and_disagreement(bad: dict[str, float]) -> None:
     assert not report(**bad).passed
     with pytest.raises(ParityError, match="onnx file is refused"):
-        report(**bad).require_passed()
+        report(**bad).raise_if_refused()
+
+
+def test_report_without_comparison_claims_nothing() -> None:
+    unknown = ParityReport("coreml", 1e-15, None, None, 1e-4, (), {"torch": "2"}, 1)
+    unknown.raise_if_refused()
+    content = unknown.to_dict()
+    assert content["verdict"] == "converted, not run"
+    assert content["passed"] is content["conclusive"] is False
+    assert content["max_abs_error"] is content["top1_agreement"] is None
 
 
 def test_report_that_passes_is_plain_json() -> None:
     passed = report()
-    passed.require_passed()
+    passed.raise_if_refused()
     content = passed.to_dict()
+    assert content["verdict"] == "passed"
     assert content["passed"] is True
     assert content["conclusive"] is True
     assert content["comparisons"][0]["shape"] == [2, 3, 64, 64]
