@@ -11,8 +11,10 @@ from mobilemamba.benchmark.networks import BenchmarkError
 from mobilemamba.checkpoints import CheckpointError
 from mobilemamba.export import ExportError
 from mobilemamba.export import command as export_command
+from mobilemamba.receptive_field import command as receptive_field_command
+from mobilemamba.receptive_field.errors import ReceptiveFieldError
 
-SUBCOMMANDS = {"benchmark": benchmark_command, "export": export_command}
+SUBCOMMANDS = {"benchmark": benchmark_command, "erf": receptive_field_command, "export": export_command}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         SUBCOMMANDS[parsed.command].run(parsed)
-    except (BenchmarkError, CheckpointError, ExportError, OSError) as error:
+    except (BenchmarkError, CheckpointError, ExportError, ReceptiveFieldError, OSError) as error:
         print(f"mobilemamba {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
