@@ -134,14 +134,6 @@ def test_defaults_are_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert config["seed_everything"] == 0
 
 
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_parses_and_says_what_it_is(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    printed_config(["fit", "--config", str(path)], capsys)
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    for entry in ("Paper row:", "Command:", "Expected:", "Cost:"):
-        assert any(entry in line for line in head), entry
-
-
 def test_the_quickstart_takes_steps_with_its_teacher_and_makes_no_noise(tmp_path: Path) -> None:
     # The config as it is but for its length, which --trainer.fast_dev_run would change in more ways.
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--run.folder", str(tmp_path)]
