@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobilemamba.scan.directions import scan_directions
+
 DYNAMIC_SIZE_DOUBLINGS = 8
 """Doublings in a graph of dynamic size: enough for rows and columns of 256 states (4096 pixels at stride 16)."""
 
@@ -25,23 +27,8 @@ def parallel_scan(
     C: Tensor,
     D_skip: Tensor,
 ) -> Tensor:
-    """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
-
-    The state is held in float32 (float64 for float64 input) whatever the dtype of the arguments and under autocast:
-    only element-wise operators are used, which autocast leaves alone.
-    """
-    dtype = torch.promote_types(u.dtype, torch.float32)
-    u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
-    step = F.softplus(step_logits.to(dtype))  # (B, K, D, H, W)
-    decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
-    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
-    for k in range(step.shape[1]):
-        driven = step[:, k] * u  # (B, D, H, W)
-        for n in range(A_log.shape[-1]):
-            decay = torch.exp(-step[:, k] * decay_rate[k, :, n].view(-1, 1, 1))
-            state = _scan_map(decay, driven * B[:, k, n, None], direction=k)
-            y = y + C[:, k, n, None] * state
-    return y
+    """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
+    return scan_directions(u, step_logits, A_log, B, C, D_skip, _scan_map)
 
 
 def _scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:

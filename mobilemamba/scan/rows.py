@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from mobilemamba.scan.directions import scan_directions
 
 
 def rows_scan(
@@ -25,22 +26,8 @@ def rows_scan(
     C: Tensor,
     D_skip: Tensor,
 ) -> Tensor:
-    """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
-
-    The state is held in float32 (float64 for float64 input) whatever the dtype of the arguments and under autocast.
-    """
-    dtype = torch.promote_types(u.dtype, torch.float32)
-    u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
-    step = F.softplus(step_logits.to(dtype))  # (B, K, D, H, W)
-    decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
-    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
-    for k in range(step.shape[1]):
-        driven = step[:, k] * u  # (B, D, H, W)
-        for n in range(A_log.shape[-1]):
-            decay = torch.exp(-step[:, k] * decay_rate[k, :, n].view(-1, 1, 1))
-            state = scan_map(_channels_last(decay), _channels_last(driven * B[:, k, n, None]), k)
-            y = y + C[:, k, n, None] * state.permute(0, 3, 1, 2)
-    return y
+    """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
+    return scan_directions(u, step_logits, A_log, B, C, D_skip, _scan_channels_last)
 
 
 def scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
@@ -120,5 +107,7 @@ def _neighbours(values: Tensor, after: bool) -> Tensor:
     return torch.cat([flat[:, 1:], zero] if after else [zero, flat[:, :-1]], dim=1).view(values.shape)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous()
+def _scan_channels_last(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
+    """The same as scan_map over (B, D, H, W)."""
+    decay, drive = (x.permute(0, 2, 3, 1).contiguous() for x in (decay, drive))
+    return scan_map(decay, drive, direction).permute(0, 3, 1, 2)

@@ -1,0 +1,48 @@
+"""What the plain forms of the selective scan share: everything around the recurrence of states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Recurrence = Callable[[Tensor, Tensor, int], Tensor]
+"""Maps decays and drives, (B, D, H, W) each, and a direction in 0 to 3 to states (B, D, H, W)."""
+
+
+def scan_directions(
+    u: Tensor,
+    step_logits: Tensor,
+    A_log: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D_skip: Tensor,
+    recurrence: Recurrence,
+) -> Tensor:
+    """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
+
+    The state is held in float32 (float64 for float64 input) whatever the dtype of the arguments and under autocast:
+    only element-wise operators are used, which autocast leaves alone.
+
+    Args:
+        u: (B, D, H, W).
+        step_logits: (B, K, D, H, W).
+        A_log: (K, D, N).
+        B: (B, K, N, H, W).
+        C: (B, K, N, H, W).
+        D_skip: (K, D).
+        recurrence: States h_t = decay_t h_{t-1} + drive_t in a direction.
+    """
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
+    step = F.softplus(step_logits.to(dtype))  # (B, K, D, H, W)
+    decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
+    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+    for k in range(step.shape[1]):
+        driven = step[:, k] * u  # (B, D, H, W)
+        for n in range(A_log.shape[-1]):
+            decay = torch.exp(-step[:, k] * decay_rate[k, :, n].view(-1, 1, 1))
+            y = y + C[:, k, n, None] * recurrence(decay, driven * B[:, k, n, None], k)
+    return y
