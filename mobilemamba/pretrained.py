@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from mobilemamba.checkpoints import read_file
+from mobilemamba.checkpoints import CheckpointError, read_file
 
 PUBLISHED_REPOSITORY = "Lewandofski/MobileMamba"
-
-_OFFLINE_ERRORS = (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RuntimeError)
 
 
 def published_folder(variant: str, distilled: bool) -> str:
@@ -37,7 +34,10 @@ def download_published(variant: str, distilled: bool = True) -> dict[str, Any]:
         weights = sorted(file for file in files if file.endswith((".pth", ".safetensors")))
         if weights:
             return read_file(Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0])))
-    except _OFFLINE_ERRORS as error:
+    except CheckpointError:
+        raise
+    # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
+    except Exception as error:
         raise ConnectionError(
             f"The weights of {variant} could not be fetched from https://huggingface.co/{PUBLISHED_REPOSITORY} "
             f"({type(error).__name__}). Offline, download folder {folder} elsewhere and load the file with "

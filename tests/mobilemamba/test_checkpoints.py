@@ -185,10 +185,15 @@ def test_pretrained_fetches_the_published_file(
     ]
 
 
-def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+class ClientError(Exception):
+    """What an HTTP client that the Hub's is built on may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ClientError])
+def test_offline_says_what_to_do(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     class Hub:
         def list_repo_files(self, repository: str) -> list[str]:
-            raise ConnectionError
+            raise error
 
     monkeypatch.setattr(pretrained, "HfApi", Hub)
     with pytest.raises(ConnectionError, match=r"MobileMamba_S6s.*load_published_weights"):
