@@ -91,8 +91,7 @@ def measure_extent(contributions: Tensor, radii: Sequence[int], shares: Sequence
     pixels = torch.bincount(ring).cumsum(0)
     squares = []
     for share in shares:
-        # The last entry holds everything; rounding may put the sum of all below a share of 1.
-        half = min(int(torch.searchsorted(inside, share * total)), len(inside) - 1)
+        half = int(torch.searchsorted(inside, share * inside[-1]))
         side = min(2 * half + 1, longer)
         squares.append(Square(share, side, side / shorter, pixels[half].item() / (height * width)))
     return Extent(centre, circles, tuple(squares))

@@ -109,6 +109,13 @@ def test_a_file_gives_a_timm_network_its_weights(weights: str, tmp_path: Path) -
     assert not subject.network.training
 
 
+def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, second = (load_subject("test_resnet").network.state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_published_weights_fit_a_mobilemamba(tmp_path: Path) -> None:
     state = timm.create_model("mobilemamba_t2").state_dict()
     torch.save({"net": state}, tmp_path / "published.pth")
