@@ -11,7 +11,9 @@ from PIL import Image
 
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.command import main
-from mobilemamba.receptive_field.images import find_images, normalised, read_image
+from mobilemamba.receptive_field.extent import measure_extent
+from mobilemamba.receptive_field.gradient import contribution_map
+from mobilemamba.receptive_field.images import find_images, noise_image, normalised, read_image
 from mobilemamba.receptive_field.networks import load_subject
 
 SMALL = ["--image-size", "64", "--count", "2", "--radii", "8", "64"]
@@ -87,6 +89,24 @@ def test_without_images_it_measures_on_noise_and_warns(
     assert "Random weights" not in printed.out
 
 
+@pytest.mark.parametrize("noise", [False, True])
+def test_the_command_measures_what_its_parts_do(
+    noise: bool, checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    subject = load_subject(str(checkpoint))
+    if noise:
+        images = [noise_image(index, 64) for index in range(2)]
+    else:
+        files = find_images(photographs, 2)
+        images = [normalised(read_image(file, 64), subject.mean, subject.std) for file in files]
+    expected = measure_extent(contribution_map(subject.network, images), [8, 64])
+    source = [] if noise else ["--images", str(photographs)]
+    assert main(["erf", str(checkpoint), *source, "--output", str(tmp_path / "erf.png"), *SMALL]) == 0
+    (result,) = json.loads((tmp_path / "erf.json").read_text())["results"]
+    assert result["centre"] == list(expected.centre)
+    assert [c["share"] for c in result["circles"]] == pytest.approx([c.share for c in expected.circles], rel=1e-5)
+
+
 def test_ema_and_raw_weights_differ_and_a_measurement_repeats(checkpoint: Path, tmp_path: Path) -> None:
     def results(weights: str) -> object:
         output = tmp_path / "erf.png"
@@ -111,9 +131,11 @@ def test_a_file_gives_a_timm_network_its_weights(weights: str, tmp_path: Path) -
 
 def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone() -> None:
     before = torch.random.get_rng_state()
-    first, second = (load_subject("test_resnet").network.state_dict() for _ in range(2))
-    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    first = load_subject("test_resnet").network.state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(1)
+    second = load_subject("test_resnet").network.state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 def test_published_weights_fit_a_mobilemamba(tmp_path: Path) -> None:
