@@ -177,8 +177,10 @@ def _fetch_timm(name: str) -> nn.Module:
         raise TeacherError(f"teacher.name = {name!r} has no published weights: {remedy}.")
     try:
         return _create_timm(name, pretrained=True)
-    # The errors of the Hub's client and of what it is built on are all OSErrors.
-    except OSError as error:
+    except TeacherError:
+        raise
+    # The Hub's client passes on the errors of its HTTP client, which differs between releases.
+    except Exception as error:
         raise ConnectionError(
             f"The weights of the teacher {name} could not be fetched ({type(error).__name__}): {remedy}."
         ) from error

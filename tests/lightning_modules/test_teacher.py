@@ -155,9 +155,14 @@ def test_names_without_published_weights_are_refused() -> None:
         build_teacher(TeacherConfig(name="resnet18.no_such_tag"), 10, MEAN, STD)
 
 
-def test_an_unreachable_hub_is_answered_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+class HttpClientError(Exception):
+    """As clients raise it that are not built on the standard library."""
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("not in the local cache"), HttpClientError("no connection")])
+def test_an_unreachable_hub_is_answered_with_what_to_do(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
-        raise FileNotFoundError("cannot find the requested files in the local cache")
+        raise error
 
     monkeypatch.setattr("lightning_modules.teacher.timm.create_model", unreachable)
     message = rf"{re.escape(RECIPE_TEACHER)} could not be fetched.*model\.teacher\.checkpoint.*safetensors.*null"
