@@ -12,6 +12,8 @@ WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r".*does not have many workers", UserWarning),
     # Which callbacks run is said by the config, and evaluations need none of those of fit.
     (r".*callbacks used to create the checkpoint need to be provided", UserWarning),
+    # float16 training leaves out its first steps in search of the loss scale.
+    (r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`", UserWarning),
     # Weights of 1x1 convolutions: strides of dimensions of length 1 mean nothing.
     (r"Grad strides do not match bucket view strides[\s\S]*?grad\.sizes\(\) = \[\d+, \d+, 1, 1\]", UserWarning),
 )

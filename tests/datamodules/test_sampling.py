@@ -59,3 +59,5 @@ def test_repeats_keep_the_length_of_an_epoch(length: int, repeats: int) -> None:
     assert len(drawn) == length
     assert len(set(drawn)) == -(-length // repeats)
     assert max(drawn.count(image) for image in drawn) == repeats
+    in_a_row = [drawn[start : start + repeats] for start in range(0, length, repeats)]
+    assert all(len(set(copies)) == 1 for copies in in_a_row)

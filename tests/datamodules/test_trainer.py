@@ -106,6 +106,11 @@ def test_overfitting_sees_the_same_batches_of_all_classes_in_every_epoch(
     assert set(torch.cat(targets).argmax(1).tolist()) == {0, 1, 2}  # the folders begin with four images of the first
 
 
+def test_mixing_goes_on_from_epoch_to_epoch(image_folder: Callable[..., Path]) -> None:
+    targets = fit(photographs(image_folder()), max_epochs=3, overfit_batches=2)  # the images are the same in each epoch
+    assert not any(torch.equal(targets[step], targets[step - 2]) for step in range(2, 6))
+
+
 def test_digits_train_validate_and_predict_alike() -> None:
     data = DigitsDataModule(batch_size=100)
     assert fit(data, max_epochs=1)[0].shape == (100, 10)

@@ -84,10 +84,13 @@ def test_without_teacher_only_the_task_is_logged_and_classes_are_learnt(
 def test_other_kinds_of_distillation_train(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, tiny_data: TinyData, kind: Any
 ) -> None:
-    module = ImageClassification(tiny, TEACHER, DistillationConfig(kind=kind))
+    config = DistillationConfig(kind=kind, weight=0.25)
     trainer = make_trainer(limit_train_batches=1, limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny_data)
-    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    trainer.fit(ImageClassification(tiny, TEACHER, config), datamodule=tiny_data)
+    logged = trainer.callback_metrics
+    assert torch.isfinite(logged["train/loss"])
+    expected = config.weights[0] * logged["train/loss_task"] + 0.25 * logged["train/loss_distillation"]
+    torch.testing.assert_close(logged["train/loss"], expected)
 
 
 def test_soft_targets_are_accepted(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:

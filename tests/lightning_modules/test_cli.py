@@ -21,9 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.datasets import CorruptImageError
-from lightning_modules import command_line
+from lightning_modules import callbacks, command_line
 from lightning_modules.cli import main, message_for_users
 from lightning_modules.losses import DistillationConfig
+from mobilemamba.export import ParityError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -117,6 +118,19 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     assert rows[0]["class_1"] in "0123456789"
     # Evaluations are no runs of their own.
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+
+
+def test_a_fit_whose_export_failed_ends_with_an_error(
+    small_run: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ParityError("differs by 3.0")
+
+    monkeypatch.setattr(callbacks.export, "export_network", refuse)
+    with pytest.warns(UserWarning, match="weights were not exported"):
+        status, message = failure(["fit", *small_run], capsys)
+    assert status == 1
+    assert message.endswith("error: not all files were exported; the summary above says why.\n")
 
 
 def test_defaults_are_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
 from lightning_modules.callbacks import (
     EMA,
@@ -23,7 +24,7 @@ from lightning_modules.callbacks import (
 )
 from lightning_modules.callbacks.next_steps import stop_progress_bar
 from lightning_modules.classification import ImageClassification
-from mobilemamba import MobileMambaConfig
+from mobilemamba import MobileMambaConfig, load_training_checkpoint
 from mobilemamba.export import ExportError, ExportOptions, ParityError, ParityReport, file_format
 from tests.lightning_modules.tiny_data import TinyData
 
@@ -89,6 +90,37 @@ def test_a_run_ends_with_files_and_a_summary(
     printed = "".join(capsys.readouterr().out.split())
     for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.onnx.parity.json", "tensorboard--logdir", "top-1"):
         assert expected in printed
+
+
+class Worse(Callback):
+    """A metric by which the first epoch is the best."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("val/worse", -float(trainer.current_epoch))
+
+
+@pytest.mark.parametrize("weights", [None, "raw"])
+def test_the_weights_that_were_asked_for_are_exported(
+    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
+) -> None:
+    exported: dict[str, dict[str, Tensor]] = {}
+
+    def record(network: nn.Module, path: Path, *_: object) -> None:
+        assert not network.training
+        exported[path.stem] = network.state_dict()
+
+    monkeypatch.setattr(export, "export_network", record)
+    keeping = [BestCheckpoint(monitor="val/worse"), LastCheckpoint()]
+    trainer = run_trainer([EMA(decay=0.5), Worse(), *keeping, ExportAtEnd(weights=weights)], max_epochs=2)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert exported.keys() == {"best", "last"}
+    folder = tmp_path / "run" / "version_0" / "checkpoints"
+    for name, state in exported.items():
+        for kind in ("ema", "raw"):
+            network, _ = load_training_checkpoint(folder / f"{name}.ckpt", kind)  # type: ignore[arg-type]
+            same = all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+            assert same == (kind == (weights or "ema"))
+    assert any(not torch.equal(value, exported["last"][key]) for key, value in exported["best"].items())
 
 
 def test_the_summary_is_printed_below_the_progress_bar(

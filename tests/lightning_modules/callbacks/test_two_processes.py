@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -65,9 +66,13 @@ def pair(make_trainer: MakeTrainer) -> MakeTrainer:
     return make
 
 
+@pytest.mark.parametrize("float16", [False, True])
 def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(
-    pair: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+    pair: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, float16: bool
 ) -> None:
+    # With a loss scale the process whose own loss is finite could take the step for an overflow.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    plugins = [MixedPrecision("16-mixed", "cpu", scaler)] if float16 else []
     folder = str(tmp_path / "checkpoints")
     callbacks = [
         EMA(decay=0.5),
@@ -76,7 +81,7 @@ def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(
         LastCheckpoint(dirpath=folder),
         Alike(),
     ]
-    trainer = pair(callbacks, enable_checkpointing=True)
+    trainer = pair(callbacks, enable_checkpointing=True, plugins=plugins)
     trainer.fit(ImageClassification(tiny), datamodule=SplitData())
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["global_step"] == 3
