@@ -9,9 +9,11 @@ comparison on macOS is written to Core ML's documentation and was itself not yet
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,14 +42,15 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
         import coremltools
 
         (images,), _ = program.example_inputs
-        model = coremltools.convert(
-            program.run_decompositions(SPELLED_OUT),
-            inputs=[coremltools.TensorType(INPUT, tuple(images.shape))],
-            outputs=[coremltools.TensorType(OUTPUT)],
-            convert_to="mlprogram",
-            compute_precision=coremltools.precision.FLOAT32,
-            skip_model_load=True,
-        )
+        with redirect_stderr(io.StringIO()):  # progress bars
+            model = coremltools.convert(
+                program.run_decompositions(SPELLED_OUT),
+                inputs=[coremltools.TensorType(INPUT, tuple(images.shape))],
+                outputs=[coremltools.TensorType(OUTPUT)],
+                convert_to="mlprogram",
+                compute_precision=coremltools.precision.FLOAT32,
+                skip_model_load=True,
+            )
         for key, value in metadata.to_dict().items():
             model.user_defined_metadata[PREFIX + key] = json.dumps(value)
         model.save(str(path))

@@ -32,9 +32,10 @@ class FileFormat:
 
     Args:
         write: Writes a traced network and its metadata to a path.
-        load: Opens a written file with its own runtime, for comparison; None where this system has no such runtime.
+        load: Opens a written file with its own runtime, for comparison, on the CPU with PyTorch's number of threads
+            where the runtime lets it choose; None where this system has no such runtime.
         read_metadata: Reads back what ``write`` was given.
-        versions: Returns the packages involved and their versions.
+        versions: Returns the packages involved and their versions; the last one runs the file.
         dynamic_size_margin: Pixels by which images of a file of dynamic size must exceed the network's smallest.
     """
 

@@ -31,6 +31,7 @@ class _Named(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.training = False  # not by eval(), which traced networks refuse; they are in eval mode for good
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {OUTPUT: self.network(images)}
@@ -54,7 +55,7 @@ def load(path: Path) -> Runner:
     with quiet():
         from ai_edge_litert.interpreter import Interpreter
 
-        signature = Interpreter(str(path)).get_signature_runner()
+        signature = Interpreter(str(path), num_threads=torch.get_num_threads()).get_signature_runner()
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(signature(**{INPUT: images.numpy()})[OUTPUT])

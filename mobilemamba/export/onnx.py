@@ -45,6 +45,7 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
 def load(path: Path) -> Runner:
     """Open a file with ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -40,7 +41,8 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
 
 def load(path: Path) -> Runner:
     """Open a file on the CPU, in full precision."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(compiled({INPUT: images.numpy()})[OUTPUT])
@@ -56,7 +58,7 @@ def read_metadata(path: Path) -> ModelMetadata:
 
 def versions() -> dict[str, str]:
     """Return the versions of exporter and runtime."""
-    return {"torch": torch.__version__, "onnx": onnx.__version__, "openvino": openvino.__version__}
+    return {"torch": torch.__version__, "onnx": onnx.__version__, "openvino": version("openvino")}
 
 
 OPENVINO = FileFormat(write, load, read_metadata, versions)

@@ -1,0 +1,259 @@
+"""Every export format for a few networks: whether it converts, what its runtime answers, how long an image takes.
+
+::
+
+    python -m benchmarks.formats mobilemamba_s6 quickstart --threads 1
+
+Weights are random, but the norms have statistics of images and weights that matter, so that a file which loses a norm
+differs. Each file goes through the comparison of :mod:`mobilemamba.export`; a format whose packages are not installed
+is listed as such. Files take single images of one size, and times are of those, on the CPU, in float32, with the same
+number of threads in every runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.document import around_markers, replace_between
+from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
+from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.networks import build
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.timing import Timing, interleaved
+from mobilemamba.export import (
+    ExportError,
+    ExportOptions,
+    NotComparedWarning,
+    ParityError,
+    check_installed,
+    export_network,
+)
+from mobilemamba.export.file_format import file_format
+from mobilemamba.export.options import FormatName
+from mobilemamba.export.parity import Runner, random_images
+from mobilemamba.export.quiet import quiet
+
+CPU = torch.device("cpu")
+
+QUICKSTART = "quickstart"
+"""Name of the network of experiments/quickstart.yaml."""
+
+QUICKSTART_CONFIG = MobileMambaConfig(stem_stride=8, widths=(32, 48, 64), depths=(1, 1, 1), num_classes=10)
+QUICKSTART_SIZE = 64
+
+MARKERS = "formats"
+
+
+@dataclass(frozen=True)
+class Support:
+    """What became of one network in one format.
+
+    Args:
+        network: timm's name, or "quickstart".
+        image_size: Height and width in pixels.
+        format: Name of the format.
+        outcome: "passed", "converted, not run", "not installed", "refused" by the comparison or "failed".
+        message: Why it was refused, failed or not installed.
+        versions: Packages that wrote and, last, ran the file.
+        max_abs_error: Largest difference from the network, relative to the largest logit; None without comparison.
+        top1_agreement: Share of images with the same top class; None without comparison.
+        conclusive: Whether a wrong file would have been noticed.
+        size_bytes: Size of the file; None without one.
+        timing: Milliseconds for a single image; None for a file that was not run.
+    """
+
+    network: str
+    image_size: tuple[int, int]
+    format: FormatName
+    outcome: str
+    message: str | None = None
+    versions: dict[str, str] | None = None
+    max_abs_error: float | None = None
+    top1_agreement: float | None = None
+    conclusive: bool = False
+    size_bytes: int | None = None
+    timing: Timing | None = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Export, compare and measure; print a table, write it and JSON."""
+    options = _parser().parse_args(arguments)
+    around_markers(options.document, MARKERS)  # fails now rather than after the work
+    _set_threads(options.threads or torch.get_num_threads())
+    supports = [
+        support
+        for name in options.networks
+        for support in measure(name, options.formats, options.rounds, options.repeats)
+    ]
+    about = environment(CPU)
+    text = (
+        f"{about['device']}, threads: {about['threads']}, batch 1, float32; minimum of "
+        f"{options.rounds * options.repeats} calls.\n\n{format_supports(supports)}"
+    )
+    print(text)
+    for support in supports:
+        if support.message:
+            print(f"\n{support.network} as {support.format}: {support.message}")
+    settings = {"rounds": options.rounds, "repeats": options.repeats}
+    content = {"environment": about, "settings": settings, "results": [asdict(support) for support in supports]}
+    write_json(options.output, content)
+    replace_between(options.document, MARKERS, text)
+    print(f"\nWritten to {options.output} and {options.document}")
+
+
+def measure(name: str, formats: Sequence[FormatName], rounds: int, repeats: int) -> list[Support]:
+    """Export one network to every format, then time all files in turn.
+
+    Args:
+        name: A MobileMamba's timm name, or "quickstart".
+        formats: Formats to try.
+        rounds: Timed rounds.
+        repeats: Calls of each file in a round.
+
+    Raises:
+        ValueError: When timm knows no MobileMamba of this name.
+    """
+    network, image_size = trained_looking(name)
+    supports: dict[str, Support] = {}
+    calls: dict[str, Callable[[], Tensor]] = {}
+    image = random_images((1, network.in_chans, *image_size))
+    with tempfile.TemporaryDirectory() as folder:
+        for form in formats:
+            supports[form], runner = _try(name, network, image_size, form, Path(folder))
+            if runner is not None:
+                calls[form] = partial(runner, image)
+        with torch.inference_mode():
+            timings = interleaved(calls, rounds, repeats, CPU)
+    return [replace(support, timing=timings.get(form)) for form, support in supports.items()]
+
+
+def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
+    """Return a network whose norms matter and whose logits depend on the image, and its image size.
+
+    Raises:
+        ValueError: When timm knows no MobileMamba of this name.
+    """
+    torch.manual_seed(0)
+    if name == QUICKSTART:
+        network: nn.Module = MobileMamba(QUICKSTART_CONFIG)
+        size = (QUICKSTART_SIZE, QUICKSTART_SIZE)
+    else:
+        contender = build(name, CPU)
+        network, size = contender.network, contender.image_shape[1:]
+    if not isinstance(network, MobileMamba):
+        raise ValueError(f"Network {name!r} is no MobileMamba: only those can be exported.")
+    for norm in network.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(norm.weight, 0.3, 0.9)
+            nn.init.uniform_(norm.bias, -0.3, 0.3)
+            norm.momentum = None  # the average of all batches, here of one
+            norm.reset_running_stats()
+    with torch.no_grad():
+        network.train()(random_images((16, network.in_chans, *size)))
+    return network.eval(), size
+
+
+def format_supports(supports: Sequence[Support]) -> str:
+    """Return a Markdown table."""
+    header = ("network", "format", "runtime", "exported", "max error", "top-1 agreement", "ms", "MB")
+    return table(header, [_row(support) for support in supports])
+
+
+def _set_threads(count: int) -> None:
+    """Set the number of threads of all runtimes."""
+    torch.set_num_threads(count)  # the others are opened with PyTorch's number, ExecuTorch excepted
+    if find_spec("executorch"):
+        with quiet("torch.utils._pytree"):
+            from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(count)
+
+
+def _row(support: Support) -> tuple[str, ...]:
+    def cell(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    runtime = " ".join(list(support.versions.items())[-1]) if support.versions else "-"
+    return (
+        f"{support.network}, {'x'.join(map(str, support.image_size))}",
+        support.format,
+        "-" if support.outcome == "converted, not run" else runtime,
+        "yes, compared" if support.outcome == "passed" else support.outcome,
+        cell(support.max_abs_error, ".1e"),
+        cell(support.top1_agreement, ".0%"),
+        cell(support.timing.minimum if support.timing else None, ".1f"),
+        cell(support.size_bytes / 1e6 if support.size_bytes else None, ".1f"),
+    )
+
+
+def _try(
+    name: str, network: MobileMamba, image_size: tuple[int, int], form: FormatName, folder: Path
+) -> tuple[Support, Runner | None]:
+    support = Support(name, image_size, form, "failed")
+    options = ExportOptions(form, dynamic_batch=False)
+    path = folder / f"network{options.suffix}"
+    try:
+        check_installed(form)
+    except ExportError as error:
+        return replace(support, outcome="not installed", message=str(error)), None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
+            report = export_network(network, path, options, ModelMetadata(image_size))
+    except ParityError as error:
+        return replace(support, outcome="refused", message=str(error)), None
+    except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
+        return replace(support, message=f"{type(error).__name__}: {error}"), None
+    load = file_format(form).load
+    support = replace(
+        support,
+        outcome=report.verdict,
+        versions=report.versions,
+        max_abs_error=report.max_abs_error,
+        top1_agreement=report.top1_agreement,
+        conclusive=report.conclusive,
+        size_bytes=report.size_bytes,
+    )
+    return support, load(path) if load else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.formats",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        default=["mobilemamba_s6", QUICKSTART],
+        help=f"timm names of MobileMamba networks, or {QUICKSTART} (default: mobilemamba_s6 {QUICKSTART})",
+    )
+    formats = get_args(FormatName)
+    parser.add_argument("--formats", nargs="+", choices=formats, default=formats, help="(default: all)")
+    parser.add_argument("--threads", type=int, help="of every runtime (default: PyTorch's choice)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
+    parser.add_argument("--repeats", type=int, default=3, help="calls of each file in a round (default: 3)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/formats.json"))
+    parser.add_argument(
+        "--document",
+        type=Path,
+        default=Path("benchmarks/README.md"),
+        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import formats
+from mobilemamba import MobileMambaConfig
+from mobilemamba.export import ParityError, file_format
+from mobilemamba.export.file_format import PACKAGES
+
+TINY = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5)
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A document to write into, on a machine without any optional format."""
+    monkeypatch.setattr(formats, "QUICKSTART_CONFIG", TINY)
+    monkeypatch.setattr(file_format, "find_spec", lambda _: None)
+    path = tmp_path / "table.md"
+    path.write_text("before\n<!-- formats:begin -->\nolder\n<!-- formats:end -->\nafter\n")
+    return path
+
+
+def run(document: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+    output = document.with_suffix(".json")
+    fast = ["--rounds", "1", "--repeats", "1", "--output", str(output), "--document", str(document)]
+    formats.main(["quickstart", *fast, *arguments])
+    return {result["format"]: result for result in json.loads(output.read_text())["results"]}
+
+
+def test_every_format_is_listed_with_what_became_of_it(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = run(document)
+    assert {form for form, result in results.items() if result["outcome"] == "not installed"} == set(PACKAGES)
+    for form in ("onnx", "pt2"):
+        assert results[form]["outcome"] == "passed"
+        assert results[form]["conclusive"]
+        assert results[form]["max_abs_error"] < 1e-4
+        assert results[form]["timing"]["minimum"] > 0
+        assert results[form]["size_bytes"] > 0
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "older" not in text
+    assert "| not installed |" in text
+    assert "| yes, compared |" in text
+    assert 'pip install "mobilemamba-lightning[litert]"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ParityError("differs"), "refused"), (KeyError("operator"), "failed")], ids=str
+)
+def test_a_format_that_fails_is_listed_with_the_reason(
+    error: Exception, outcome: str, document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(formats, "export_network", fail)
+    result = run(document, "--formats", "onnx")["onnx"]
+    assert result["outcome"] == outcome
+    assert str(error.args[0]) in result["message"]
+    assert result["timing"] is None
+
+
+def test_quickstart_is_the_network_of_its_config() -> None:
+    config = yaml.safe_load((EXPERIMENTS / "quickstart.yaml").read_text())["model"]["network"]
+    assert MobileMambaConfig(**config, num_classes=10) == formats.QUICKSTART_CONFIG
+
+
+def test_only_a_mobilemamba_is_tried() -> None:
+    with pytest.raises(ValueError, match="'shvit_s1' is no MobileMamba"):
+        formats.trained_looking("shvit_s1")
+
+
+def test_a_document_without_markers_is_refused_before_any_work(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "measure", None)  # calling it would fail
+    document.write_text("<!-- formats:begin -->\n")
+    with pytest.raises(ValueError, match="write the lines <!-- formats:begin --> and <!-- formats:end -->"):
+        run(document)
