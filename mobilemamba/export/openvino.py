@@ -3,8 +3,8 @@
 Input "images" (B, C, H, W), output "logits" (B, num_classes), weights in float32. The metadata are JSON values in the
 model's runtime information: ``model.get_rt_info(["mobilemamba", "class_names"])``.
 
-The graph takes the way over ONNX, in memory: ``openvino.convert_model`` makes a larger and slower one of the traced
-program. On a processor with bfloat16 units OpenVINO computes in that type unless told otherwise, and is off by
+The graph takes the way over ONNX, in memory: of the traced program itself ``openvino.convert_model`` makes a slower
+one. On a processor with bfloat16 units OpenVINO computes in that type unless told otherwise, and is off by
 percents: files are compared with INFERENCE_PRECISION_HINT = "f32".
 """
 
