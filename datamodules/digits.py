@@ -10,8 +10,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.datasets import Images
@@ -103,6 +101,10 @@ class DigitsDataModule(ClassificationDataModule):
         """Enlarge and split the digits, once."""
         if self._images:
             return
+        # Imported here: scikit-learn takes a while, which only the digits are worth.
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         indices = train_test_split(
             np.arange(len(digits.target)), test_size=VALIDATION_SHARE, random_state=SPLIT_SEED, stratify=digits.target

@@ -49,18 +49,12 @@ def main(args: list[str] | None = None) -> None:
 
 
 def message_for_users(error: BaseException) -> str | None:
-    """Return what to tell of an error about the input, or None for a fault in code.
-
-    The error may be the cause of another one: the parser wraps those that it meets while it builds the parts.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if is_for_users(cause):
-            # A loader process hands over its traceback too, whose last line is the message.
-            text = str(cause)
-            return text.rpartition(f"{type(cause).__name__}: ")[2] if "Traceback (most recent call" in text else text
-        cause = cause.__cause__
-    return None
+    """Return what to tell of an error about the input, or None for a fault in code."""
+    if not is_for_users(error):
+        return None
+    text = str(error)
+    # A loader process hands over its traceback too, whose last line is the message.
+    return text.rpartition(f"{type(error).__name__}: ")[2].rstrip() if "Traceback (most recent call" in text else text
 
 
 def is_for_users(error: BaseException) -> bool:

@@ -221,7 +221,7 @@ def test_missing_data_are_one_message_before_any_long_work(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        # Raised while the parser builds the parts, in trainer and loop, and by the system.
+        # Raised while the parser builds the parts, by the trainer and a loop of it, and by the system.
         (["--data.batch_size", "0"], "error: data.batch_size = 0 is not possible: use 1 or more.\n"),
         (["--trainer.accelerator", "none"], "error: You selected an invalid accelerator"),
         (["--trainer.limit_train_batches", "0.001"], "error: You requested to check 0.001 of the `train_dataloader`"),
@@ -301,7 +301,7 @@ class Unreadable(Dataset[Any]):
 def test_errors_of_loader_processes_are_told_without_their_traceback() -> None:
     with pytest.raises(CorruptImageError, match="Traceback") as caught:
         next(iter(DataLoader(Unreadable(), num_workers=1)))
-    assert message_for_users(caught.value) == "Image a.jpg cannot be read (OSError: truncated): replace it.\n"
+    assert message_for_users(caught.value) == "Image a.jpg cannot be read (OSError: truncated): replace it."
 
 
 def test_ctrl_c_before_training_is_no_traceback(
