@@ -30,7 +30,7 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
         from executorch.exir import to_edge_transform_and_lower
         from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
-        # Without it the constant matrices of the scans are made anew for every image, in half of the file's time.
+        # Without it what depends on weights alone is computed anew for every image, in half of the file's time.
         program = constant_prop_pass(program.run_decompositions({}))
         lowered = to_edge_transform_and_lower(
             program,
