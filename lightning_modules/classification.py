@@ -172,7 +172,9 @@ class ImageClassification(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_validation_epoch_start(self) -> None:
-        """Prepare the averaged network, which neither trainer nor strategy knows of, as they prepare the raw one."""
+        """Begin to count, and prepare the averaged network, of which neither trainer nor strategy knows."""
+        for _, _, metrics in self._evaluated():
+            metrics.reset()
         if self.ema_student is not None:
             share_buffers(self.ema_student.eval())
 
@@ -186,6 +188,10 @@ class ImageClassification(LightningModule):
         """Log ``val/{top1,top5,loss}_{raw,ema}`` over all processes."""
         for kind, _, metrics in self._evaluated():
             self._log_metrics(metrics, "val/{}_" + kind)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to count."""
+        self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate the loaded weights on (images, class indices)."""
@@ -308,8 +314,6 @@ class ImageClassification(LightningModule):
         return [raw] if self.ema_student is None else [raw, ("ema", self.ema_student, self.ema_metrics)]
 
     def _log_metrics(self, metrics: EvaluationMetrics, name: str) -> None:
-        values = metrics.compute()
-        metrics.reset()
-        for key, value in values.items():
+        for key, value in metrics.compute().items():
             # The same on every process already; sync_dist only tells Lightning so.
             self.log(name.format(key), value, prog_bar=key == "top1", sync_dist=True)

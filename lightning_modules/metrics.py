@@ -42,6 +42,9 @@ class EvaluationMetrics(nn.Module):
         return {"top1": self.top1.compute(), "top5": self.top5.compute(), "loss": self.loss.compute()}
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Forget all batches; to be called before the first one too.
+
+        Processes spawned on a CPU share the memory of what a metric held until then, and would count into one another.
+        """
         for metric in (self.top1, self.top5, self.loss):
             metric.reset()

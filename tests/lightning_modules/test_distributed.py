@@ -74,6 +74,8 @@ def test_two_processes_train_one_network_and_measure_it_like_one(
     trainer.fit(module, datamodule=UnevenData())
     in_two = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
     assert not torch.equal(module.student.get_parameter("stem.0.conv.weight"), before)
+    # The processes did not count in memory that they share with this one, and thereby with each other.
+    assert module.raw_metrics.loss.weight == 0
     [in_one] = make_trainer().validate(module, UnevenData(), verbose=False)
     assert in_one.keys() == {"val/top1_raw", "val/top5_raw", "val/loss_raw"}
     for name, value in in_one.items():
