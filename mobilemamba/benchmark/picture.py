@@ -28,9 +28,10 @@ def draw(latencies: list[Latency], title: str) -> Figure:
                 continue
             ours = latency.network.startswith("mobilemamba")
             axes.plot(latency.timing.minimum, top1, "o", color="C3" if ours else "C7")
-            axes.annotate(latency.network, (latency.timing.minimum, top1), xytext=(4, 4), textcoords="offset points")
+            point = (latency.timing.minimum, top1)
+            axes.annotate(latency.network, point, xytext=(0, 6), textcoords="offset points", ha="center")
         axes.set(title=form, xlabel="milliseconds per batch (minimum)", ylabel="published ImageNet top-1, percent")
-        axes.margins(x=0.25, y=0.15)
+        axes.margins(x=0.35, y=0.2)
         axes.grid(alpha=0.3)
     return figure
 
