@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from datamodules import DigitsDataModule, ImageNetDataModule, MixingConfig
+from tests.spawned import SpawnedProcesses
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
 
@@ -123,13 +124,15 @@ def test_digits_train_validate_and_predict_alike() -> None:
 def test_two_processes_give_the_metrics_of_one(image_folder: Callable[..., Path]) -> None:
     root = image_folder(per_class=5)  # 15 validation images: padding to 16 would show
     one = trainer().validate(Probe(), datamodule=photographs(root), verbose=False)[0]
-    two = trainer(strategy="ddp_spawn", devices=2).validate(Probe(), datamodule=photographs(root), verbose=False)[0]
+    two = trainer(strategy=SpawnedProcesses(), devices=2).validate(
+        Probe(), datamodule=photographs(root), verbose=False
+    )[0]
     assert one["images"] == two["images"] == 15
     assert one["targets"] == two["targets"]
     assert one["brightness"] == pytest.approx(two["brightness"], rel=1e-5)
 
 
 def test_a_trainer_that_would_split_the_images_again_is_refused(image_folder: Callable[..., Path]) -> None:
-    strict = trainer(strategy="ddp_spawn", devices=2, use_distributed_sampler=True)
+    strict = trainer(strategy=SpawnedProcesses(), devices=2, use_distributed_sampler=True)
     with pytest.raises(Exception, match=r"trainer\.use_distributed_sampler to false"):
         strict.validate(Probe(), datamodule=photographs(image_folder()), verbose=False)

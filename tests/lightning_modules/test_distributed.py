@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
+from tests.spawned import SpawnedProcesses
 
 
 class UnevenData(TinyData):
@@ -66,7 +66,7 @@ def test_two_processes_train_one_network_and_measure_it_like_one(
     before = module.student.get_parameter("stem.0.conv.weight").detach().clone()
     trainer = make_trainer(
         devices=2,
-        strategy=DDPStrategy(start_method="spawn", process_group_backend="gloo"),
+        strategy=SpawnedProcesses(),
         use_distributed_sampler=False,
         callbacks=[Averaging(), Agreement()],
         num_sanity_val_steps=0,

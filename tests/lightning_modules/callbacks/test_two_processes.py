@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -19,6 +18,7 @@ from lightning_modules.callbacks import EMA, BestCheckpoint, LastCheckpoint, Non
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
+from tests.spawned import SpawnedProcesses
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -60,7 +60,7 @@ class Alike(Callback):
 @pytest.fixture
 def pair(make_trainer: MakeTrainer) -> MakeTrainer:
     def make(callbacks: list[Callback], **options: Any) -> Trainer:
-        strategy = DDPStrategy(start_method="spawn", process_group_backend="gloo")
+        strategy = SpawnedProcesses()
         return make_trainer(devices=2, strategy=strategy, use_distributed_sampler=False, callbacks=callbacks, **options)
 
     return make
