@@ -174,7 +174,7 @@ def test_sizes_of_networks(size: tuple[int, int], dtype: torch.dtype, directions
     check([torch.randn(s, generator=generator).to(DEVICE, dtype).requires_grad_() for s in shapes], parallel_scan)
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="on CPUs the module takes the parallel form")
+@pytest.mark.skipif(DEVICE == "cpu", reason="on CPUs the module takes another form")
 def test_module_compiles_whole_and_trains_under_autocast() -> None:
     torch.manual_seed(0)
     plain = BiMamba(32).to(DEVICE)
