@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilemamba.bimamba import BiMamba
-from mobilemamba.config import MobileMambaConfig
+from mobilemamba.config import ChannelSplit, MobileMambaConfig
 from mobilemamba.conv_norm import ConvNorm
 from mobilemamba.multi_kernel import MultiKernelConv
 from mobilemamba.wavelet_mamba import WaveletConv, WaveletMamba
@@ -35,15 +35,22 @@ class MRFFI(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        global_part, local_part, identity_part = x.split(list(self.split), dim=1)
-        parts = []
-        if self.global_mixer is not None:
-            parts.append(self.global_mixer(global_part))
-        if self.local_mixer is not None:
-            parts.append(self.local_mixer(local_part))
-        if self.split.identity_channels:
-            parts.append(identity_part)
-        return self.proj(self.act(torch.cat(parts, dim=1)))
+        parts = iter(x.split([channels for channels in self.split if channels], dim=1))
+        mixed = [mixer(next(parts)) for mixer in (self.global_mixer, self.local_mixer) if mixer is not None]
+        mixed += parts  # the identity part, if there is one
+        return self.proj(self.act(torch.cat(mixed, dim=1)))
+
+    def fused(self) -> MRFFI:
+        """Let the local part carry the identity part too, in place: one part less to split, and to join again.
+
+        A local part hands non-negative values on untouched where its kernels are 1 at the centre, and what is negative
+        the activation behind it removes anyway.
+        """
+        global_channels, local_channels, identity_channels = self.split
+        if self.local_mixer is not None and identity_channels:
+            self.local_mixer.append_identity(identity_channels)
+            self.split = ChannelSplit(global_channels, local_channels + identity_channels, 0)
+        return self
 
 
 def _global_mixer(config: MobileMambaConfig, stage: int) -> WaveletMamba:

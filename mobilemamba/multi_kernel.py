@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mobilemamba.conv_norm import ConvNorm
+from mobilemamba.conv_norm import ChannelAffine, ConvNorm
 
 
 class MultiKernelConv(nn.Module):
@@ -39,3 +39,31 @@ class MultiKernelConv(nn.Module):
             return self.groups[0](x)
         parts = x.split(self.group_channels, dim=1)
         return torch.cat([group(part) for group, part in zip(self.groups, parts, strict=True)], dim=1)
+
+    @torch.no_grad()
+    def append_identity(self, channels: int) -> None:
+        """Take more channels, in place, which leave as their positive part; the norms must have been folded.
+
+        Args:
+            channels: How many, behind those there are.
+        """
+        group = self.groups[-1]
+        assert isinstance(group, nn.Sequential)
+        conv, affine = group[0], group[2]
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(affine, ChannelAffine)
+        weight, bias = conv.weight, conv.bias  # (C, 1, k, k), (C,)
+        assert bias is not None
+        _, _, height, width = weight.shape
+        centre = weight.new_zeros(channels, 1, height, width)
+        centre[:, :, height // 2, width // 2] = 1
+        self.group_channels[-1] += channels
+        count = self.group_channels[-1]
+        wider = nn.Conv2d(count, count, (height, width), padding=(height // 2, width // 2), groups=count, device="meta")
+        wider.weight = nn.Parameter(torch.cat([weight, centre]))
+        wider.bias = nn.Parameter(torch.cat([bias, bias.new_zeros(channels)]))
+        weight, bias = affine.weight.flatten(), affine.bias.flatten()
+        wider_affine = ChannelAffine(
+            torch.cat([weight, weight.new_ones(channels)]), torch.cat([bias, bias.new_zeros(channels)])
+        )
+        self.groups[-1] = nn.Sequential(wider, group[1], wider_affine)

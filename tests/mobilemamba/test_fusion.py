@@ -79,3 +79,15 @@ def test_a_norm_that_nothing_folds_is_refused_by_name(tiny_config: MobileMambaCo
 def test_dtype_is_kept(tiny_config: MobileMambaConfig) -> None:
     fused = fuse(MobileMamba(tiny_config).bfloat16().eval())
     assert {parameter.dtype for parameter in fused.parameters()} == {torch.bfloat16}
+
+
+def test_the_local_part_carries_the_identity_part(
+    tiny_config: MobileMambaConfig, randomised: Callable[[MobileMambaConfig], MobileMamba]
+) -> None:
+    network = randomised(tiny_config)
+    stage = next(stage for stage in range(3) if tiny_config.channel_split(stage).identity_channels)
+    split, mixer = tiny_config.channel_split(stage), fuse(network).stages[stage].blocks[0].mixer.branch
+    assert mixer.split == (split.global_channels, split.local_channels + split.identity_channels, 0)
+    x = torch.randn(1, mixer.split.local_channels, 5, 6, dtype=torch.float64)
+    identity = mixer.local_mixer(x)[:, split.local_channels :].relu()
+    assert torch.equal(identity, x[:, split.local_channels :].relu())
