@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mobilemamba.argument_types import positive
+
 HELP = "time networks beside each other, in use or in training"
 
 FORMS = ("eager", "fused", "compiled", "onnx")
@@ -23,15 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="eager: as trained; fused: norms folded; compiled: fused, torch.compile; onnx: fused, in ONNX Runtime on "
         "the CPU (default: eager fused onnx)",
     )
-    parser.add_argument("--batch-size", type=_positive, metavar="B", help="images per call (default: 1; training: 16)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--batch-size", type=positive, metavar="B", help="images per call (default: 1; training: 16)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
     parser.add_argument("--autocast", action="store_true", help="run PyTorch in the device's mixed precision")
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help="timed rounds after one to warm up (default: 30; training: 5)"
+        "--rounds", type=positive, metavar="N", help="timed rounds after one to warm up (default: 30; training: 5)"
     )
     parser.add_argument(
-        "--repeats", type=_positive, metavar="N", default=3, help="calls of each form in a round (default: 3)"
+        "--repeats", type=positive, metavar="N", default=3, help="calls of each form in a round (default: 3)"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="JSON file (default: latency.json or training_step.json)"
@@ -52,10 +54,3 @@ def run(arguments: argparse.Namespace) -> None:
     from mobilemamba.benchmark.measurement import measure_latency, measure_training
 
     (measure_training if arguments.training else measure_latency)(arguments)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not possible: use 1 or more")
-    return value

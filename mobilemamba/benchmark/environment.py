@@ -10,7 +10,24 @@ from typing import Any
 
 import torch
 
+from mobilemamba.benchmark.networks import BenchmarkError
+
 PACKAGES = ("timm", "onnx", "onnxruntime")
+
+
+def find_device(name: str) -> torch.device:
+    """Return a PyTorch device that works.
+
+    Raises:
+        BenchmarkError: When it is not to be had.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # torch's own errors differ between devices and builds.
+    except (RuntimeError, AssertionError) as error:
+        raise BenchmarkError(f"--device {name} is not to be had: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:

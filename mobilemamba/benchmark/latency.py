@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from mobilemamba.benchmark.networks import BenchmarkError, Contender, fused
+from mobilemamba.benchmark.networks import BenchmarkError, Contender, fused, inference_call
 from mobilemamba.benchmark.results import table
 from mobilemamba.benchmark.timing import Timing, interleaved
 
@@ -130,22 +130,15 @@ def format_latencies(latencies: list[Latency], reference: str) -> str:
 
 
 def _call(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> Callable[[], Tensor]:
-    run: Callable[[Tensor], Tensor]
     match form:
         case "eager":
-            run = network
+            return inference_call(network, images, autocast)
         case "fused":
-            run = fused(network)
+            return inference_call(fused(network), images, autocast)
         case "compiled":
-            run = torch.compile(fused(network))
+            return inference_call(torch.compile(fused(network)), images, autocast)
         case "onnx":
             return _onnx_call(fused(network), images)
-
-    def call() -> Tensor:
-        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            return run(images)
-
-    return call
 
 
 def _onnx_call(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mobilemamba.benchmark import latency, training_step
-from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.environment import environment, find_device
 from mobilemamba.benchmark.networks import BenchmarkError, Contender, build
 from mobilemamba.benchmark.picture import draw, write_picture
 from mobilemamba.benchmark.results import write_json
@@ -74,13 +74,7 @@ def measure_training(options: argparse.Namespace) -> None:
 def _device(options: argparse.Namespace) -> torch.device:
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        device = torch.device(options.device)
-        torch.empty(1, device=device)
-    # torch's own errors differ between devices and builds.
-    except (RuntimeError, AssertionError) as error:
-        raise BenchmarkError(f"--device {options.device} is not to be had: {str(error).splitlines()[0]}") from error
-    return device
+    return find_device(options.device)
 
 
 def _contenders(options: argparse.Namespace, device: torch.device) -> list[Contender]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import timm
 import torch
 from timm.utils import reparameterize_model
-from torch import nn
+from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.fusion import fuse
@@ -31,7 +32,7 @@ class Contender:
     network: nn.Module
     image_shape: tuple[int, int, int]
 
-    def images(self, batch_size: int, device: torch.device) -> torch.Tensor:
+    def images(self, batch_size: int, device: torch.device) -> Tensor:
         """Return normal noise, (B, C, H, W)."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch_size, *self.image_shape, generator=generator).to(device)
@@ -56,3 +57,19 @@ def fused(network: nn.Module) -> nn.Module:
     if isinstance(network, MobileMamba):
         return fuse(network)
     return reparameterize_model(network).eval()
+
+
+def inference_call(network: Callable[[Tensor], Tensor], images: Tensor, autocast: bool = False) -> Callable[[], Tensor]:
+    """Return what is timed: one forward pass in inference mode.
+
+    Args:
+        network: In eval mode; also a compiled one.
+        images: (B, C, H, W).
+        autocast: Whether it runs in bfloat16, as far as the device's mixed precision allows.
+    """
+
+    def call() -> Tensor:
+        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            return network(images)
+
+    return call

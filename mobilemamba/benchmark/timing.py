@@ -38,6 +38,16 @@ def interleaved(
         repeats: Runs of each call in a round.
         device: Waited for, where it works asynchronously.
     """
+    return {
+        name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
+        for name, values in interleaved_seconds(calls, rounds, repeats, device).items()
+    }
+
+
+def interleaved_seconds(
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
     progress = track(range(rounds + 1), "Measuring", console=Console(stderr=True), transient=True)
@@ -50,10 +60,7 @@ def interleaved(
                 synchronise(device)
                 if number:
                     seconds[name].append(time.perf_counter() - start)
-    return {
-        name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
-        for name, values in seconds.items()
-    }
+    return seconds
 
 
 def synchronise(device: torch.device) -> None:
