@@ -11,10 +11,20 @@ from mobilemamba.benchmark.networks import BenchmarkError
 from mobilemamba.checkpoints import CheckpointError
 from mobilemamba.export import ExportError
 from mobilemamba.export import command as export_command
+from mobilemamba.match import command as match_command
+from mobilemamba.match.errors import MatchError
 from mobilemamba.receptive_field import command as receptive_field_command
 from mobilemamba.receptive_field.errors import ReceptiveFieldError
 
-SUBCOMMANDS = {"benchmark": benchmark_command, "erf": receptive_field_command, "export": export_command}
+SUBCOMMANDS = {
+    "benchmark": benchmark_command,
+    "erf": receptive_field_command,
+    "export": export_command,
+    "match": match_command,
+}
+
+WRITTEN_FOR_USERS = (BenchmarkError, CheckpointError, ExportError, MatchError, ReceptiveFieldError, OSError)
+"""Errors whose message says what the user can mend."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         SUBCOMMANDS[parsed.command].run(parsed)
-    except (BenchmarkError, CheckpointError, ExportError, ReceptiveFieldError, OSError) as error:
+    except WRITTEN_FOR_USERS as error:
         print(f"mobilemamba {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""Widths that make a layout as fast, or as large, as a reference network."""
