@@ -15,15 +15,26 @@ from mobilemamba.match import command as match_command
 from mobilemamba.match.errors import MatchError
 from mobilemamba.receptive_field import command as receptive_field_command
 from mobilemamba.receptive_field.errors import ReceptiveFieldError
+from mobilemamba.study.reporting import command as report_command
+from mobilemamba.study.reporting.errors import ReportError
 
 SUBCOMMANDS = {
     "benchmark": benchmark_command,
     "erf": receptive_field_command,
     "export": export_command,
     "match": match_command,
+    "report": report_command,
 }
 
-WRITTEN_FOR_USERS = (BenchmarkError, CheckpointError, ExportError, MatchError, ReceptiveFieldError, OSError)
+WRITTEN_FOR_USERS = (
+    BenchmarkError,
+    CheckpointError,
+    ExportError,
+    MatchError,
+    ReceptiveFieldError,
+    ReportError,
+    OSError,
+)
 """Errors whose message says what the user can mend."""
 
 

@@ -47,6 +47,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def threads_in_words(threads: int) -> str:
+    """Return "1 thread", "2 threads" and so on."""
+    return f"{threads} thread{'' if threads == 1 else 's'}"
+
+
 def device_name(device: torch.device) -> str:
     """Return the model of a GPU or CPU."""
     if device.type == "cuda":

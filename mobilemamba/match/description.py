@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mobilemamba.benchmark.environment import device_name
+from mobilemamba.benchmark.environment import device_name, threads_in_words
 from mobilemamba.complexity import Complexity
 from mobilemamba.match.cost import Comparison, Conditions, Metric
 from mobilemamba.match.layouts import Layout
@@ -25,7 +25,7 @@ def describe_conditions(metric: Metric, conditions: Conditions) -> str:
     if metric == "macs":
         return f"multiply-accumulates at {size}, the scan's included"
     device = conditions.device
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {threads_in_words(torch.get_num_threads())}" if device.type == "cpu" else ""
     precision = "mixed precision (bfloat16)" if conditions.autocast else "float32"
     form = "fused and compiled" if conditions.compile else "fused"
     images = "single images" if conditions.batch_size == 1 else f"{conditions.batch_size} images"

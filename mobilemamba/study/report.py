@@ -1,0 +1,59 @@
+"""A study's report, from its folder to the files in STUDY/report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mobilemamba.benchmark.environment import find_device
+from mobilemamba.benchmark.picture import write_picture
+from mobilemamba.export.artifact import check_writable
+from mobilemamba.study.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
+from mobilemamba.study.reporting.hparams import write_hparams
+from mobilemamba.study.reporting.outcomes import read_study
+from mobilemamba.study.reporting.rows import arm_rows, run_rows
+from mobilemamba.study.reporting.speed import measure_speeds, read_speeds
+from mobilemamba.study.reporting.tables import arms_csv, markdown, runs_csv, write_text
+
+
+def write_report(
+    folder: Path, device: str | None = "cpu", batch_size: int = 16, rounds: int = 20, anew: bool = False
+) -> Path:
+    """Write tables, pictures and TensorBoard entries of a study, in place of those that are there.
+
+    Args:
+        folder: The study's, as ``mobilemamba ablate`` writes it.
+        device: PyTorch device on which the arms' networks are timed, unless that has been done; None times nothing.
+            Figures of other devices stay.
+        batch_size: Images per call for the throughput.
+        rounds: Timed rounds.
+        anew: Whether to time again what has been timed.
+
+    Returns:
+        The report, STUDY/report/report.md.
+
+    Raises:
+        ReportError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
+            different numbers of classes.
+        BenchmarkError: When the device is not to be had.
+    """
+    study = read_study(folder)
+    report = folder / "report"
+    check_writable(report)
+    if device is not None:
+        measure_speeds(folder, study.arms, find_device(device), batch_size, rounds, anew)
+    speeds = read_speeds(folder, study.arms)
+    devices = [entry.device for entry in speeds]
+    rows, runs = arm_rows(study, speeds), run_rows(study)
+
+    pictures = {
+        "accuracy_throughput.png": draw_accuracy_throughput(rows, devices),
+        "effects.png": draw_effects(study, rows),
+        "curves.png": draw_curves(study),
+    }
+    for name, figure in pictures.items():
+        write_picture(figure, report / name)
+    write_hparams(report / "hparams", rows, runs)
+    write_text(report / "report.csv", arms_csv(rows, devices))
+    write_text(report / "runs.csv", runs_csv(runs))
+    write_text(report / "report.md", markdown(study, rows, devices, list(pictures)))
+    return report / "report.md"

@@ -1,0 +1,151 @@
+"""Throughput and latency of the arms' networks, measured in turn in one process and kept in the study's folder.
+
+Networks are fused, with random weights, in inference in float32. Each device has a file of its own,
+``speed_DEVICE.json``, so that reports written on several machines add up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.benchmark.environment import environment, threads_in_words
+from mobilemamba.benchmark.networks import Contender, fused, inference_call
+from mobilemamba.benchmark.results import write_json
+from mobilemamba.benchmark.timing import interleaved
+from mobilemamba.study.reporting.errors import ReportError
+from mobilemamba.study.reporting.outcomes import ArmOutcome
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one network.
+
+    Args:
+        throughput: Images per second in a batch.
+        latency: Milliseconds of a single image.
+    """
+
+    throughput: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class DeviceSpeeds:
+    """Of all arms on one device.
+
+    Args:
+        device: Its name and how it was used, for people.
+        speeds: By arm.
+    """
+
+    device: str
+    speeds: Mapping[str, Speed]
+
+
+def measure_speeds(
+    folder: Path, arms: Sequence[ArmOutcome], device: torch.device, batch_size: int, rounds: int, anew: bool = False
+) -> None:
+    """Measure all arms on a device and keep the figures, unless those of the same networks are there.
+
+    Args:
+        folder: The study's.
+        arms: Arms.
+        device: Where the networks run.
+        batch_size: Images per call for the throughput.
+        rounds: Timed rounds.
+        anew: Whether to measure even what is there.
+    """
+    about = environment(device)
+    threads = about["threads"] if device.type == "cpu" else None
+    path = folder / f"speed_{_file_name(about['device'], threads)}.json"
+    content = {
+        "settings": {"batch_size": batch_size, "rounds": rounds, "device": about["device"], "threads": threads},
+        "networks": {arm.name: _network_key(arm) for arm in arms},
+    }
+    if path.is_file() and not anew:
+        kept = _read(path)
+        if all(kept.get(key) == value for key, value in content.items()):
+            return
+    speeds = _measure(arms, device, batch_size, rounds)
+    speeds_by_arm = {arm.name: asdict(speeds[_network_key(arm)]) for arm in arms}
+    write_json(path, {"environment": about} | content | {"speeds": speeds_by_arm})
+
+
+def read_speeds(folder: Path, arms: Sequence[ArmOutcome]) -> list[DeviceSpeeds]:
+    """Return what was measured of the arms as they are, one entry for each device.
+
+    Args:
+        folder: The study's.
+        arms: Arms; one whose network has changed since has no speed.
+    """
+    devices = []
+    for path in sorted(folder.glob("speed_*.json")):
+        content = _read(path)
+        try:
+            settings = content["settings"]
+            threads = settings["threads"]
+            used = "" if threads is None else f", {threads_in_words(threads)}"
+            name = f"{settings['device']}{used}, throughput in batches of {settings['batch_size']}"
+            speeds = {
+                arm.name: Speed(**content["speeds"][arm.name])
+                for arm in arms
+                if content["networks"].get(arm.name) == _network_key(arm)
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ReportError(
+                f"{path} is of another version (it lacks {error}): delete it and report again."
+            ) from error
+        if speeds:
+            devices.append(DeviceSpeeds(name, speeds))
+    return devices
+
+
+def _measure(arms: Sequence[ArmOutcome], device: torch.device, batch_size: int, rounds: int) -> dict[str, Speed]:
+    """Time each different network once, by :func:`_network_key`."""
+    networks = {_network_key(arm): arm for arm in arms}
+    contenders = {key: _contender(arm, device) for key, arm in networks.items()}
+
+    def minima(images: int) -> dict[str, float]:
+        calls = {key: _call(contender, images, device) for key, contender in contenders.items()}
+        return {key: timing.minimum for key, timing in interleaved(calls, rounds, 2, device).items()}
+
+    batches, single = minima(batch_size), minima(1)
+    return {key: Speed(batch_size / batches[key] * 1e3, single[key]) for key in networks}
+
+
+def _contender(arm: ArmOutcome, device: torch.device) -> Contender:
+    network = fused(MobileMamba(arm.network).to(device).eval())
+    return Contender(arm.name, network, (arm.network.in_chans, *arm.image_size))
+
+
+def _call(contender: Contender, batch_size: int, device: torch.device) -> Callable[[], Tensor]:
+    return inference_call(contender.network, contender.images(batch_size, device))
+
+
+def _network_key(arm: ArmOutcome) -> str:
+    """Return what the speed depends on; equal for arms that differ in their training alone."""
+    return json.dumps([asdict(arm.network), arm.image_size])
+
+
+def _file_name(device: str, threads: int | None) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    return name if threads is None else f"{name}_{threads}_threads"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ReportError(f"{path} is damaged: delete it and report again.") from error
+    if not isinstance(content, dict):
+        raise ReportError(f"{path} is damaged: delete it and report again.")
+    return content
