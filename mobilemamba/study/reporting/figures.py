@@ -72,7 +72,7 @@ def draw_effects(study: StudyOutcome, rows: Sequence[ArmRow]) -> Figure:
             axes.plot(difference.mean, position, "o", color=color)
     labels = [f"{row.name} ({row.difference.pairs})" for row in compared if row.difference is not None]
     axes.set_yticks(range(len(compared)), labels)
-    axes.set_ylim(len(compared) - 0.5, -0.5)
+    axes.set_ylim(max(len(compared), 1) - 0.5, -0.5)
     axes.margins(x=0.1)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"top-1 of the arm minus {study.base}, points")

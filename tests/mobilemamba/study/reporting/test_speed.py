@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mobilemamba.benchmark import environment
+from mobilemamba.benchmark.timing import Timing
+from mobilemamba.study.reporting import speed
+from mobilemamba.study.reporting.outcomes import read_study
+from mobilemamba.study.reporting.speed import Speed, measure_speeds, read_speeds
+from tests.mobilemamba.study.reporting.conftest import made_up_times
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Times made up; the number of networks in each measurement."""
+    measured: list[int] = []
+
+    def interleaved(calls: Mapping[str, Callable[[], torch.Tensor]], *rest: object) -> dict[str, Timing]:
+        measured.append(len(calls))
+        return made_up_times(calls, *rest)
+
+    monkeypatch.setattr(speed, "interleaved", interleaved)
+    return measured
+
+
+def test_each_network_is_timed_once_in_batches_and_alone(study: Path, timed: list[int]) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, CPU, batch_size=4, rounds=1)
+    assert timed == [2, 2]
+    (device,) = read_speeds(study, arms)
+    # Two arms share their network.
+    assert device.speeds == {"base": Speed(400.0, 10.0), "no_scan": Speed(200.0, 20.0), "no_ema": Speed(400.0, 10.0)}
+    assert device.device.endswith("throughput in batches of 4")
+
+
+def test_speed_is_measured_anew_only_where_something_changed(
+    study: Path, timed: list[int], change_plan: Callable[[Callable[[dict[str, Any]], None]], None]
+) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, CPU, 2, 1)
+    measure_speeds(study, arms, CPU, 2, 1)
+    assert len(timed) == 2
+    measure_speeds(study, arms, CPU, 2, 1, anew=True)
+    assert len(timed) == 4
+    measure_speeds(study, arms, CPU, 4, 1)
+    assert len(timed) == 6
+    change_plan(lambda plan: plan["arms"][1]["network"].update(state_size=2))
+    arms = read_study(study).arms
+    (device,) = read_speeds(study, arms)
+    assert device.speeds.keys() == {"base", "no_ema"}  # what was measured of the third is another network's
+    measure_speeds(study, arms, CPU, 4, 1)
+    assert len(timed) == 8
+    (device,) = read_speeds(study, arms)
+    assert device.speeds.keys() == {"base", "no_scan", "no_ema"}
+
+
+def test_several_devices_add_up(study: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, CPU, 2, 1)
+    monkeypatch.setattr(environment, "device_name", lambda device: "Another (R) CPU")
+    measure_speeds(study, arms, CPU, 2, 1)
+    assert (study / f"speed_another_r_cpu_{torch.get_num_threads()}_threads.json").is_file()
+    first, second = read_speeds(study, arms)
+    assert first.device.startswith("Another (R) CPU, ")
+    assert not second.device.startswith("Another")
+
+
+def test_speed_is_really_measured(study: Path) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, CPU, batch_size=2, rounds=1)
+    (path,) = study.glob("speed_*.json")
+    content = json.loads(path.read_text())
+    assert all(figures["throughput"] > 0 < figures["latency"] for figures in content["speeds"].values())
+    assert content["environment"]["versions"]["torch"] == torch.__version__
