@@ -92,14 +92,13 @@ class MacsMeasure:
     """Counts multiply-accumulates, the scan's included.
 
     Args:
-        reference: The reference.
+        reference_cost: Multiply-accumulates of the reference.
         space: Gives the candidates' networks.
         image_size: Height and width in pixels.
     """
 
-    def __init__(self, reference: nn.Module, space: WidthSpace, image_size: tuple[int, int]) -> None:
-        self._space, self._image_size = space, image_size
-        self._reference_cost = complexity(reference, image_size).total_macs
+    def __init__(self, reference_cost: int, space: WidthSpace, image_size: tuple[int, int]) -> None:
+        self._reference_cost, self._space, self._image_size = reference_cost, space, image_size
 
     def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
         """Count for each candidate."""

@@ -50,7 +50,7 @@ def match(options: argparse.Namespace) -> None:
     check_writable(output.parent)
     reference_cost = _reference_complexity(reference, conditions.image_size)
 
-    count = MacsMeasure(reference.network, space, conditions.image_size)
+    count = MacsMeasure(reference_cost.total_macs, space, conditions.image_size)
     measure: Measure = count
     if options.metric != "macs":
         measure = TimeMeasure(reference.network, space, conditions)

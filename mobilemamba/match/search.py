@@ -67,7 +67,7 @@ class Search:
             The comparison that confirmed the widths.
 
         Raises:
-            MatchError: When no widths match; names the nearest.
+            MatchError: When no widths match, names the nearest; or when the noise is too large to tell.
         """
         found = self._by_scale(scale) or self._by_single_stages()
         if found is None:
@@ -112,7 +112,7 @@ class Search:
             self.report(purpose, comparison)
         while (best := self._best_unconfirmed()) is not None:
             comparison = self._measure_anew(best.widths)
-            if comparison.within(self.tolerance) and self._is_certain(comparison):
+            if comparison.within(self.tolerance):
                 return comparison
         return None
 
@@ -120,11 +120,17 @@ class Search:
         for effort in CONFIRMING_EFFORTS:
             (comparison,) = self.measure([widths], effort)
             self.report("measured anew", comparison)
-            if self._is_certain(comparison):
-                break
-        self.known[widths] = comparison
-        self.confirmed.add(widths)
-        return comparison
+            # Where the noise is as large as the tolerance, the figure says nothing.
+            if 2 * comparison.noise <= self.tolerance:
+                self.known[widths] = comparison
+                self.confirmed.add(widths)
+                return comparison
+        ratio = comparison.cost / comparison.reference_cost
+        raise MatchError(
+            f"Whether widths {list(widths)} match cannot be told: {ratio:.3f} times the reference's cost has a "
+            f"standard error of {comparison.noise:.1%}, more than half of the tolerance of {self.tolerance:.1%}. Use "
+            "an idle machine, more --rounds or a wider --tolerance."
+        )
 
     def _best_unconfirmed(self) -> Comparison | None:
         seeming = [
@@ -133,10 +139,6 @@ class Search:
             if widths not in self.confirmed and comparison.within(self.tolerance)
         ]
         return min(seeming, key=_distance, default=None)
-
-    def _is_certain(self, comparison: Comparison) -> bool:
-        # Where the noise is as large as the tolerance, the figure says nothing.
-        return 2 * comparison.noise <= self.tolerance
 
     def _give_up(self) -> NoReturn:
         nearest = min(self.known.values(), key=_distance)
@@ -151,10 +153,6 @@ class Search:
             text += "The layout cannot be made cheaper: use a smaller --multiple, or a larger reference."
         elif nearest.widths == largest and nearest.excess < 0:
             text += f"Wider stages than {max(largest)} channels are not tried: use a smaller reference."
-        elif not self._is_certain(nearest):
-            text += (
-                "The noise is too large for this tolerance: use an idle machine, more --rounds or a wider --tolerance."
-            )
         else:
             text += "Use a smaller --multiple or a wider --tolerance."
         raise MatchError(text)

@@ -7,8 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
-from mobilemamba import MobileMambaConfig
+from mobilemamba import MobileMamba, MobileMambaConfig
+from mobilemamba.complexity import complexity
+from mobilemamba.match import cost
 from mobilemamba.match.bracket import Bracket, Point
 from mobilemamba.match.cost import Comparison, Conditions, MacsMeasure, TimeMeasure, noise
 from mobilemamba.match.errors import MatchError
@@ -87,11 +90,6 @@ def test_each_widths_are_measured_anew_once() -> None:
     assert len(confirmed) == len(set(confirmed))
 
 
-def test_a_figure_as_uncertain_as_the_tolerance_is_no_match() -> None:
-    with pytest.raises(MatchError, match=r"standard error of 2\.0%.*use an idle machine, more --rounds"):
-        search(Scripted(uneven, uneven(SPACE.at(1.0)), noise=0.02))
-
-
 def test_a_reference_cheaper_than_any_widths_names_the_nearest() -> None:
     with pytest.raises(MatchError, match=r"nearest are \[8, 8, 8\], at .* times .*cannot be made cheaper") as raised:
         search(Scripted(uneven, uneven((8, 8, 8)) / 2))
@@ -112,9 +110,11 @@ def test_no_widths_within_a_narrow_tolerance_names_the_nearest() -> None:
 
 def test_a_noisy_figure_is_measured_longer_whatever_it_says() -> None:
     measure = Scripted(uneven, uneven(SPACE.at(1.0)), noise=0.02)
-    with contextlib.suppress(MatchError):
+    with pytest.raises(
+        MatchError, match=r"cannot be told: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
+    ):
         search(measure)
-    assert measure.asked[:3] == [([SPACE.at(1.0)], effort) for effort in (1, 2, 6)]
+    assert measure.asked == [([SPACE.at(1.0)], effort) for effort in (1, 2, 6)]
 
 
 def test_first_scale_is_where_multiply_accumulates_agree() -> None:
@@ -156,21 +156,14 @@ def test_noise_is_the_standard_error_of_five_parts() -> None:
 
 
 def test_multiply_accumulates_of_a_layout_beside_itself() -> None:
-    from mobilemamba import MobileMamba
-
     layout = LAYOUTS["three_stage"].network
-    measure = MacsMeasure(MobileMamba(layout), WidthSpace(layout, 8), (64, 64))
+    measure = MacsMeasure(complexity(MobileMamba(layout), (64, 64)).total_macs, WidthSpace(layout, 8), (64, 64))
     same, narrower = measure([(192, 384, 448), (96, 192, 224)])
     assert same.excess == 0.0
     assert 0.2 < narrower.cost / narrower.reference_cost < 0.4
 
 
 def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from mobilemamba import MobileMamba
-    from mobilemamba.match import cost
-
     network = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=3)
     space = WidthSpace(network, 8)
     conditions = Conditions((64, 64), 2, torch.device("cpu"), rounds=5, repeats=1)
