@@ -11,7 +11,7 @@ from typing import Any
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.complexity import Complexity, complexity
-from mobilemamba.study.reporting.outcomes import EMA, RAW, ArmOutcome, StudyOutcome
+from mobilemamba.study.reporting.outcomes import EMA, RAW, ArmOutcome, RunOutcome, StudyOutcome
 from mobilemamba.study.reporting.paired import PairedDifference, corrected, paired_difference
 from mobilemamba.study.reporting.speed import DeviceSpeeds, Speed
 
@@ -43,7 +43,7 @@ class ArmRow:
         is_base: Whether the others are compared with it.
         finished: Number of finished runs.
         planned: Number of runs in the plan.
-        remarks: On each run that has not finished.
+        remarks: On each run that has not finished, or has no accuracy.
         top1_ema: Of the averaged weights; None where no run has a figure.
         top1_raw: Of the raw weights.
         difference: From the base, of the deployed weights; None for the base, and without seeds in common.
@@ -164,11 +164,7 @@ def _arm_row(
         is_base=arm.name == study.base,
         finished=len(records),
         planned=len(arm.runs),
-        remarks=tuple(
-            f"seed {run.seed} {run.state}{f': {run.reason}' if run.reason else ''}"
-            for run in arm.runs
-            if run.state != "finished"
-        ),
+        remarks=tuple(remark for run in arm.runs if (remark := _remark(run))),
         top1_ema=_spread([run.top1(EMA) for run in arm.finished]),
         top1_raw=_spread([run.top1(RAW) for run in arm.finished]),
         difference=difference,
@@ -180,6 +176,13 @@ def _arm_row(
         minutes=statistics.fmean(record.seconds for record in records) / 60 if records else None,
         trained_on=", ".join(sorted({record.device for record in records})),
     )
+
+
+def _remark(run: RunOutcome) -> str:
+    """Return what is to be said of a run that has no accuracy to compare; "" for others."""
+    if run.state != "finished":
+        return f"seed {run.seed} {run.state}{f': {run.reason}' if run.reason else ''}"
+    return f"seed {run.seed} finished without a finite accuracy" if run.deployed_top1 is None else ""
 
 
 def _deployed_by_seed(arm: ArmOutcome) -> dict[int, float]:

@@ -40,7 +40,7 @@ def markdown(study: StudyOutcome, rows: Sequence[ArmRow], devices: Sequence[str]
     ]
     remarks = [f"- {row.name}: {remark}" for row in rows for remark in row.remarks]
     if remarks:
-        parts += ["## Not finished", "\n".join(remarks)]
+        parts += ["## Runs without a result", "\n".join(remarks)]
     described = [f"- {row.name}: {row.description}" for row in rows if row.description]
     if described:
         parts += ["## Arms", "\n".join(described)]
@@ -59,7 +59,7 @@ def arms_csv(rows: Sequence[ArmRow], devices: Sequence[str]) -> str:
         *("difference", "difference_low", "difference_high", "pairs", "p_value", "holm_p_value", "verdict"),
         *("parameters", "macs", "peak_memory_megabytes", "peak_memory_of", "minutes", "trained_on"),
         *(f"{figure} ({device})" for device in devices for figure in ("images_per_second", "latency_milliseconds")),
-        *("overrides", "not_finished"),
+        *("overrides", "runs_without_result"),
     ]
     return _csv(header, [_csv_cells(row, devices) for row in rows])
 
@@ -101,8 +101,8 @@ def _cells(row: ArmRow, devices: Sequence[str]) -> list[str]:
     return [
         row.name,
         f"{row.finished} of {row.planned}",
-        format_spread(row.top1_ema),
-        format_spread(row.top1_raw),
+        _format_spread(row.top1_ema),
+        _format_spread(row.top1_raw),
         "base" if row.is_base else _format_mean(row.difference),
         f"{row.parameters / 1e6:.3f}",
         f"{row.macs / 1e9:.3g}",
@@ -163,8 +163,7 @@ def _format_mean(difference: PairedDifference | None) -> str:
     return UNKNOWN if difference is None else f"{difference.mean:+.2f}"
 
 
-def format_spread(spread: Spread | None) -> str:
-    """Return mean and deviation of accuracies in percent."""
+def _format_spread(spread: Spread | None) -> str:
     if spread is None:
         return UNKNOWN
     return f"{spread.mean:.2f}" if spread.deviation is None else f"{spread.mean:.2f} ± {spread.deviation:.2f}"

@@ -61,7 +61,7 @@ def test_figures_by_hand(reported: Path) -> None:
     assert (no_ema["top1_ema_mean"], no_ema["top1_raw_deviation"]) == ("", "")
     assert float(no_ema["difference"]) == pytest.approx(3.0)
     assert no_ema["verdict"] == "one seed: no interval"
-    assert no_ema["not_finished"] == "seed 1 failed: error: disk is full; seed 2 not started"
+    assert no_ema["runs_without_result"] == "seed 1 failed: error: disk is full; seed 2 not started"
     assert no_scan["overrides"] == "model.network.scan=False"
     assert no_ema["overrides"] == "enable.ema=False model.teacher=null"
 
@@ -131,6 +131,7 @@ def test_a_run_that_diverged_has_no_accuracy(study: Path) -> None:
     assert (row.top1_ema.mean, row.top1_ema.count) == (pytest.approx(87.5), 2)
     assert row.difference is not None
     assert row.difference.pairs == 2
+    assert row.remarks == ("seed 1 finished without a finite accuracy",)
 
 
 def test_hparams_agree_with_the_table(reported: Path) -> None:
