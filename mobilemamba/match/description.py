@@ -68,7 +68,7 @@ def describe_match(
     ]
     if metric != "macs":
         sentences.append(
-            f"Minima of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
+            f"Medians of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
             f"error of the ratio {found.noise:.1%}. Another device ranks layouts differently: match the widths anew on "
             "the device that the claim is about."
         )

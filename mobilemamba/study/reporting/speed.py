@@ -114,11 +114,11 @@ def _measure(arms: Sequence[ArmOutcome], device: torch.device, batch_size: int, 
     networks = {_network_key(arm): arm for arm in arms}
     contenders = {key: _contender(arm, device) for key, arm in networks.items()}
 
-    def minima(images: int) -> dict[str, float]:
+    def medians(images: int) -> dict[str, float]:
         calls = {key: _call(contender, images, device) for key, contender in contenders.items()}
-        return {key: timing.minimum for key, timing in interleaved(calls, rounds, 2, device).items()}
+        return {key: timing.median for key, timing in interleaved(calls, rounds, 2, device).items()}
 
-    batches, single = minima(batch_size), minima(1)
+    batches, single = medians(batch_size), medians(1)
     return {key: Speed(batch_size / batches[key] * 1e3, single[key]) for key in networks}
 
 

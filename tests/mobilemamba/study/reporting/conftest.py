@@ -80,7 +80,7 @@ def make_study(folder: Path) -> Path:
 def made_up_times(calls: Mapping[str, Callable[[], torch.Tensor]], *_: object) -> dict[str, Timing]:
     """Return 10 ms for the first network, 20 ms for the next; each has ten classes."""
     assert all(call().shape[1] == 10 for call in calls.values())
-    return {name: Timing(10.0 * (index + 1), 99.0, 1) for index, name in enumerate(calls)}
+    return {name: Timing(1.0, 10.0 * (index + 1), 1) for index, name in enumerate(calls)}
 
 
 @pytest.fixture
