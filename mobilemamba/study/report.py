@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobilemamba.benchmark.environment import find_device
 from mobilemamba.benchmark.picture import write_picture
 from mobilemamba.export.artifact import check_writable
 from mobilemamba.study.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
 from mobilemamba.study.reporting.hparams import write_hparams
 from mobilemamba.study.reporting.outcomes import read_study
 from mobilemamba.study.reporting.rows import arm_rows, run_rows
-from mobilemamba.study.reporting.speed import measure_speeds, read_speeds
+from mobilemamba.study.reporting.speed import SpeedSettings, measure_speeds, read_speeds
 from mobilemamba.study.reporting.tables import arms_csv, markdown, runs_csv, write_text
 
+DEFAULT_SPEED = SpeedSettings()
+"""On the CPU, in batches of 16."""
 
-def write_report(
-    folder: Path, device: str | None = "cpu", batch_size: int = 16, rounds: int = 20, anew: bool = False
-) -> Path:
+
+def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> Path:
     """Write tables, pictures and TensorBoard entries of a study, in place of those that are there.
 
     Args:
         folder: The study's, as ``mobilemamba ablate`` writes it.
-        device: PyTorch device on which the arms' networks are timed, unless that has been done; None times nothing.
-            Figures of other devices stay.
-        batch_size: Images per call for the throughput.
-        rounds: Timed rounds.
-        anew: Whether to time again what has been timed.
+        speed: How to time the arms' networks, which is done only where it has not been; None times nothing. Figures of
+            other devices stay.
 
     Returns:
         The report, STUDY/report/report.md.
@@ -39,8 +36,8 @@ def write_report(
     study = read_study(folder)
     report = folder / "report"
     check_writable(report)
-    if device is not None:
-        measure_speeds(folder, study.arms, find_device(device), batch_size, rounds, anew)
+    if speed is not None:
+        measure_speeds(folder, study.arms, speed)
     speeds = read_speeds(folder, study.arms)
     devices = [entry.device for entry in speeds]
     rows, runs = arm_rows(study, speeds), run_rows(study)

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive, default=16, metavar="B", help="images per call for the throughput (default: 16)"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--autocast", action="store_true", help="time the networks in the device's mixed precision")
     parser.add_argument("--rounds", type=positive, default=20, metavar="N", help="timed rounds (default: 20)")
     parser.add_argument(
         "--no-speed", action="store_true", help="time nothing; what was timed before is in the report all the same"
@@ -37,11 +38,13 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from mobilemamba.study.report import write_report
+    from mobilemamba.study.reporting.speed import SpeedSettings
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = None if arguments.no_speed else arguments.device
-    path = write_report(arguments.folder, device, arguments.batch_size, arguments.rounds, arguments.anew)
+    names = ("device", "batch_size", "rounds", "autocast", "anew")
+    speed = None if arguments.no_speed else SpeedSettings(**{name: getattr(arguments, name) for name in names})
+    path = write_report(arguments.folder, speed)
     text = path.read_text()
     print(text[: text.index("\n![")])
     print(f"\nWritten to {path.parent}")

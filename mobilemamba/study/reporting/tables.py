@@ -125,7 +125,7 @@ def _legend(rows: Sequence[ArmRow], devices: Sequence[str]) -> str:
         f"time of `lightning fit`, on {trained}. MACs include the scan's."
     ]
     for number, device in enumerate(devices, start=1):
-        lines.append(f"[{number}] {device}; fused networks in float32, all arms in turn in one process, medians.")
+        lines.append(f"[{number}] {device}; fused networks, all arms in turn in one process, medians.")
     if not devices:
         lines.append("Speed was not measured.")
     return "\n\n".join(lines)

@@ -30,8 +30,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = make_study(tmp_path_factory.mktemp("study"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "interleaved", made_up_times)
-        write_report(study, batch_size=4)
-        write_report(study, batch_size=4)
+        write_report(study, speed.SpeedSettings(batch_size=4))
+        write_report(study, speed.SpeedSettings(batch_size=4))
     return study
 
 
@@ -119,7 +119,7 @@ def test_noise_is_called_so(study: Path) -> None:
 
 def test_a_base_without_finished_runs_leaves_differences_out(study: Path) -> None:
     shutil.rmtree(study / "runs" / "base")
-    text = write_report(study, device=None).read_text()
+    text = write_report(study, None).read_text()
     assert text.count("no finished run with a seed of the base") == 2
     assert table(study)["no_scan"]["difference"] == ""
 
