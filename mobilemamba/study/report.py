@@ -36,6 +36,7 @@ def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> P
     study = read_study(folder)
     report = folder / "report"
     check_writable(report)
+    read_speeds(folder, study.arms)  # says what is damaged before anything is timed
     if speed is not None:
         measure_speeds(folder, study.arms, speed)
     speeds = read_speeds(folder, study.arms)

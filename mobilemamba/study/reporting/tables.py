@@ -105,7 +105,7 @@ def _cells(row: ArmRow, devices: Sequence[str]) -> list[str]:
         _format_spread(row.top1_raw),
         "base" if row.is_base else _format_mean(row.difference),
         f"{row.parameters / 1e6:.3f}",
-        f"{row.macs / 1e9:.3g}",
+        f"{row.macs / 1e9:#.3g}",
         *(
             text
             for speed in speeds
