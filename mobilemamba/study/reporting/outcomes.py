@@ -29,7 +29,6 @@ class Record:
         epochs: Trained.
         seconds: Wall time of fit, over resumes added up.
         num_classes: Outputs of the classifier.
-        parameters: Of the network.
         device: Model of the GPU or CPU.
         peak_memory_bytes: Most that was in use.
         peak_memory_of: By what: the process, or CUDA's allocator.
@@ -42,7 +41,6 @@ class Record:
     epochs: int
     seconds: float
     num_classes: int
-    parameters: int
     device: str
     peak_memory_bytes: int
     peak_memory_of: str

@@ -101,8 +101,8 @@ def _cells(row: ArmRow, devices: Sequence[str]) -> list[str]:
     return [
         row.name,
         f"{row.finished} of {row.planned}",
-        _format_spread(row.top1_ema),
-        _format_spread(row.top1_raw),
+        _format_spread(row.top1_ema, row.finished),
+        _format_spread(row.top1_raw, row.finished),
         "base" if row.is_base else _format_mean(row.difference),
         f"{row.parameters / 1e6:.3f}",
         f"{row.macs / 1e9:#.3g}",
@@ -163,10 +163,11 @@ def _format_mean(difference: PairedDifference | None) -> str:
     return UNKNOWN if difference is None else f"{difference.mean:+.2f}"
 
 
-def _format_spread(spread: Spread | None) -> str:
+def _format_spread(spread: Spread | None, finished: int) -> str:
     if spread is None:
         return UNKNOWN
-    return f"{spread.mean:.2f}" if spread.deviation is None else f"{spread.mean:.2f} ± {spread.deviation:.2f}"
+    text = f"{spread.mean:.2f}" if spread.deviation is None else f"{spread.mean:.2f} ± {spread.deviation:.2f}"
+    return text if spread.count == finished else f"{text} ({spread.count} of them)"
 
 
 def _csv_cells(row: ArmRow, devices: Sequence[str]) -> list[Any]:

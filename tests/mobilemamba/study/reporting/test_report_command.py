@@ -126,7 +126,10 @@ def test_a_base_without_finished_runs_leaves_differences_out(study: Path) -> Non
 
 def test_a_run_that_diverged_has_no_accuracy(study: Path) -> None:
     write_run(study, "no_scan", 1, record(None, None))
-    row = arm_rows(read_study(study), [])[1]
+    outcome = read_study(study)
+    rows = arm_rows(outcome, [])
+    row = rows[1]
+    assert "| 87.50 ± 0.71 (2 of them) |" in markdown(outcome, rows, [], [])  # 88 and 87
     assert row.top1_ema is not None
     assert (row.top1_ema.mean, row.top1_ema.count) == (pytest.approx(87.5), 2)
     assert row.difference is not None
