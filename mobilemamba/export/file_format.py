@@ -56,7 +56,7 @@ def check_installed(name: FormatName) -> None:
     if missing:
         raise ExportError(
             f"Format {name!r} needs {' and '.join(missing)}, not installed: "
-            f'run pip install "mobilemamba-lightning[{name}]".'
+            f'run pip install ".[{name}]" in the checkout of this project.'
         )
 
 

@@ -6,6 +6,9 @@ model's runtime information: ``model.get_rt_info(["mobilemamba", "class_names"])
 The graph takes the way over ONNX, in memory: of the traced program itself ``openvino.convert_model`` makes a slower
 one. On a processor with bfloat16 units OpenVINO computes in that type unless told otherwise, and is off by
 percents: files are compared with INFERENCE_PRECISION_HINT = "f32".
+
+Importing OpenVINO starts Intel's telemetry where the package openvino-telemetry is, which comes along with it. Whoever
+does not want it runs that package's command ``opt_in_out --opt_out`` once, or ``pip uninstall openvino-telemetry``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_every_format_is_listed_with_what_became_of_it(document: Path, capsys: p
     assert "older" not in text
     assert "| not installed |" in text
     assert "| yes, compared |" in text
-    assert 'pip install "mobilemamba-lightning[litert]"' in capsys.readouterr().out
+    assert 'pip install ".[litert]"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_a_missing_extra_is_named_before_any_work(
 ) -> None:
     monkeypatch.setattr(file_format_module, "find_spec", lambda _: None)
     monkeypatch.setattr(artifact, "fuse", None)  # calling it would fail
-    command = rf'needs {PACKAGES[name][0]}.* not installed: run pip install "mobilemamba-lightning\[{name}\]"'
+    command = rf'needs {PACKAGES[name][0]}.* not installed: run pip install "\.\[{name}\]" in the checkout'
     with pytest.raises(ExportError, match=command):
         export_network(network, tmp_path / f"model{SUFFIXES[name]}", options(name), metadata)
     assert os.listdir(tmp_path) == []
