@@ -1,8 +1,7 @@
 """From a trained network to a file that is known to be right.
 
 Fuse a copy, compare in float64; trace, write in a hidden folder, reload with the file's own runtime, compare in
-float32; only then does the file move to its place, with all that belongs to it. Whatever goes wrong in between, Ctrl-C
-included, leaves nothing behind, and a file that was there before stays as it was.
+float32; only then does the file move to its place, with all that belongs to it (:mod:`.atomic`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
+from mobilemamba.export.atomic import appearing_whole
 from mobilemamba.export.errors import ExportError, NotComparedWarning
 from mobilemamba.export.file_format import FileFormat, file_format
 from mobilemamba.export.options import SUFFIXES, ExportOptions
@@ -62,8 +62,7 @@ def export_network(
     fuse_error = compare_fused(double, fused, (2, channels, *image_size))
     program = trace(fused.float(), channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished") as folder:
-        unfinished = Path(folder) / path.name
+    with appearing_whole(path) as unfinished:
         form.write(program, unfinished, metadata)
         # Rounding the float64 copy gives back the network's own weights.
         comparisons = compare_runner(double.float(), form.load(unfinished), shapes) if form.load else ()
@@ -76,11 +75,10 @@ def export_network(
             tolerance=options.tolerance,
             comparisons=comparisons,
             versions=form.versions(),
-            size_bytes=sum(part.stat().st_size for part in Path(folder).rglob("*") if part.is_file()),
+            size_bytes=sum(part.stat().st_size for part in unfinished.parent.rglob("*") if part.is_file()),
         )
         report.raise_if_refused()
         report_path(unfinished).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        _move_all(Path(folder), path.parent)
     if report.verdict == "converted, not run":
         warnings.warn(
             f"{path} was converted, NOT run: this system has no {options.format} runtime, so the file was NOT compared "
@@ -157,25 +155,3 @@ def _detached_copy(network: MobileMamba) -> MobileMamba:
     """Copy a network to the CPU, in eval mode."""
     with torch.no_grad():
         return copy.deepcopy(network).cpu().eval().requires_grad_(False)
-
-
-def _move_all(finished: Path, target: Path) -> None:
-    """Move all entries of one folder to another on the same file system, or none of them.
-
-    Older entries of the same names end up in a subfolder of ``finished``; after an error they are back in their place.
-    """
-    names = [entry.name for entry in finished.iterdir()]
-    older = finished / "older"
-    older.mkdir()
-    moves: list[tuple[Path, Path]] = []
-    try:
-        for name in names:
-            for source, destination in ((target / name, older / name), (finished / name, target / name)):
-                if source.exists():
-                    moves.append((source, destination))
-                    source.rename(destination)
-    except BaseException:
-        for source, destination in reversed(moves):
-            if not source.exists():
-                destination.rename(source)
-        raise

@@ -24,6 +24,7 @@ from mobilemamba.export import (
     read_metadata,
     report_path,
 )
+from mobilemamba.export.atomic import move_all
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.torch_export import TORCH_EXPORT
 from mobilemamba.export.tracing import trace
@@ -221,10 +222,10 @@ def test_all_files_of_an_export_are_moved_or_none(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
-            artifact._move_all(finished, target)
+            move_all(finished, target)
     assert texts() == ["target", "target"]
     (finished / "older").rmdir()
-    artifact._move_all(finished, target)
+    move_all(finished, target)
     assert texts() == ["finished", "finished"]
     assert sorted(os.listdir(target)) == ["model", "package"]
 
