@@ -16,8 +16,9 @@ from datamodules.datasets import CorruptImages, EvaluationImages, Images, Traini
 from datamodules.image_files import find_images
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
-from datamodules.transforms import AugmentationConfig, evaluation_transform, training_transform
+from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.metadata import ModelMetadata
+from mobilemamba.preprocessing import evaluation_transform
 
 LOGGER = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.sampling import Draw
-from datamodules.transforms import Transform
+from mobilemamba.preprocessing import Transform
 
 LOGGER = logging.getLogger(__name__)
 

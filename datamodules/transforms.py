@@ -1,20 +1,17 @@
-"""How images become tensors: timm's augmentation in training, resize and centre crop in evaluation."""
+"""How images become tensors in training: timm's augmentation. See :mod:`mobilemamba.preprocessing` for evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from timm.data import create_transform
-from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from datamodules.posterize import repair_posterize
 from mobilemamba.metadata import ModelMetadata
-
-Transform = Callable[[Any], Tensor]
+from mobilemamba.preprocessing import Transform
 
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
 """What timm's policy strings begin with."""
@@ -98,17 +95,4 @@ def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> T
         shift = (config.translation, config.translation)
         move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
         transform.transforms.insert(0, move)
-    return cast(Transform, transform)
-
-
-def evaluation_transform(metadata: ModelMetadata) -> Transform:
-    """Return resize of the shorter side to size / crop_pct and centre crop, from PIL images to tensors (3, H, W)."""
-    transform = create_transform(
-        metadata.image_size,
-        is_training=False,
-        interpolation=metadata.interpolation,
-        mean=metadata.mean,
-        std=metadata.std,
-        crop_pct=metadata.crop_pct,
-    )
     return cast(Transform, transform)
