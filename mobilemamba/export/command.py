@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from mobilemamba.backbone import MobileMamba
+from mobilemamba.benchmark.results import table
 from mobilemamba.checkpoints import CheckpointError, load_published_weights, load_training_checkpoint
 from mobilemamba.export.artifact import export_network, report_path
 from mobilemamba.export.errors import ExportError, NotComparedWarning
+from mobilemamba.export.int8 import Int8Options, export_int8
+from mobilemamba.export.int8_report import Int8Report
 from mobilemamba.export.options import ExportOptions, FormatName
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
@@ -38,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=get_args(FormatName), default=defaults.format, help=f"(default: {defaults.format})"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: the checkpoint's name with the format's suffix"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: the checkpoint's name with the format's suffix, or .int8.onnx",
     )
     parser.add_argument(
         "--image-size",
@@ -65,6 +71,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=defaults.tolerance,
         help=f"largest difference allowed, relative to the largest logit (default: {defaults.tolerance:g})",
     )
+    _add_int8_arguments(parser)
+
+
+def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "int8", "weights and activations in int8, for ONNX Runtime; judged by the classes it gives to images"
+    )
+    group.add_argument("--int8", action="store_true", help="write an int8 file; needs --calibration")
+    group.add_argument(
+        "--calibration", type=Path, metavar="FOLDER", help="images like those to come, in any depth of folders"
+    )
+    group.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FOLDER",
+        help="other images, a folder for each class: accuracy before and after is compared (default: other images of "
+        "--calibration, whose classes by both files are compared)",
+    )
+    for field, metavar, text in (
+        ("calibration_images", "N", "images to calibrate with, at most"),
+        ("compared_images", "N", "images to compare on, at most"),
+        ("min_agreement", "SHARE", "least share of images with the same top class before and after"),
+        ("max_accuracy_drop", "POINTS", "largest drop of the accuracy allowed, in percentage points"),
+    ):
+        default = getattr(Int8Options, field)
+        group.add_argument(
+            f"--{field.replace('_', '-')}",
+            type=type(default),
+            metavar=metavar,
+            help=f"{text} (default: {default:g})",
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -75,16 +112,33 @@ def run(arguments: argparse.Namespace) -> None:
     """
     try:
         options = ExportOptions(arguments.format, arguments.dynamic_batch, arguments.dynamic_size, arguments.tolerance)
+        int8 = _int8_options(arguments)
     except ValueError as error:
         raise ExportError(str(error)) from error
     network, metadata = _load(arguments)
     if arguments.image_size is not None:
-        metadata = replace(metadata, image_size=tuple(arguments.image_size))
-    output = arguments.output or arguments.checkpoint.with_suffix(options.suffix)
+        metadata = dataclasses.replace(metadata, image_size=tuple(arguments.image_size))
+    suffix = f".int8{options.suffix}" if int8 else options.suffix
+    output = arguments.output or arguments.checkpoint.with_suffix(suffix)
+    if int8 is not None:
+        print(_int8_table(output, export_int8(network, output, options, int8, metadata)))
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
         report = export_network(network, output, options, metadata)
     print(_table(output, report))
+
+
+def _int8_options(arguments: argparse.Namespace) -> Int8Options | None:
+    fields = [field.name for field in dataclasses.fields(Int8Options)]
+    given = {field: getattr(arguments, field) for field in fields if getattr(arguments, field) is not None}
+    if not arguments.int8:
+        if given:
+            raise ValueError(f"--{next(iter(given)).replace('_', '-')} belongs to --int8: add that, or leave it out.")
+        return None
+    if arguments.calibration is None:
+        raise ValueError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
+    return Int8Options(**given)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[MobileMamba, ModelMetadata]:
@@ -124,4 +178,33 @@ def _table(path: Path, report: ParityReport) -> str:
                 "Note: this network hardly distinguishes images, as before training: the comparison proves little."
             )
     lines += [f"Fusion alone, in float64: {report.fuse_max_abs_error:.1e}.", f"Report: {report_path(path)}"]
+    return "\n".join(lines)
+
+
+def _int8_table(path: Path, report: Int8Report) -> str:
+    """Return the report of an int8 file as text."""
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{share:.2%}"
+
+    before, after = report.milliseconds_before, report.milliseconds_after
+    rows = [
+        ("float32", percent(report.accuracy_before), report.float_report.size_bytes, before),
+        ("int8", percent(report.accuracy_after), report.size_bytes, after),
+    ]
+    lines = [
+        f"{path}  ({report.size_bytes / 1e6:.1f} MB, {report.quantised_nodes} nodes in int8)",
+        "",
+        table(
+            ("weights", "accuracy", "MB", "ms per image"),
+            [(name, accuracy, f"{size / 1e6:.1f}", f"{time:.2f}") for name, accuracy, size, time in rows],
+        ),
+        "",
+        f"Same top class for {report.top1_agreement:.2%} of {report.compared_images} images, none of the "
+        f"{report.calibration_images} it was calibrated with; logits differ by up to {report.max_abs_error:.1%} of the "
+        "largest.",
+    ]
+    if after >= before:
+        lines.append("On this machine the int8 file is no faster: its use is its size.")
+    lines.append(f"Report: {report_path(path)}")
     return "\n".join(lines)

@@ -166,8 +166,10 @@ def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
 
 
 @torch.no_grad()
-def compare_runner(network: nn.Module, runner: Runner, shapes: Iterable[Shape]) -> tuple[Comparison, ...]:
-    """Compare a float32 network in eval mode with a reloaded file on random images of each shape.
+def compare_runner(
+    network: Callable[[Tensor], Tensor], runner: Runner, shapes: Iterable[Shape]
+) -> tuple[Comparison, ...]:
+    """Compare a float32 network in eval mode, or another runner, with a reloaded file on random images of each shape.
 
     Where a shape occurs several times the file gets as many batches, and their answers are judged together: that the
     logits depend on the image is not to be seen in batches of one.

@@ -1,3 +1,7 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -39,3 +43,18 @@ def metadata() -> ModelMetadata:
         crop_pct=0.9,
         class_names=("a", "b", "c", "d", "e", "f", "naïve, quoted 'g'"),
     )
+
+
+@pytest.fixture
+def checkpoint_of(tmp_path: Path) -> Callable[[MobileMamba, ModelMetadata], Path]:
+    """Write a network as ``lightning fit`` does."""
+
+    def write(network: MobileMamba, metadata: ModelMetadata) -> Path:
+        content = {
+            "mobilemamba": {"config": dataclasses.asdict(network.config), "metadata": metadata.to_dict()},
+            "state_dict": {f"student.{key}": value for key, value in network.state_dict().items()},
+        }
+        torch.save(content, tmp_path / "best.ckpt")
+        return tmp_path / "best.ckpt"
+
+    return write

@@ -1,0 +1,350 @@
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
+
+from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
+from mobilemamba.command import main
+from mobilemamba.export import (
+    ExportError,
+    ExportOptions,
+    ParityError,
+    artifact,
+    command,
+    int8,
+    read_metadata,
+    report_path,
+)
+from mobilemamba.export.calibration import ImageFiles, find_images, find_labelled_images, read_batches
+from mobilemamba.export.int8 import Int8Options, choose_images, export_int8
+from mobilemamba.export.int8_report import Int8Report
+from mobilemamba.export.parity import Comparison, ParityReport, random_images
+from mobilemamba.export.quantisation import quantise
+
+SIZE = (64, 64)
+LENIENT: dict[str, Any] = {"min_agreement": 0.8, "max_accuracy_drop": 20.0}
+"""Limits for random weights, which tell classes apart by little."""
+
+FLOAT_REPORT = ParityReport("onnx", 0.0, 0.0, 1.0, 1e-4, (), {}, 1)
+
+
+@pytest.fixture(scope="module")
+def metadata() -> ModelMetadata:
+    return ModelMetadata(SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0, class_names=tuple("gfedcba"))
+
+
+@pytest.fixture(scope="module")
+def folders(
+    network: MobileMamba, metadata: ModelMetadata, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Images to calibrate with, and others in the folders of the classes that the network gives them."""
+    calibration, validation = tmp_path_factory.mktemp("calibration"), tmp_path_factory.mktemp("validation")
+    for folder, seed in ((calibration, 1), (validation, 2)):
+        images = (random_images((64, 3, *SIZE), seed) / 4 + 0.5).clamp(0, 1)
+        for number, image in enumerate(images):
+            to_pil_image(image).save(folder / f"{number:02d}.png")
+    assert metadata.class_names is not None
+    (batch,) = read_batches(find_images(validation, ""), metadata, 64)
+    training = network.training
+    with torch.no_grad():
+        predicted = network.eval()(batch).argmax(1)
+    network.train(training)
+    for name in metadata.class_names:
+        (validation / name).mkdir()
+    for number, target in enumerate(predicted.tolist()):
+        name = f"{number:02d}.png"
+        (validation / name).rename(validation / metadata.class_names[target] / name)
+    assert len(predicted.unique()) > 1
+    return calibration, validation
+
+
+@pytest.fixture(scope="module")
+def exported(
+    network: MobileMamba,
+    metadata: ModelMetadata,
+    folders: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Int8Report]:
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    options = Int8Options(*folders, calibration_images=32, **LENIENT)
+    return path, export_int8(network, path, ExportOptions(), options, metadata)
+
+
+def test_accuracy_before_and_after_is_in_the_report(exported: tuple[Path, Int8Report]) -> None:
+    path, report = exported
+    content = json.loads(report_path(path).read_text())
+    assert content["passed"]
+    assert content["float_report"]["passed"]
+    assert (content["calibration_images"], content["compared_images"]) == (32, 64)
+    assert content["accuracy_before"] == 1.0  # the folders are the network's own answers
+    assert content["accuracy_after"] > 0.8
+    assert content["accuracy_drop"] == pytest.approx(100 * (1 - content["accuracy_after"]))
+    assert content["top1_agreement"] == pytest.approx(content["accuracy_after"], abs=0.02)  # ties count as the same
+    assert 1e-3 < content["max_abs_error"] < 0.3  # int8, not float32
+    assert content["milliseconds_before"] > 0
+    assert content["size_bytes"] == path.stat().st_size < report.float_report.size_bytes
+    assert sorted(os.listdir(path.parent)) == ["model.onnx", "model.onnx.parity.json"]
+
+
+def test_metadata_and_names_are_those_of_the_float_file(
+    exported: tuple[Path, Int8Report], metadata: ModelMetadata
+) -> None:
+    session = onnxruntime.InferenceSession(exported[0])
+    assert read_metadata(exported[0]) == metadata
+    assert [value.name for value in (*session.get_inputs(), *session.get_outputs())] == ["images", "logits"]
+
+
+def test_channel_mixing_is_int8_and_the_scan_is_not(exported: tuple[Path, Int8Report]) -> None:
+    graph = onnx.load(exported[0]).graph
+    stored = {value.name: value.data_type for value in graph.initializer}
+    quantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    dense = 0
+    for node in graph.node:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        if node.op_type == "Conv" and groups == 1:
+            dense += 1
+            assert stored[quantised[node.input[1]]] == onnx.TensorProto.INT8
+        elif node.op_type in ("Exp", "Log", "Sigmoid", "LayerNormalization", "ConvTranspose", "Conv", "Mul", "Add"):
+            assert not any(value in quantised and quantised[value] in stored for value in node.input), node.name
+    assert dense > 10
+    assert exported[1].quantised_nodes > dense  # products with weights, too
+    (classifier,) = (node for node in graph.node if node.output[0] == "logits")
+    assert classifier.op_type == "Gemm"
+    assert classifier.input[1] in stored
+
+
+def test_file_takes_any_batch_size(exported: tuple[Path, Int8Report]) -> None:
+    session = onnxruntime.InferenceSession(exported[0])
+    images = random_images((5, 3, *SIZE)).numpy()
+    (together,) = session.run(None, {"images": images})
+    (alone,) = session.run(None, {"images": images[:1]})
+    assert together.shape == (5, 7)
+    assert abs(together[:1] - alone).max() < 0.01 * abs(together).max()
+    assert {comparison.shape[0] for comparison in exported[1].comparisons} == {1, 3, 16}
+
+
+def test_single_images_without_labels(
+    network: MobileMamba, metadata: ModelMetadata, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    report = export_int8(
+        network,
+        tmp_path / "model.onnx",
+        ExportOptions(dynamic_batch=False),
+        Int8Options(folders[0], **LENIENT),
+        metadata,
+    )
+    assert report.calibration_images == report.compared_images == 32
+    assert report.accuracy_before is report.accuracy_after is report.accuracy_drop is None
+    assert report.top1_agreement >= 0.8
+
+
+def test_compared_images_are_not_those_of_the_calibration(folders: tuple[Path, Path], metadata: ModelMetadata) -> None:
+    for options in (Int8Options(folders[0]), Int8Options(*folders)):
+        calibration, compared = choose_images(options, 7, metadata)
+        assert not set(calibration.files) & set(compared.files)
+
+
+def test_a_file_that_lost_the_classes_is_refused_and_leaves_nothing(
+    network: MobileMamba,
+    metadata: ModelMetadata,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def badly(source: Path, target: Path, batches: Iterator[Tensor]) -> int:
+        return quantise(source, target, (torch.zeros_like(batch) for batch in batches))  # ranges without width
+
+    monkeypatch.setattr(int8, "quantise", badly)
+    path = tmp_path / "model.onnx"
+    path.write_text("older")
+    options = Int8Options(*folders, min_agreement=1.0, max_accuracy_drop=0.0)
+    with pytest.raises(ParityError, match=r"agrees with the float32 .*; accuracy drops by .* from 100.00%"):
+        export_int8(network, path, ExportOptions(), options, metadata)
+    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert path.read_text() == "older"
+
+
+def report(**changes: Any) -> Int8Report:
+    comparison = Comparison((1, 3, 64, 64), 1, 0.05, 1.0, 0.0)
+    fields = dict(
+        float_report=FLOAT_REPORT,
+        quantised_nodes=1,
+        calibration_images=32,
+        compared_images=1000,
+        top1_agreement=0.95,
+        max_abs_error=0.05,
+        accuracy_before=0.803,
+        accuracy_after=0.793,
+        comparisons=(comparison,),
+        min_agreement=0.9,
+        max_accuracy_drop=1.0,
+        milliseconds_before=2.0,
+        milliseconds_after=1.0,
+        size_bytes=1,
+    )
+    return Int8Report(**fields | changes)  # type: ignore[arg-type]
+
+
+def test_a_drop_of_just_the_limit_passes() -> None:
+    assert report().accuracy_drop == 1.0
+    report().raise_if_refused()
+    assert report(accuracy_after=0.9).passed
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"accuracy_after": 0.792}, r"drops by 1.10 points, from 80.30% to 79.20% of 1000 images \(at most 1\)"),
+        ({"top1_agreement": 0.89}, r"top class of 89.0% of 1000 images \(at least 90.0%\)"),
+        ({"comparisons": (Comparison((1, 3, 9, 9), 1, float("inf"), 1.0, 0.0),)}, "not finite"),
+    ],
+    ids=str,
+)
+def test_report_refuses(bad: dict[str, Any], message: str) -> None:
+    assert not report(**bad).passed
+    with pytest.raises(ParityError, match=f"int8 file is refused: .*{message}"):
+        report(**bad).raise_if_refused()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibration_images": 31}, "calibration_images = 31 is too few: use 32"),
+        ({"compared_images": 1}, "compared_images = 1 is too few"),
+        ({"min_agreement": 1.1}, r"min_agreement = 1.1 is not possible: use a share in \[0, 1\]"),
+        ({"max_accuracy_drop": -1.0}, "max_accuracy_drop = -1.0 is not possible"),
+        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop = nan is not possible"),
+    ],
+    ids=str,
+)
+def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Int8Options(Path(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "--calibration .*missing is no folder: name one with images"),
+        ("empty", "--calibration .*empty holds no images: expected files ending in"),
+        ("few", "16 images to calibrate with are too few: at least 32 are needed, so 64 in --calibration"),
+        ("same", "is in --calibration and in --validation"),
+        ("unsorted", "--validation .* has 0 folders, the network 7 classes"),
+        ("stray", "stray.png lies in no class's folder"),
+        ("format", "int8 files are made in format 'onnx', not 'pt2'"),
+        ("linear", "not a Linear"),
+        ("channels", "this network takes 1 channels"),
+        ("classes", "no classifier"),
+    ],
+)
+def test_bad_requests_fail_before_work(
+    case: str,
+    message: str,
+    network: MobileMamba,
+    metadata: ModelMetadata,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(artifact, "fuse", None)  # calling it would fail
+    calibration, validation = folders
+    for folder in ("empty", "few", "stray"):
+        (tmp_path / folder).mkdir()
+    for file in sorted(calibration.iterdir())[:32]:
+        (tmp_path / "few" / file.name).symlink_to(file)
+    for name in metadata.class_names or ():
+        (tmp_path / "stray" / name).mkdir()
+    (tmp_path / "stray" / "stray.png").symlink_to(calibration / "00.png")
+    tiny = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1))
+    given: nn.Module = {
+        "linear": nn.Linear(1, 1),
+        "channels": MobileMamba(replace(tiny, in_chans=1)),
+        "classes": MobileMamba(replace(tiny, num_classes=0)),
+    }.get(case, network)
+    options = Int8Options(
+        {name: tmp_path / name for name in ("missing", "empty", "few")}.get(case, calibration),
+        {"same": validation, "unsorted": calibration, "stray": tmp_path / "stray"}.get(case),
+    )
+    if case == "same":
+        options = replace(options, calibration=validation)
+    form = ExportOptions(format="pt2") if case == "format" else ExportOptions()
+    with pytest.raises(ExportError, match=message):
+        export_int8(given, tmp_path / "out" / "model.onnx", form, options, metadata)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_belong_to_the_classes_of_their_names(tmp_path: Path) -> None:
+    for name in ("10", "2"):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+        (tmp_path / name / "deeper" / "image.png").touch()
+    assert find_labelled_images(tmp_path, "", 2, ("2", "10")).targets == (1, 0)
+    assert find_labelled_images(tmp_path, "", 2, ("two", "ten")).targets == (0, 1)
+    assert find_labelled_images(tmp_path, "", 2).targets == (0, 1)
+
+
+def test_chosen_images_are_spread_with_their_classes() -> None:
+    images = ImageFiles(tuple(Path(str(number)) for number in range(10)), tuple(range(10)))
+    chosen = images.spread(3)
+    assert chosen.targets == (0, 3, 6)
+    assert [file.name for file in chosen.files] == ["0", "3", "6"]
+    assert images.without(chosen).targets == (1, 2, 4, 5, 7, 8, 9)
+    assert images.spread(20) == images
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path, metadata: ModelMetadata) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ExportError, match=r"broken\.png cannot be read .*: remove or replace it"):
+        list(read_batches(find_images(tmp_path, ""), metadata, 1))
+
+
+def test_command_prints_both_files(
+    checkpoint_of: Callable[[MobileMamba, ModelMetadata], Path],
+    network: MobileMamba,
+    metadata: ModelMetadata,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[object] = []
+
+    def export(network: nn.Module, path: Path, *options: object) -> Int8Report:
+        asked.extend((path, *options))
+        return report()
+
+    monkeypatch.setattr(command, "export_int8", export)
+    checkpoint = checkpoint_of(network, metadata)
+    options = ["--int8", "--calibration", "photos", "--validation", "labelled", "--max-accuracy-drop", "10"]
+    assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\| float32 +\| +80\.30% \|.* 2\.00 \|", printed)
+    assert re.search(r"\| int8 +\| +79\.30% \|.* 1\.00 \|", printed)
+    assert "Same top class for 95.00% of 1000 images" in printed
+    assert "no faster" not in printed
+    int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
+    assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, metadata]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--int8"], "--int8 needs --calibration FOLDER"),
+        (["--calibration", "images"], "--calibration belongs to --int8: add that"),
+        (["--max-accuracy-drop", "2"], "--max-accuracy-drop belongs to --int8"),
+        (["--int8", "--calibration", "images", "--compared-images", "3"], "compared_images = 3 is too few"),
+    ],
+    ids=str,
+)
+def test_options_of_the_command_are_checked_first(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--checkpoint", "missing.ckpt", *options]) == 1
+    assert message in capsys.readouterr().err
