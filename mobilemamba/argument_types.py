@@ -12,7 +12,16 @@ def positive(text: str) -> int:
         argparse.ArgumentTypeError: For a smaller one.
         ValueError: For anything else.
     """
+    return _at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """Return a whole number from 0 on; errors as for :func:`positive`."""
+    return _at_least(0, text)
+
+
+def _at_least(smallest: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not possible: use 1 or more")
+    if value < smallest:
+        raise argparse.ArgumentTypeError(f"{text} is not possible: use {smallest} or more")
     return value

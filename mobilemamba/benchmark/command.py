@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mobilemamba.argument_types import positive
+from mobilemamba.argument_types import not_negative, positive
 
 HELP = "time networks beside each other, in use or in training"
 
-FORMS = ("eager", "fused", "compiled", "onnx")
+FORMS = ("eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +22,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=FORMS,
         default=["eager", "fused", "onnx"],
-        help="eager: as trained; fused: norms folded; compiled: fused, torch.compile; onnx: fused, in ONNX Runtime on "
-        "the CPU (default: eager fused onnx)",
+        help="eager: as trained; fused: norms folded; compiled: fused, torch.compile; compiled-eager: the same, not "
+        "fused; others: fused, written in this export format and run by its own runtime on the CPU in float32 "
+        "(default: eager fused onnx)",
     )
-    parser.add_argument("--batch-size", type=positive, metavar="B", help="images per call (default: 1; training: 16)")
+    parser.add_argument(
+        "--batch-sizes",
+        "--batch-size",
+        nargs="+",
+        type=positive,
+        metavar="B",
+        help="images per call, one or several numbers (default: 1; training: 16)",
+    )
+    parser.add_argument(
+        "--image-size",
+        nargs="+",
+        type=positive,
+        metavar="PIXELS",
+        help="height and width of all networks, as one number or two (default: what each was published for)",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
     parser.add_argument("--autocast", action="store_true", help="run PyTorch in the device's mixed precision")
     parser.add_argument(
-        "--rounds", type=positive, metavar="N", help="timed rounds after one to warm up (default: 30; training: 5)"
+        "--warmup", type=not_negative, metavar="N", default=1, help="rounds before the timed ones (default: 1)"
     )
+    parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds (default: 30; training: 5)")
     parser.add_argument(
         "--repeats", type=positive, metavar="N", default=3, help="calls of each form in a round (default: 3)"
     )
@@ -48,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         BenchmarkError: When a network, form or device is not to be had, or a form gives wrong answers.
+        ExportError: When the packages of an export format are missing.
         OSError: When a file cannot be written.
     """
     # Imported here: other subcommands need none of it.

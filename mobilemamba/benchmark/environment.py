@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from mobilemamba.benchmark.networks import BenchmarkError
 
 PACKAGES = ("timm", "onnx", "onnxruntime")
+OPTIONAL_PACKAGES = ("openvino", "executorch", "ai-edge-litert")
 
 
 def find_device(name: str) -> torch.device:
@@ -43,13 +44,22 @@ def environment(device: torch.device) -> dict[str, Any]:
         "load_average_1_min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {"torch": str(torch.__version__)} | {package: version(package) for package in PACKAGES},
+        "versions": {"torch": str(torch.__version__)}
+        | {package: version(package) for package in PACKAGES + OPTIONAL_PACKAGES if _is_installed(package)},
     }
 
 
 def threads_in_words(threads: int) -> str:
     """Return "1 thread", "2 threads" and so on."""
     return f"{threads} thread{'' if threads == 1 else 's'}"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def device_name(device: torch.device) -> str:

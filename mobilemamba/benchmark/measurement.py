@@ -12,9 +12,11 @@ import torch
 
 from mobilemamba.benchmark import latency, training_step
 from mobilemamba.benchmark.environment import environment, find_device
+from mobilemamba.benchmark.forms import check_forms
 from mobilemamba.benchmark.networks import BenchmarkError, Contender, build
 from mobilemamba.benchmark.picture import draw, write_picture
 from mobilemamba.benchmark.results import write_json
+from mobilemamba.benchmark.threads import set_threads
 from mobilemamba.export.artifact import check_writable
 
 
@@ -28,9 +30,11 @@ def measure_latency(options: argparse.Namespace) -> None:
         BenchmarkError: When something asked for is not to be had; before anything is measured.
     """
     output, device = options.output or Path("latency.json"), _device(options)
+    check_forms(options.forms, device)
     _check_files(output, options.picture)
     settings = {
-        "batch_size": options.batch_size or 1,
+        "batch_sizes": options.batch_sizes or [1],
+        "warmup": options.warmup,
         "rounds": options.rounds or 30,
         "repeats": options.repeats,
         "autocast": options.autocast,
@@ -40,7 +44,7 @@ def measure_latency(options: argparse.Namespace) -> None:
     )
     about = environment(device)
     heading = _heading(about, settings)
-    print(f"{heading}, milliseconds\n\n{latency.format_latencies(latencies, options.reference)}\n")
+    print(f"{heading}, milliseconds per batch\n\n{latency.format_latencies(latencies, options.reference)}\n")
     _write(output, about, settings, options.reference, [asdict(result) for result in latencies])
     if options.picture is not None:
         write_picture(draw(latencies, heading), options.picture)
@@ -61,7 +65,8 @@ def measure_training(options: argparse.Namespace) -> None:
     output, device = options.output or Path("training_step.json"), _device(options)
     _check_files(output, None)
     settings = {
-        "batch_size": options.batch_size or 16,
+        "batch_sizes": options.batch_sizes or [16],
+        "warmup": options.warmup,
         "rounds": options.rounds or 5,
         "autocast": options.autocast,
     }
@@ -73,12 +78,16 @@ def measure_training(options: argparse.Namespace) -> None:
 
 def _device(options: argparse.Namespace) -> torch.device:
     if options.threads:
-        torch.set_num_threads(options.threads)
+        set_threads(options.threads)
     return find_device(options.device)
 
 
 def _contenders(options: argparse.Namespace, device: torch.device) -> list[Contender]:
-    return [build(name, device) for name in dict.fromkeys([*options.networks, options.reference])]
+    size = options.image_size
+    if size is not None and len(size) > 2:
+        raise BenchmarkError(f"--image-size {' '.join(map(str, size))} is not possible: give one number or two.")
+    image_size = None if size is None else (size[0], size[-1])
+    return [build(name, device, image_size) for name in dict.fromkeys([*options.networks, options.reference])]
 
 
 def _check_files(output: Path, picture: Path | None) -> None:
@@ -89,7 +98,8 @@ def _check_files(output: Path, picture: Path | None) -> None:
 
 def _heading(about: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     precision = "mixed precision" if settings["autocast"] else "float32"
-    return f"{about['device']}, {about['threads']} threads, batch {settings['batch_size']}, {precision}"
+    batches = ", ".join(map(str, settings["batch_sizes"]))
+    return f"{about['device']}, {about['threads']} threads, batch {batches}, {precision}"
 
 
 def _write(

@@ -37,9 +37,29 @@ class Contender:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch_size, *self.image_shape, generator=generator).to(device)
 
+    def answer(self, images: Tensor) -> Tensor:
+        """Return the network's logits for images, (B, num_classes).
 
-def build(name: str, device: torch.device) -> Contender:
-    """Build a network at its published image size.
+        Raises:
+            BenchmarkError: When it does not take images of this size.
+        """
+        try:
+            with torch.inference_mode():
+                return self.network(images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            height, width = images.shape[2:]
+            raise BenchmarkError(
+                f"{self.name} does not take images of {height}x{width} pixels: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Contender:
+    """Build a network.
+
+    Args:
+        name: timm's name.
+        device: Where it runs.
+        image_size: Height and width in pixels; None for the size that it was published for.
 
     Raises:
         BenchmarkError: When timm knows no network of this name.
@@ -49,7 +69,7 @@ def build(name: str, device: torch.device) -> Contender:
         raise BenchmarkError(f"Network {name!r} is unknown to timm; near names: {close}.")
     network = timm.create_model(name).to(device).eval()
     channels, height, width = network.pretrained_cfg["input_size"]
-    return Contender(name, network, (channels, height, width))
+    return Contender(name, network, (channels, *(image_size or (height, width))))
 
 
 def fused(network: nn.Module) -> nn.Module:

@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from mobilemamba.benchmark.accuracy import published_top1
+from mobilemamba.benchmark.accuracy import published
 from mobilemamba.benchmark.latency import Latency
 
+PANEL_INCHES = (6.0, 5.0)
 
-def draw(latencies: list[Latency], title: str) -> Figure:
-    """Draw one panel for each form; networks of unknown accuracy are left out.
+OURS, OTHERS = "C3", "0.35"
+"""Colours of MobileMamba and of other networks."""
+
+
+def draw(latencies: Sequence[Latency], title: str) -> Figure:
+    """Draw one panel for each form and batch size.
+
+    A network has a filled marker where it was trained from labels alone and a hollow one where with a teacher, at the
+    accuracy that its paper reports for the measured image size; networks without such a figure are left out.
 
     Args:
         latencies: What was measured.
-        title: Device, threads and batch size.
+        title: Device and threads.
     """
-    forms = list(dict.fromkeys(latency.form for latency in latencies))
-    figure = Figure(figsize=(5 * len(forms), 4), layout="constrained")
+    panels = list(dict.fromkeys((latency.form, latency.batch_size) for latency in latencies))
+    width, height = PANEL_INCHES
+    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
     figure.suptitle(title)
-    for axes, form in zip(figure.subplots(1, len(forms), squeeze=False)[0], forms, strict=True):
-        for latency in latencies:
-            top1 = published_top1(latency.network)
-            if latency.form != form or top1 is None:
-                continue
-            ours = latency.network.startswith("mobilemamba")
-            axes.plot(latency.timing.minimum, top1, "o", color="C3" if ours else "C7")
-            point = (latency.timing.minimum, top1)
-            axes.annotate(latency.network, point, xytext=(0, 6), textcoords="offset points", ha="center")
-        axes.set(title=form, xlabel="milliseconds per batch (minimum)", ylabel="published ImageNet top-1, percent")
-        axes.margins(x=0.35, y=0.2)
-        axes.grid(alpha=0.3)
+    for axes, (form, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        shown = [latency for latency in latencies if (latency.form, latency.batch_size) == (form, batch_size)]
+        _draw_panel(axes, shown)
+        axes.set(
+            title=f"{form}, batch {batch_size}",
+            xlabel="milliseconds per batch (minimum)",
+            ylabel="published ImageNet-1k top-1, percent",
+        )
+    figure.axes[0].legend(
+        handles=[
+            Line2D([], [], marker="o", linestyle="", color=OTHERS, label="from labels alone"),
+            Line2D([], [], marker="o", linestyle="", color=OTHERS, markerfacecolor="white", label="with a teacher"),
+        ],
+        loc="lower right",
+    )
     return figure
+
+
+def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> None:
+    for latency in latencies:
+        figures = published(latency.network, latency.image_size)
+        if figures is None:
+            continue
+        colour = OURS if latency.network.startswith("mobilemamba") else OTHERS
+        x, both = latency.timing.minimum, (figures.top1, figures.top1_distilled)
+        known = [top1 for top1 in both if top1 is not None]
+        axes.plot([x] * len(known), known, color=colour, linewidth=0.8, alpha=0.6)
+        for top1, face in zip(both, (colour, "white"), strict=True):
+            if top1 is not None:
+                axes.plot(x, top1, "o", color=colour, markerfacecolor=face)
+        # To the right of the upper point, where the next network is hardly ever as accurate.
+        axes.annotate(
+            latency.network.split(".")[0],
+            (x, max(known)),
+            xytext=(6, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color=colour,
+        )
+    axes.margins(x=0.25, y=0.1)
+    axes.grid(alpha=0.3)
 
 
 def write_picture(figure: Figure, path: Path) -> None:

@@ -28,29 +28,30 @@ class Timing:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, Timing]:
     """Time calls in rounds: each round runs every call a few times, one after the other.
 
     Args:
         calls: What to run, by name.
-        rounds: Timed rounds; one more goes before as warm-up.
+        rounds: Timed rounds.
         repeats: Runs of each call in a round.
         device: Waited for, where it works asynchronously.
+        warmup: Rounds before the timed ones.
     """
     return {
         name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
-        for name, values in interleaved_seconds(calls, rounds, repeats, device).items()
+        for name, values in interleaved_seconds(calls, rounds, repeats, device, warmup).items()
     }
 
 
 def interleaved_seconds(
-    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, list[float]]:
     """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
-    progress = track(range(rounds + 1), "Measuring", console=Console(stderr=True), transient=True)
+    progress = track(range(warmup + rounds), "Measuring", console=Console(stderr=True), transient=True)
     for number in progress:
         for name, call in calls.items():
             for _ in range(repeats):
@@ -58,7 +59,7 @@ def interleaved_seconds(
                 start = time.perf_counter()
                 call()
                 synchronise(device)
-                if number:
+                if number >= warmup:
                     seconds[name].append(time.perf_counter() - start)
     return seconds
 

@@ -7,7 +7,7 @@ float32 or the device's mixed precision. The step is forward pass, cross-entropy
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,15 +26,17 @@ class TrainingStep:
     Args:
         network: timm's name.
         image_size: Height and width in pixels.
+        batch_size: Images per step.
         megabytes_per_image: Memory as in the module's description, in 1e6 bytes.
         timing: Milliseconds per step.
-        memory_ratio: To the reference.
+        memory_ratio: To the reference at the same batch size.
         ratio_of_minima: Of step times, to the reference.
         ratio_of_medians: Of step times, to the reference.
     """
 
     network: str
     image_size: tuple[int, int]
+    batch_size: int
     megabytes_per_image: float
     timing: Timing
     memory_ratio: float
@@ -43,40 +45,59 @@ class TrainingStep:
 
 
 def measure(
-    contenders: list[Contender], reference: str, batch_size: int, rounds: int, autocast: bool, device: torch.device
+    contenders: Sequence[Contender],
+    reference: str,
+    batch_sizes: Sequence[int],
+    rounds: int,
+    autocast: bool,
+    device: torch.device,
+    warmup: int = 1,
 ) -> list[TrainingStep]:
-    """Measure a training step of every contender, the times in turn.
+    """Measure a training step of every contender at every batch size, the times in turn.
 
     Args:
         contenders: Networks, the reference among them.
         reference: Name of the network that ratios are to.
-        batch_size: Images per step.
+        batch_sizes: Images per step.
         rounds: Timed steps.
         autocast: Whether the forward pass runs under autocast.
         device: Of the contenders.
+        warmup: Steps before the timed ones.
+
+    Raises:
+        BenchmarkError: When a network does not take images of this size.
     """
-    calls, megabytes = {}, {}
+    calls: dict[tuple[str, int], Callable[[], None]] = {}
+    megabytes: dict[tuple[str, int], float] = {}
     for contender in contenders:
-        images = contender.images(batch_size, device)
-        network = contender.network.train()
-        call = _step(network, images, autocast)
-        call()  # gradients exist and kernels are chosen
-        peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
-        calls[contender.name], megabytes[contender.name] = call, peak / batch_size / 1e6
-    timings = interleaved(calls, rounds, 1, device)
-    base = timings[reference]
-    return [
-        TrainingStep(
-            contender.name,
-            contender.image_shape[1:],
-            megabytes[contender.name],
-            timings[contender.name],
-            megabytes[contender.name] / megabytes[reference],
-            timings[contender.name].minimum / base.minimum,
-            timings[contender.name].median / base.median,
+        for batch_size in batch_sizes:
+            images = contender.images(batch_size, device)
+            contender.answer(images[:1])  # an image size that does not fit is a clear error
+            network = contender.network.train()
+            key, call = (contender.name, batch_size), _step(network, images, autocast)
+            call()  # gradients exist and kernels are chosen
+            peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
+            calls[key], megabytes[key] = call, peak / batch_size / 1e6
+    names = {" ".join(map(str, key)): key for key in calls}
+    timings = interleaved({name: calls[key] for name, key in names.items()}, rounds, 1, device, warmup)
+    shapes = {contender.name: contender.image_shape for contender in contenders}
+    steps = []
+    for name, (network_name, batch_size) in names.items():
+        timing, base = timings[name], timings[f"{reference} {batch_size}"]
+        memory = megabytes[network_name, batch_size]
+        steps.append(
+            TrainingStep(
+                network=network_name,
+                image_size=shapes[network_name][1:],
+                batch_size=batch_size,
+                megabytes_per_image=memory,
+                timing=timing,
+                memory_ratio=memory / megabytes[reference, batch_size],
+                ratio_of_minima=timing.minimum / base.minimum,
+                ratio_of_medians=timing.median / base.median,
+            )
         )
-        for contender in contenders
-    ]
+    return steps
 
 
 def saved_bytes(network: nn.Module, step: Callable[[], object]) -> int:
@@ -111,13 +132,14 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def format_steps(steps: list[TrainingStep], reference: str) -> str:
+def format_steps(steps: Sequence[TrainingStep], reference: str) -> str:
     """Return training steps as a table."""
-    header = ("network", "pixels", "MB per image", f"MB / {reference}", "ms per step", f"time / {reference}")
+    header = ("network", "pixels", "batch", "MB per image", f"MB / {reference}", "ms per step", f"time / {reference}")
     rows = [
         (
             step.network,
             "x".join(map(str, step.image_size)),
+            str(step.batch_size),
             f"{step.megabytes_per_image:.1f}",
             f"{step.memory_ratio:.2f}",
             f"{step.timing.minimum:.0f}",

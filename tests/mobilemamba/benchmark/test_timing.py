@@ -19,6 +19,17 @@ def test_calls_take_turns_and_the_first_round_is_not_timed() -> None:
     assert timings["a"].calls == timings["b"].calls == 4
 
 
+def test_rounds_to_warm_up_are_not_timed() -> None:
+    calls: list[int] = []
+    timings = interleaved(
+        {"a": lambda: time.sleep(0.05 if len(calls) < 3 else 0) or calls.append(1)}, 2, 1, CPU, warmup=3
+    )
+    assert len(calls) == 5
+    assert timings["a"].calls == 2
+    assert timings["a"].median < 50
+    assert interleaved({"a": lambda: None}, 2, 1, CPU, warmup=0)["a"].calls == 2
+
+
 def test_times_are_milliseconds() -> None:
     timing = interleaved({"sleep": lambda: time.sleep(0.01)}, 2, 1, CPU)["sleep"]
     assert 10 <= timing.minimum <= timing.median < 1000
