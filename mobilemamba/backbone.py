@@ -53,7 +53,8 @@ class MobileMamba(nn.Module):
         """Map images (B, C, H, W) to the last stage's feature map.
 
         Raises:
-            ValueError: When the images are smaller than ``config.min_image_size`` or have other channels than in_chans.
+            ValueError: When the images are smaller than ``config.min_image_size``, have other channels than in_chans,
+                or are in another dtype than the weights without autocast.
         """
         self._check_input(x)
         return self.stages(self.stem(x))
@@ -154,6 +155,17 @@ class MobileMamba(nn.Module):
             stage.grad_checkpointing = enable
 
     def _check_input(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise ValueError(
+                f"Input of shape {tuple(x.shape)} does not fit: expected (B, {self.in_chans}, H, W); "
+                "set MobileMambaConfig.in_chans for other images."
+            )
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+            raise ValueError(
+                f"Input in {x.dtype} does not fit weights in {dtype}: normalise the images and convert them by "
+                f".to({dtype}), or run the network under torch.autocast."
+            )
         # Sizes of a traced dynamic graph are symbols: a comparison would burn them in.
         height, width = x.shape[-2:]
         smallest = self.config.min_image_size
@@ -161,9 +173,4 @@ class MobileMamba(nn.Module):
             raise ValueError(
                 f"Image size {height}x{width} is too small: {self.config.num_stages} stages behind a stride-"
                 f"{self.config.stem_stride} stem need at least {smallest}x{smallest} pixels."
-            )
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
-                f"Input of shape {tuple(x.shape)} does not fit: expected (B, {self.in_chans}, H, W); "
-                "set MobileMambaConfig.in_chans for other images."
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def selective_scan(
 
     Raises:
         ModuleNotFoundError: When backend is "triton" and Triton is not installed.
-        ValueError: When backend is "triton" and the input is in float64 or not on a CUDA device.
+        ValueError: When backend is unknown, or is "triton" and the input is in float64 or not on a CUDA device.
     """
     if backend == "auto":
         backend = fastest_backend(u)
@@ -70,6 +70,8 @@ def selective_scan(
             from mobilemamba.scan.triton import triton_scan  # imports Triton: only those who scan by it need it
 
             return triton_scan(u, step_logits, A_log, B, C, D_skip)
+        case _:
+            raise ValueError(f"Scan backend {backend!r} is unknown: use one of {', '.join(get_args(ScanBackend))}.")
 
 
 def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "rows", "triton"]:
