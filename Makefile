@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format
+.PHONY: install demo test check format benchmark
 
 install: .venv/installed
 
@@ -26,3 +26,7 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Every figure of the README's sections on speed and formats. Formats whose extra is in .venv are measured, too.
+benchmark: install
+	$(BIN)/python -m benchmarks.readme

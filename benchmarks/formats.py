@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.benchmark.environment import environment
 from mobilemamba.benchmark.networks import build
 from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.threads import set_threads
 from mobilemamba.benchmark.timing import Timing, interleaved
 from mobilemamba.export import (
     ExportError,
@@ -39,10 +39,9 @@ from mobilemamba.export import (
     check_installed,
     export_network,
 )
-from mobilemamba.export.file_format import file_format
+from mobilemamba.export.file_format import PACKAGES, file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner, random_images
-from mobilemamba.export.quiet import quiet
 
 CPU = torch.device("cpu")
 
@@ -53,6 +52,18 @@ QUICKSTART_CONFIG = MobileMambaConfig(stem_stride=8, widths=(32, 48, 64), depths
 QUICKSTART_SIZE = 64
 
 MARKERS = "formats"
+
+FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+PURPOSES: dict[FormatName, tuple[str, str]] = {
+    "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
+    "pt2": ("torch.export, AOTInductor", "`.pt2`"),
+    "openvino": ("Intel CPUs and GPUs", "`.xml`, `.bin`"),
+    "executorch": ("phones and small devices, by XNNPACK", "`.pte`"),
+    "litert": ("Android, LiteRT", "`.tflite`"),
+    "coreml": ("Apple; only macOS can run it", "`.mlpackage`"),
+}
+"""What a format is for, and what its files end in."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +101,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Export, compare and measure; print a table, write it and JSON."""
     options = _parser().parse_args(arguments)
     around_markers(options.document, MARKERS)  # fails now rather than after the work
-    _set_threads(options.threads or torch.get_num_threads())
+    set_threads(options.threads or torch.get_num_threads())
     supports = [
         support
         for name in options.networks
         for support in measure(name, options.formats, options.rounds, options.repeats)
     ]
     about = environment(CPU)
-    text = (
-        f"{about['device']}, threads: {about['threads']}, batch 1, float32; minimum of "
-        f"{options.rounds * options.repeats} calls.\n\n{format_supports(supports)}"
-    )
-    print(text)
+    written = text(supports, about, options.rounds * options.repeats)
+    print(written)
     for support in supports:
         if support.message:
             print(f"\n{support.network} as {support.format}: {support.message}")
     settings = {"rounds": options.rounds, "repeats": options.repeats}
     content = {"environment": about, "settings": settings, "results": [asdict(support) for support in supports]}
     write_json(options.output, content)
-    replace_between(options.document, MARKERS, text)
+    replace_between(options.document, MARKERS, written)
     print(f"\nWritten to {options.output} and {options.document}")
 
 
@@ -164,20 +172,39 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
     return network.eval(), size
 
 
+def text(supports: Sequence[Support], about: Mapping[str, Any], calls: int) -> str:
+    """Return what is written into the document.
+
+    Args:
+        supports: What became of each format.
+        about: The environment.
+        calls: Timed calls of each file.
+    """
+    return (
+        f"{about['device']}, threads: {about['threads']}, batch 1, float32; minimum of {calls} calls.\n\n"
+        f"{format_supports(supports)}"
+    )
+
+
+def support_table(supports: Sequence[Support]) -> str:
+    """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
+    rows = []
+    for support in supports:
+        purpose, files = PURPOSES[support.format]
+        outcome = support.outcome
+        if support.outcome == "passed":
+            outcome = f"compared, off by {support.max_abs_error:.0e}"
+        extra = f'`pip install ".[{support.format}]"` in the checkout' if support.format in PACKAGES else "the package"
+        rows.append((f"`{support.format}`", files, purpose, extra, outcome))
+    network = supports[0].network
+    header = ("`--format`", "file", "for", "installs with", f"{network} here")
+    return table(header, rows, left=len(header))
+
+
 def format_supports(supports: Sequence[Support]) -> str:
     """Return a Markdown table."""
     header = ("network", "format", "runtime", "exported", "max error", "top-1 agreement", "ms", "MB")
     return table(header, [_row(support) for support in supports])
-
-
-def _set_threads(count: int) -> None:
-    """Set the number of threads of all runtimes."""
-    torch.set_num_threads(count)  # the others are opened with PyTorch's number, ExecuTorch excepted
-    if find_spec("executorch"):
-        with quiet("torch.utils._pytree"):
-            from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-
-        _unsafe_reset_threadpool(count)
 
 
 def _row(support: Support) -> tuple[str, ...]:
@@ -240,8 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         default=["mobilemamba_s6", QUICKSTART],
         help=f"timm names of MobileMamba networks, or {QUICKSTART} (default: mobilemamba_s6 {QUICKSTART})",
     )
-    formats = get_args(FormatName)
-    parser.add_argument("--formats", nargs="+", choices=formats, default=formats, help="(default: all)")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="(default: all)")
     parser.add_argument("--threads", type=int, help="of every runtime (default: PyTorch's choice)")
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
     parser.add_argument("--repeats", type=int, default=3, help="calls of each file in a round (default: 3)")

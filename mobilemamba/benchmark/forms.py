@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mobilemamba.benchmark.networks import BenchmarkError, fused, inference_call
 from mobilemamba.export.file_format import check_installed, file_format
 from mobilemamba.export.options import SUFFIXES
+from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 Form = Literal["eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert"]
@@ -71,7 +72,7 @@ def _exported_call(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{SUFFIXES[form]}"
         try:
-            with torch.no_grad():
+            with torch.no_grad(), quiet():
                 program = torch.export.export(network, (images,))
             exporter.write(program, path, ModelMetadata((height, width)))
         except Exception as error:  # exporters raise what they like

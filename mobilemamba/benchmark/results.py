@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns: the first to the left, figures to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table with aligned columns.
+
+    Args:
+        header: Names of the columns.
+        rows: Their cells.
+        left: Columns of words, which come first and are aligned to the left; figures are to the right.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = [
-            cell.rjust(width) if index else cell.ljust(width)
+            cell.ljust(width) if index < left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return f"| {' | '.join(aligned)} |"
 
-    rule = "|".join(f" {'-' * (width - 1)}: " if index else f" {'-' * width} " for index, width in enumerate(widths))
-    return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
+    rules = (f" {'-' * width} " if index < left else f" {'-' * (width - 1)}: " for index, width in enumerate(widths))
+    return "\n".join([line(header), f"|{'|'.join(rules)}|", *map(line, rows)])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

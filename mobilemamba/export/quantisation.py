@@ -17,7 +17,7 @@ without VNNI, sums of products of 8 bits overflow their 16 bits.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,19 @@ from mobilemamba.export.file_format import INPUT
 from mobilemamba.export.quiet import quiet
 
 
-def quantise(source: Path, target: Path, batches: Iterator[Tensor]) -> int:
+def quantise(
+    source: Path,
+    target: Path,
+    batches: Iterator[Tensor],
+    choose: Callable[[onnx.GraphProto], list[str]] | None = None,
+) -> int:
     """Write an ONNX file with quantised weights and activations.
 
     Args:
         source: File in float32, with weights inside.
         target: File to write; the metadata are those of the source.
         batches: Images that ranges of activations are taken from, (B, C, H, W) each.
+        choose: Returns the names of the nodes to quantise; None for :func:`quantised_nodes`.
 
     Returns:
         Number of quantised nodes.
@@ -50,7 +56,7 @@ def quantise(source: Path, target: Path, batches: Iterator[Tensor]) -> int:
 
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        names = quantised_nodes(onnx.load(prepared).graph)
+        names = (choose or quantised_nodes)(onnx.load(prepared).graph)
         quantize_static(
             prepared,
             target,

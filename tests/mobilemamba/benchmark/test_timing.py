@@ -40,6 +40,11 @@ def test_table_is_aligned_markdown() -> None:
     assert lines == ["| network |    ms |", "| ------- | ----: |", "| s6      | 10.50 |", "| shvit   |  9.00 |"]
 
 
+def test_columns_of_words_are_to_the_left() -> None:
+    lines = table(("format", "for", "ms"), [("onnx", "engines", "1")], left=2).splitlines()
+    assert lines == ["| format | for     | ms |", "| ------ | ------- | -: |", "| onnx   | engines |  1 |"]
+
+
 def test_json_names_device_threads_and_versions(tmp_path: Path) -> None:
     write_json(tmp_path / "results" / "file.json", environment(CPU))
     content = json.loads((tmp_path / "results" / "file.json").read_text())

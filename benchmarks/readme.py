@@ -1,0 +1,182 @@
+"""Every figure of the README's sections on speed and formats, measured and written in one go.
+
+::
+
+    make benchmark                            # or
+    python -m benchmarks.readme --threads 2
+
+Times a forward pass of S6 and of other light networks in every form, a training step, and every export format. Writes
+the tables between the markers in README.md and benchmarks/README.md, the picture docs/images/latency.png, and the
+numbers as JSON to benchmarks/results. Formats whose extra is not installed are left out of the times and listed as
+such.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import formats
+from benchmarks.document import around_markers, replace_between
+from mobilemamba.argument_types import positive
+from mobilemamba.benchmark import latency, training_step
+from mobilemamba.benchmark.accuracy import PEERS, published
+from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.forms import Form
+from mobilemamba.benchmark.latency import Latency
+from mobilemamba.benchmark.networks import build
+from mobilemamba.benchmark.picture import draw, write_picture
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.threads import set_threads
+from mobilemamba.benchmark.training_step import TrainingStep
+from mobilemamba.export import ExportError, check_installed
+
+CPU = torch.device("cpu")
+
+OURS, REFERENCE = "mobilemamba_s6", "shvit_s3"
+NETWORKS = (OURS, *PEERS)
+TRAINED = (OURS, "efficientvim_m3", REFERENCE)
+
+FORMS: dict[Form, str] = {"eager": "eager", "fused": "fused", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Forms of the README, by what it calls them."""
+
+TRAINING_BATCH_SIZE = 16
+
+README, FORMATS_README = Path("README.md"), Path("benchmarks/README.md")
+RESULTS, PICTURE = Path("benchmarks/results"), Path("docs/images/latency.png")
+PLACES = ((README, "latency"), (README, "training"), (README, "support"), (FORMATS_README, formats.MARKERS))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure everything and write it."""
+    options = _parser().parse_args(arguments)
+    for path, name in PLACES:
+        around_markers(path, name)  # fails now rather than after the work
+    set_threads(options.threads)
+    _measure_latency(options)
+    _measure_training(options)
+    _measure_formats(options)
+
+
+def latency_table(latencies: Sequence[Latency]) -> str:
+    """Return a table with one row for each network and one column of milliseconds for each form, then the ratio."""
+    forms = list(dict.fromkeys(result.form for result in latencies))
+    times = {(result.network, result.form): result for result in latencies}
+    rows = []
+    for name in dict.fromkeys(result.network for result in latencies):
+        one = times[name, forms[0]]
+        rows.append(
+            (
+                name,
+                str(one.image_size[0]),
+                *_accuracies(name, one.image_size),
+                f"{one.parameters / 1e6:.1f}",
+                f"{one.macs / 1e9:.2f}",
+                *(f"{times[name, form].timing.minimum:.1f}" for form in forms),
+            )
+        )
+    ratios = (f"{times[OURS, form].ratio_of_minima:.2f}" for form in forms)
+    rows.append((f"{OURS} / {REFERENCE}", *[""] * 5, *ratios))
+    header = ("network", "pixels", "top-1", "distilled", "M parameters", "GMACs", *(FORMS[form] for form in forms))
+    return table(header, rows)
+
+
+def training_table(steps: Sequence[TrainingStep]) -> str:
+    """Return a table with one row for each network, then the ratio of the first to the reference."""
+    rows = [(step.network, f"{step.megabytes_per_image:.1f}", f"{step.timing.minimum:.0f}") for step in steps]
+    ours = next(step for step in steps if step.network == OURS)
+    rows.append((f"{OURS} / {REFERENCE}", f"{ours.memory_ratio:.2f}", f"{ours.ratio_of_minima:.2f}"))
+    return table(("network", "activations, MB per image", "ms per step"), rows)
+
+
+def _measure_latency(options: argparse.Namespace) -> None:
+    forms = [form for form in FORMS if _is_installed(form)]
+    contenders = [build(name, CPU) for name in NETWORKS]
+    settings = {"batch_sizes": [1], "rounds": options.rounds, "repeats": options.repeats, "warmup": 2}
+    latencies = latency.measure(contenders, forms, REFERENCE, device=CPU, **settings)
+    about = environment(CPU)
+    heading = f"{about['device']}, threads: {about['threads']}, batch 1, float32"
+    text = (
+        f"{heading}; milliseconds, minimum of {options.rounds * options.repeats} calls, all in turn in one process. "
+        f"Forms other than eager are fused.\n\n{latency_table(latencies)}"
+    )
+    _write("latency", about, settings, [asdict(result) for result in latencies])
+    write_picture(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
+    _replace(README, "latency", text)
+
+
+def _measure_training(options: argparse.Namespace) -> None:
+    settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": options.training_rounds}
+    contenders = [build(name, CPU) for name in TRAINED]
+    steps = training_step.measure(contenders, REFERENCE, device=CPU, autocast=False, **settings)
+    about = environment(CPU)
+    text = (
+        f"{about['device']}, threads: {about['threads']}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of "
+        f"{options.training_rounds} steps.\n\n{training_table(steps)}"
+    )
+    _write("training_step", about, settings, [asdict(result) for result in steps])
+    _replace(README, "training", text)
+
+
+def _measure_formats(options: argparse.Namespace) -> None:
+    supports = [
+        support
+        for name in (OURS, formats.QUICKSTART)
+        for support in formats.measure(name, formats.FORMATS, options.rounds, options.repeats)
+    ]
+    about = environment(CPU)
+    settings = {"rounds": options.rounds, "repeats": options.repeats}
+    _write("formats", about, settings, [asdict(support) for support in supports])
+    _replace(FORMATS_README, formats.MARKERS, formats.text(supports, about, options.rounds * options.repeats))
+    _replace(README, "support", formats.support_table([support for support in supports if support.network == OURS]))
+
+
+def _accuracies(network: str, image_size: tuple[int, int]) -> tuple[str, str]:
+    figures = published(network, image_size)
+    both = (figures.top1, figures.top1_distilled) if figures else (None, None)
+    top1, distilled = ("-" if figure is None else f"{figure:.1f}" for figure in both)
+    return top1, distilled
+
+
+def _is_installed(form: Form) -> bool:
+    if form != "openvino":  # the others need no extra
+        return True
+    try:
+        check_installed(form)
+    except ExportError as error:
+        print(f"Left out of the times: {error}")
+        return False
+    return True
+
+
+def _write(name: str, about: dict[str, Any], settings: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    path = RESULTS / f"{name}.json"
+    write_json(path, {"environment": about, "settings": settings, "reference": REFERENCE, "results": results})
+    print(f"Written to {path}")
+
+
+def _replace(path: Path, name: str, text: str) -> None:
+    replace_between(path, name, text)
+    print(f"\n{text}\n\nWritten to {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.readme",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--threads", type=positive, default=2, help="of every runtime (default: 2)")
+    parser.add_argument("--rounds", type=positive, default=30, help="timed rounds (default: 30)")
+    parser.add_argument("--repeats", type=positive, default=3, help="calls of each form in a round (default: 3)")
+    parser.add_argument("--training-rounds", type=positive, default=4, help="timed training steps (default: 4)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
