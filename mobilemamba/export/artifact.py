@@ -48,13 +48,8 @@ def export_network(
         NotComparedWarning: When this system cannot run the file.
     """
     path = Path(path)
-    if not isinstance(network, MobileMamba):
-        raise ExportError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
-    form = file_format(options.format)
-    smallest = network.config.min_image_size + (form.dynamic_size_margin if options.dynamic_size else 0)
-    largest = largest_dynamic_size(network.config.stem_stride) if options.dynamic_size else None
-    _check_request(path, options, metadata, smallest, largest)
-    check_writable(path.parent)
+    network = check_request(network, path, options, metadata)
+    form, smallest = file_format(options.format), _smallest_side(network, options)
 
     double = _detached_copy(network).double()
     fused = fuse(double)
@@ -122,9 +117,15 @@ def check_writable(folder: str | Path) -> None:
         ) from error
 
 
-def _check_request(
-    path: Path, options: ExportOptions, metadata: ModelMetadata, smallest: int, largest: int | None
-) -> None:
+def check_request(network: nn.Module, path: Path, options: ExportOptions, metadata: ModelMetadata) -> MobileMamba:
+    """Return the network when it can be exported as asked, as far as can be said before any work.
+
+    Raises:
+        ExportError: When path, image size or network do not fit, or the format's packages are missing.
+    """
+    if not isinstance(network, MobileMamba):
+        raise ExportError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
+    smallest = _smallest_side(network, options)
     if path.suffix != options.suffix:
         raise ExportError(
             f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}."
@@ -137,11 +138,20 @@ def _check_request(
             f"image_size = {height}x{width} is too small: this network as a {options.format} file of "
             f"{'dynamic' if options.dynamic_size else 'fixed'} size takes at least {smallest}x{smallest} pixels."
         )
+    largest = largest_dynamic_size(network.config.stem_stride) if options.dynamic_size else None
     if largest is not None and max(height, width) > largest:
         raise ExportError(
             f"image_size = {height}x{width} is too large for a file of dynamic size, which takes up to "
             f"{largest}x{largest} pixels: export with dynamic_size = False."
         )
+    check_writable(path.parent)
+    return network
+
+
+def _smallest_side(network: MobileMamba, options: ExportOptions) -> int:
+    """Return the smallest height and width in pixels that a file takes."""
+    margin = file_format(options.format).dynamic_size_margin
+    return network.config.min_image_size + (margin if options.dynamic_size else 0)
 
 
 def _format_of(path: Path) -> FileFormat:

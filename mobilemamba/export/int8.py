@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from mobilemamba.backbone import MobileMamba
 from mobilemamba.benchmark.timing import interleaved
-from mobilemamba.export.artifact import check_writable, export_network, report_path
+from mobilemamba.export.artifact import check_request, export_network, report_path
 from mobilemamba.export.atomic import appearing_whole
 from mobilemamba.export.calibration import (
     FEWEST_IMAGES,
@@ -106,8 +105,7 @@ def export_int8(
         raise ExportError(
             f"int8 files are made in format 'onnx', not {options.format!r}: leave int8 out, or take onnx."
         )
-    if not isinstance(network, MobileMamba):
-        raise ExportError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
+    network = check_request(network, path, options, metadata)
     if network.in_chans != 3:
         raise ExportError(
             f"int8 files are calibrated with colour images; this network takes {network.in_chans} channels."
@@ -117,7 +115,6 @@ def export_int8(
             "int8 files are judged by their top class, but this network has no classifier: export float32."
         )
     calibration, compared = choose_images(int8, network.num_classes, metadata)
-    check_writable(path.parent)
     batch_size = BATCH_SIZE if options.dynamic_batch else 1
     with tempfile.TemporaryDirectory() as folder, appearing_whole(path) as unfinished:
         source = Path(folder) / path.name

@@ -242,6 +242,8 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
         ("unsorted", "--validation .* has 0 folders, the network 7 classes"),
         ("stray", "stray.png lies in no class's folder"),
         ("format", "int8 files are made in format 'onnx', not 'pt2'"),
+        ("suffix", r"Output .*model\.pt2 does not fit format 'onnx'"),
+        ("folder", r"Output .*folder\.onnx is a folder: name a file in it"),
         ("linear", "not a Linear"),
         ("channels", "this network takes 1 channels"),
         ("classes", "no classifier"),
@@ -278,9 +280,11 @@ def test_bad_requests_fail_before_work(
     if case == "same":
         options = replace(options, calibration=validation)
     form = ExportOptions(format="pt2") if case == "format" else ExportOptions()
+    (tmp_path / "out" / "folder.onnx").mkdir(parents=True)
+    name = {"suffix": "model.pt2", "folder": "folder.onnx"}.get(case, "model.onnx")
     with pytest.raises(ExportError, match=message):
-        export_int8(given, tmp_path / "out" / "model.onnx", form, options, metadata)
-    assert not (tmp_path / "out").exists()
+        export_int8(given, tmp_path / "out" / name, form, options, metadata)
+    assert os.listdir(tmp_path / "out") == ["folder.onnx"]
 
 
 def test_folders_belong_to_the_classes_of_their_names(tmp_path: Path) -> None:
