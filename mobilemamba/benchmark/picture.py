@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mobilemamba.benchmark.accuracy import published
+from mobilemamba.benchmark.labels import Label, place_labels
 from mobilemamba.benchmark.latency import Latency
 
 PANEL_INCHES = (6.0, 5.0)
@@ -33,47 +34,46 @@ def draw(latencies: Sequence[Latency], title: str) -> Figure:
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * len(panels), height), layout="constrained")
     figure.suptitle(title)
+    names = []
     for axes, (form, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         shown = [latency for latency in latencies if (latency.form, latency.batch_size) == (form, batch_size)]
-        _draw_panel(axes, shown)
+        names.append(_draw_panel(axes, shown))
         axes.set(
             title=f"{form}, batch {batch_size}",
             xlabel="milliseconds per batch (minimum)",
             ylabel="published ImageNet-1k top-1, percent",
         )
-    figure.axes[0].legend(
+    figure.legend(
         handles=[
             Line2D([], [], marker="o", linestyle="", color=OTHERS, label="from labels alone"),
             Line2D([], [], marker="o", linestyle="", color=OTHERS, markerfacecolor="white", label="with a teacher"),
         ],
-        loc="lower right",
+        loc="outside lower center",
+        ncols=2,
     )
+    for axes, labels in zip(figure.axes, names, strict=True):
+        place_labels(axes, labels)
     return figure
 
 
-def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> None:
+def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> list[Label]:
+    """Draw the points of one panel and return their names, which are to be placed when all is drawn."""
+    labels = []
     for latency in latencies:
         figures = published(latency.network, latency.image_size)
         if figures is None:
             continue
         colour = OURS if latency.network.startswith("mobilemamba") else OTHERS
         x, both = latency.timing.minimum, (figures.top1, figures.top1_distilled)
-        known = [top1 for top1 in both if top1 is not None]
+        known = tuple(top1 for top1 in both if top1 is not None)
         axes.plot([x] * len(known), known, color=colour, linewidth=0.8, alpha=0.6)
         for top1, face in zip(both, (colour, "white"), strict=True):
             if top1 is not None:
                 axes.plot(x, top1, "o", color=colour, markerfacecolor=face)
-        # To the right of the upper point, where the next network is hardly ever as accurate.
-        axes.annotate(
-            latency.network.split(".")[0],
-            (x, max(known)),
-            xytext=(6, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=colour,
-        )
-    axes.margins(x=0.25, y=0.1)
+        labels.append(Label(latency.network.split(".")[0], x, known, colour))
+    axes.margins(x=0.2, y=0.1)
     axes.grid(alpha=0.3)
+    return labels
 
 
 def write_picture(figure: Figure, path: Path) -> None:

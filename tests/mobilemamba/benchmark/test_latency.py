@@ -1,9 +1,13 @@
+import itertools
+
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from mobilemamba.benchmark import forms, latency
 from mobilemamba.benchmark.accuracy import PEERS, published
+from mobilemamba.benchmark.labels import Label, place_labels
 from mobilemamba.benchmark.networks import BenchmarkError, Contender, fused
 from mobilemamba.benchmark.picture import draw
 from mobilemamba.benchmark.timing import Timing
@@ -128,6 +132,22 @@ def test_peers_are_networks_of_timm_at_their_size() -> None:
         assert (figures.top1 or figures.top1_distilled) is not None
 
 
+def test_names_in_the_picture_overlap_neither_each_other_nor_the_points() -> None:
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    labels = [Label(f"a network of long name {n}", 10 + 0.2 * n, (79.0 + 0.1 * (n % 3), 80.0), "k") for n in range(8)]
+    for label in labels:
+        axes.plot([label.x] * 2, label.values, "o-")
+    axes.margins(x=0.6, y=0.4)
+    place_labels(axes, labels[:5])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 5
+    points = [axes.transData.transform((label.x, value)) for label in labels[:5] for value in label.values]
+    assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
 def test_picture_shows_both_accuracies_of_networks_that_have_them() -> None:
     results = [timed("mobilemamba_s6", 224), timed("shvit_s3", 224), timed("repvit_m1_0", 224), timed("resnet50", 224)]
     figure = draw([*results, timed("shvit_s3", 224, "fused", 8)], "title")
@@ -140,4 +160,4 @@ def test_picture_shows_both_accuracies_of_networks_that_have_them() -> None:
         (77.4, False),
         (80.0, True),
     ]
-    assert [text.get_text() for text in axes.texts] == ["mobilemamba_s6", "shvit_s3", "repvit_m1_0"]
+    assert [text.get_text() for text in axes.texts] == ["mobilemamba_s6", "repvit_m1_0", "shvit_s3"]

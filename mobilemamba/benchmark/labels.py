@@ -1,0 +1,105 @@
+"""Names beside the points of a picture, where they overlap neither each other nor the points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+Place = tuple[tuple[float, float], str, str]
+
+PLACES: tuple[Place, ...] = (
+    ((6, 3), "left", "bottom"),
+    ((6, -3), "left", "top"),
+    ((-6, 3), "right", "bottom"),
+    ((-6, -3), "right", "top"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+    ((6, 14), "left", "bottom"),
+    ((6, -14), "left", "top"),
+    ((-6, 14), "right", "bottom"),
+    ((-6, -14), "right", "top"),
+    ((0, 18), "center", "bottom"),
+    ((0, -18), "center", "top"),
+    ((6, 25), "left", "bottom"),
+    ((6, -25), "left", "top"),
+    ((-6, 25), "right", "bottom"),
+    ((-6, -25), "right", "top"),
+)
+"""Where a name may be, the best place first: offset from its point in typographic points, and alignment."""
+
+MARKER_POINTS = 5
+"""Half the side of the square kept free around a point, in typographic points."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name for a vertical line of one or more points.
+
+    Args:
+        name: The name.
+        x: Horizontal position.
+        values: Vertical positions of the points.
+        colour: Of the name.
+    """
+
+    name: str
+    x: float
+    values: tuple[float, ...]
+    colour: str
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], fontsize: float = 8) -> None:
+    """Write each name beside its upper point; where every place is taken, at the best one all the same.
+
+    Args:
+        axes: Axes with all else already drawn.
+        labels: The names.
+        fontsize: In typographic points.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout decides where points lie
+    pixels = MARKER_POINTS * figure.dpi / 72
+    taken = [_box(axes, label, pixels) for label in labels]
+    for label in sorted(labels, key=lambda label: -len(label.name)):  # long names have the fewest places
+        texts = (_write(axes, label, place, fontsize) for place in PLACES)
+        text = next((text for text in texts if _fits(text, axes, taken)), None)
+        if text is None:
+            text = _write(axes, label, PLACES[0], fontsize)
+        taken.append(text.get_window_extent())
+
+
+def _write(axes: Axes, label: Label, place: Place, fontsize: float) -> Annotation:
+    offset, horizontal, vertical = place
+    text = axes.annotate(
+        label.name,
+        (label.x, max(label.values)),
+        xytext=offset,
+        textcoords="offset points",
+        ha=horizontal,
+        va=vertical,
+        fontsize=fontsize,
+        color=label.colour,
+    )
+    text.set_in_layout(False)  # the layout stays as it was when places were chosen
+    return text
+
+
+def _fits(text: Annotation, axes: Axes, taken: Sequence[Bbox]) -> bool:
+    """Return whether a name lies inside the axes and on nothing else; it is removed where not."""
+    box = text.get_window_extent()
+    inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+    if inside and not any(box.overlaps(other) for other in taken):
+        return True
+    text.remove()
+    return False
+
+
+def _box(axes: Axes, label: Label, pixels: float) -> Bbox:
+    """Return what points and the line between them cover, in pixels."""
+    (x, low), (_, high) = axes.transData.transform([(label.x, min(label.values)), (label.x, max(label.values))])
+    return Bbox([[x - pixels, low - pixels], [x + pixels, high + pixels]])
