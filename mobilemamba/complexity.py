@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -50,24 +51,41 @@ def complexity(network: nn.Module, image_size: tuple[int, int]) -> Complexity:
         network: Any network of images, in training or inference form; it stays as it is.
         image_size: Height and width in pixels.
     """
-    shapes = copy.deepcopy(network).to("meta").eval()  # tensors without numbers: shapes alone are propagated
-    scan_macs = 0
+    return complexity_of_modules(network, image_size)[""]
 
-    def count_scan(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal scan_macs
+
+def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> dict[str, Complexity]:
+    """Count parameters and MACs of every module in a network, by its name; "" is the network itself.
+
+    Args:
+        network: Any network of images, in training or inference form; it stays as it is.
+        image_size: Height and width in pixels.
+    """
+    shapes = copy.deepcopy(network).to("meta").eval()  # tensors without numbers: shapes alone are propagated
+    scans: dict[str, int] = {}
+
+    def count_scan(name: str, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         assert isinstance(block, BiMamba | FusedBiMamba)
         height, width = inputs[0].shape[-2:]
-        scan_macs += SCAN_MACS_PER_STATE * height * width * _states(block)
+        scans[name] = SCAN_MACS_PER_STATE * height * width * _states(block)
 
-    for module in shapes.modules():
+    for name, module in shapes.named_modules():
         if isinstance(module, BiMamba | FusedBiMamba):
-            module.register_forward_hook(count_scan)
+            module.register_forward_hook(partial(count_scan, name))
     images = torch.empty(1, _image_channels(shapes), *image_size, dtype=next(shapes.parameters()).dtype, device="meta")
     # Not inference_mode: there, some products do not reach the counter.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(images)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Complexity(parameters, counter.get_total_flops() // 2, scan_macs)
+    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    root = type(network).__name__  # the counter's name of the network itself
+    return {
+        name: Complexity(
+            sum(parameter.numel() for parameter in module.parameters()),
+            flops.get(f"{root}.{name}" if name else root, 0) // 2,
+            sum(macs for scan, macs in scans.items() if f"{scan}.".startswith(f"{name}." if name else "")),
+        )
+        for name, module in network.named_modules()
+    }
 
 
 def _states(block: BiMamba | FusedBiMamba) -> int:

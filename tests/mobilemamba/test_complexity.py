@@ -9,7 +9,7 @@ from torch import nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.bimamba import BiMamba
-from mobilemamba.complexity import complexity
+from mobilemamba.complexity import complexity, complexity_of_modules
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.fusion import fuse
 from mobilemamba.variants import VARIANTS
@@ -62,6 +62,23 @@ def test_scan_block_by_hand() -> None:
     counted = complexity(block, (5, 6))
     assert counted.macs == macs
     assert counted.scan_macs == 9 * pixels * directions * inner * states
+
+
+def test_every_module_is_counted_by_its_name() -> None:
+    network = MobileMamba(MobileMambaConfig(widths=(32, 48), depths=(2, 1), **_two_stages()))
+    modules = complexity_of_modules(network, (64, 64))
+    assert modules[""] == complexity(network, (64, 64))
+    assert modules.keys() == dict(network.named_modules()).keys()
+    for name, children in {
+        "": ("stem", "stages", "global_pool", "head"),
+        "stages": ("stages.0", "stages.1"),
+        "stages.0.blocks": ("stages.0.blocks.0", "stages.0.blocks.1"),
+    }.items():
+        for field in ("parameters", "macs", "scan_macs"):
+            assert getattr(modules[name], field) == sum(getattr(modules[child], field) for child in children)
+    scan = modules["stages.0.blocks.1.mixer.branch.global_mixer.mamba"]
+    assert scan.scan_macs == modules["stages.0.blocks.1"].scan_macs == 9 * 16 * 2 * 32
+    assert modules["head"].macs == 48 * 1000
 
 
 def test_wavelet_block_by_hand() -> None:
