@@ -1,0 +1,1 @@
+"""Pictures of data and results in training: tensors in, matplotlib figures out."""

@@ -1,0 +1,111 @@
+"""Training images as the network sees them, with their mixed labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_modules.pictures.names import class_name
+
+MOST_NAMES = 3
+"""Classes named below an image."""
+
+LEAST_SHARE = 0.005
+"""Below it, a share that a class has beyond the smoothing's would be shown as 0 %."""
+
+COLUMNS = 4
+CELL = 1.7
+"""Side of an image in inches."""
+MARGIN = 0.07
+"""Around an image in inches."""
+LINE = 0.14
+"""Height of a line of text in inches."""
+TITLE = 0.45
+"""Height of the title in inches."""
+
+
+def mixed_labels(target: Tensor, num_classes: int) -> list[tuple[int, float]]:
+    """Return the classes that an image shows and their shares of its label, largest first.
+
+    What label smoothing gives to every class alike does not make a class one that the image shows.
+
+    Args:
+        target: Class probabilities (num_classes,), or a class index ().
+        num_classes: Number of classes.
+    """
+    if target.ndim == 0:
+        return [(int(target), 1.0)]
+    shares = target.float()
+    smoothing = shares.min() if num_classes > 1 else 0.0
+    shown = (shares > smoothing + LEAST_SHARE).nonzero().flatten().tolist()
+    return sorted(((index, shares[index].item()) for index in shown), key=lambda pair: -pair[1])
+
+
+def label_text(labels: Sequence[tuple[int, float]], class_names: Sequence[str] | None) -> str:
+    """Return a line for each class, and one for what is left where that is seen in percent.
+
+    Args:
+        labels: Of :func:`mixed_labels`.
+        class_names: Names of all classes, if known.
+    """
+    named = labels[:MOST_NAMES]
+    lines = [f"{class_name(index, class_names)}: {share:.0%}" for index, share in named]
+    rest = 1 - sum(share for _, share in named)
+    return "\n".join([*lines, *([f"others: {rest:.0%}"] if rest >= LEAST_SHARE else [])])
+
+
+def denormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return colours in [0, 1] of normalised images.
+
+    Args:
+        images: (B, C, H, W).
+        mean: Was subtracted per channel.
+        std: Was divided by per channel.
+    """
+    scale, offset = (torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean))
+    return (images.float() * scale + offset).clamp(0, 1)
+
+
+def draw_samples(
+    images: Tensor,
+    targets: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] | None,
+    title: str,
+) -> Figure:
+    """Draw images in a grid, each with its labels below.
+
+    Args:
+        images: Normalised images (B, C, H, W) of three colours, or of any other number of channels, of which the first
+            is drawn in grey.
+        targets: Class probabilities (B, num_classes), or class indices (B,).
+        mean: Of the normalisation.
+        std: Of the normalisation.
+        class_names: Names of all classes, if known.
+        title: Written above.
+    """
+    colours = denormalised(images, mean, std).cpu()
+    if colours.shape[1] != 3:
+        colours = colours[:, :1].expand(-1, 3, -1, -1)
+    texts = [label_text(mixed_labels(target, target.numel()), class_names) for target in targets.cpu()]
+    columns = min(COLUMNS, len(images))
+    rows = math.ceil(len(images) / columns)
+    cell_height = CELL + (1 + max(text.count("\n") + 1 for text in texts)) * LINE
+    # At least so wide that the title has room.
+    width, height = max(columns, 3) * CELL, TITLE + rows * cell_height
+    figure = Figure(figsize=(width, height))
+    figure.text(0.5, 1 - TITLE / 2 / height, title, ha="center", va="center", fontsize=9, wrap=True)
+    side = CELL - 2 * MARGIN
+    for index, (colour, text) in enumerate(zip(colours, texts, strict=True)):
+        row, column = divmod(index, columns)
+        left, bottom = column * CELL + MARGIN, height - TITLE - row * cell_height - side
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        axes.imshow(colour.permute(1, 2, 0).numpy())
+        axes.axis("off")
+        figure.text(left / width, (bottom - MARGIN) / height, text, va="top", fontsize=8, linespacing=1.15)
+    return figure
