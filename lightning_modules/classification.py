@@ -178,11 +178,19 @@ class ImageClassification(LightningModule):
         if self.ema_student is not None:
             share_buffers(self.ema_student.eval())
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Evaluate raw and averaged weights on (images, class indices)."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Evaluate raw and averaged weights on (images, class indices).
+
+        Returns:
+            Logits (B, num_classes) of the weights that count: the averaged ones, or the raw ones where there are no
+            others.
+        """
         images, targets = batch
+        logits = []
         for _, network, metrics in self._evaluated():
-            metrics.update(self._logits(network, images), targets)
+            logits.append(self._logits(network, images))
+            metrics.update(logits[-1], targets)
+        return logits[-1]
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/{top1,top5,loss}_{raw,ema}`` over all processes."""

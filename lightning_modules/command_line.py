@@ -37,6 +37,13 @@ CALLBACKS: dict[str, type[Callback]] = {
     "interrupt": callbacks.SaveOnInterrupt,
     "non_finite": callbacks.NonFiniteGuard,
     "throughput": callbacks.Throughput,
+    "scalar_layout": callbacks.ScalarLayout,
+    "config_text": callbacks.ConfigText,
+    "complexity": callbacks.ComplexityTable,
+    "sample_images": callbacks.SampleImages,
+    "class_results": callbacks.ClassResults,
+    "scan_decay": callbacks.ScanDecays,
+    "receptive_field": callbacks.ReceptiveField,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
     "summary": callbacks.RunSummary,
@@ -55,6 +62,13 @@ class Enabled:
         interrupt: Keep interrupted.ckpt when fit is stopped by Ctrl-C.
         non_finite: Skip steps with non-finite gradients.
         throughput: Log images per second and the share of time spent waiting for data.
+        scalar_layout: Group the curves in TensorBoard's tab Custom Scalars.
+        config_text: Write the resolved config into TensorBoard.
+        complexity: Write a table of the network's parameters and MACs into TensorBoard.
+        sample_images: Draw images of the first training batch, with their mixed labels.
+        class_results: Draw confusions and the accuracy of each class.
+        scan_decay: Draw how far the scan of each block remembers.
+        receptive_field: Draw the effective receptive field before and after training.
         export: Export the best and last weights at the end of fit.
         predictions: Write predictions to a CSV file.
         summary: Print what was written where at the end of fit.
@@ -66,6 +80,13 @@ class Enabled:
     interrupt: bool = True
     non_finite: bool = True
     throughput: bool = True
+    scalar_layout: bool = True
+    config_text: bool = True
+    complexity: bool = True
+    sample_images: bool = True
+    class_results: bool = True
+    scan_decay: bool = True
+    receptive_field: bool = True
     export: bool = True
     predictions: bool = True
     summary: bool = True

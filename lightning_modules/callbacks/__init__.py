@@ -1,23 +1,37 @@
 """Callbacks of training and prediction, one behaviour a file."""
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_modules.callbacks.class_results import ClassResults
+from lightning_modules.callbacks.complexity import ComplexityTable
+from lightning_modules.callbacks.config_text import ConfigText
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.callbacks.export import ExportAtEnd
 from lightning_modules.callbacks.interruption import SaveOnInterrupt
 from lightning_modules.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_modules.callbacks.predictions import PredictionsFile
+from lightning_modules.callbacks.receptive_field import ReceptiveField
 from lightning_modules.callbacks.run_summary import RunSummary
+from lightning_modules.callbacks.sample_images import SampleImages
+from lightning_modules.callbacks.scalar_layout import ScalarLayout
+from lightning_modules.callbacks.scan_decay import ScanDecays
 from lightning_modules.callbacks.throughput import Throughput
 
 __all__ = [
     "EMA",
     "BestCheckpoint",
+    "ClassResults",
+    "ComplexityTable",
+    "ConfigText",
     "ExportAtEnd",
     "LastCheckpoint",
     "NonFiniteError",
     "NonFiniteGuard",
     "PredictionsFile",
+    "ReceptiveField",
     "RunSummary",
+    "SampleImages",
     "SaveOnInterrupt",
+    "ScalarLayout",
+    "ScanDecays",
     "Throughput",
 ]

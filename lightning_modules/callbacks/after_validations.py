@@ -1,0 +1,72 @@
+"""When to look closer: after every so many validations, and at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_modules.tensorboard import has_tensorboard
+
+
+class AfterValidations(Callback, ABC):
+    """Calls :meth:`write` after every few validations, and at the end of training for the last one.
+
+    Hooks: ``on_validation_epoch_start`` counts, ``on_validation_epoch_end`` and ``on_train_end`` write. The count goes
+    into checkpoints, so a resumed run repeats nothing and keeps the rhythm. Lightning's sanity check is no validation.
+    Runs without a TensorBoard log write nothing.
+
+    Args:
+        section: Name of the callback's section, for the error.
+        every_n_validations: Validations from one time to the next.
+
+    Raises:
+        ValueError: When every_n_validations is less than 1.
+    """
+
+    def __init__(self, section: str, every_n_validations: int) -> None:
+        if every_n_validations < 1:
+            raise ValueError(
+                f"{section}.every_n_validations = {every_n_validations} is not possible: use 1 or more, or leave the "
+                f"callback out with enable.{section} = false."
+            )
+        self.every_n_validations = every_n_validations
+        self.validations = 0
+        self._pending = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the count over a resume."""
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validations = state_dict["validations"]
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the validation."""
+        if self.counts(trainer):
+            self.validations += 1
+            self._pending = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write when it is time."""
+        if self.counts(trainer) and self.validations % self.every_n_validations == 0:
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write for the last validation, unless that is done."""
+        if self._pending:
+            self._write(trainer, pl_module)
+
+    def counts(self, trainer: Trainer) -> bool:
+        """Return whether this is a validation of a run that is logged."""
+        return not trainer.sanity_checking and has_tensorboard(trainer)
+
+    @abstractmethod
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write to TensorBoard; called on all processes."""
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pending = False
+        self.write(trainer, pl_module)

@@ -1,0 +1,75 @@
+"""The effective receptive field before and after training, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_modules.tensorboard import tensorboard_writer
+from lightning_modules.undisturbed import copied_network, validation_images
+from mobilemamba.receptive_field.errors import ReceptiveFieldError
+from mobilemamba.receptive_field.extent import measure_extent
+from mobilemamba.receptive_field.gradient import contribution_map
+from mobilemamba.receptive_field.picture import draw
+
+
+class ReceptiveField(Callback):
+    """Draw which pixels contribute to the middle of the last feature map (``network/receptive_field``).
+
+    Hooks: ``on_train_start`` draws that of the fresh network, ``on_train_end`` both. The first one goes into
+    checkpoints, so that a resumed run can still show it. The method is that of ``mobilemamba erf``
+    (:mod:`mobilemamba.receptive_field.gradient`).
+
+    Args:
+        images: Validation images to take the mean of, the same ones both times.
+
+    Raises:
+        ValueError: When images is less than 1.
+    """
+
+    def __init__(self, images: int = 8) -> None:
+        if images < 1:
+            raise ValueError(
+                f"receptive_field.images = {images} is not possible: use 1 or more, or leave the callback out with "
+                "enable.receptive_field = false."
+            )
+        self.images = images
+        self.maps: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep what was measured at the start over a resume."""
+        return {"maps": self.maps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what was measured at the start."""
+        self.maps = state_dict["maps"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the fresh network's; a resumed run did so before."""
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module, "before training")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the trained network's beside it."""
+        self._draw(trainer, pl_module, f"after {trainer.global_step:,} steps")
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
+        writer = tensorboard_writer(trainer)
+        images = None if writer is None else validation_images(trainer, self.images)
+        if writer is None or images is None:
+            return
+        try:
+            # In single precision: checkpoints hold it.
+            self.maps[title] = contribution_map(copied_network(pl_module), images).float()
+        except ReceptiveFieldError as error:
+            rank_zero_warn(f"The receptive field {title} is not drawn: {error}")
+            return
+        maps = [contributions.double() for contributions in self.maps.values()]
+        extents = [measure_extent(contributions, radii=()) for contributions in maps]
+        height, width = images.shape[-2:]
+        description = f"{len(images)} validation images, {height} x {width} pixels"
+        figure = draw(maps, extents, list(self.maps), description)
+        writer.add_figure("network/receptive_field", figure, trainer.global_step)

@@ -1,0 +1,53 @@
+"""What the network is shown: the first training batch, after everything was done to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_modules.classification import ImageClassification
+from lightning_modules.pictures.samples import draw_samples
+from lightning_modules.tensorboard import tensorboard_writer
+
+
+class SampleImages(Callback):
+    """Draw images of the first training batch, augmented and mixed, with their labels' shares (``train/samples``).
+
+    Hooks: ``on_train_batch_start`` of a run's first batch; a resumed run draws nothing.
+
+    Args:
+        count: Images of the batch that are drawn.
+
+    Raises:
+        ValueError: When count is less than 1.
+    """
+
+    def __init__(self, count: int = 16) -> None:
+        if count < 1:
+            raise ValueError(
+                f"sample_images.count = {count} is not possible: use 1 or more, or leave the callback out with "
+                "enable.sample_images = false."
+            )
+        self.count = count
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draw the first batch; it has been mixed and is on the device."""
+        if not self.should_act(trainer, batch_idx):
+            return
+        writer = tensorboard_writer(trainer)
+        if writer is None or not isinstance(pl_module, ImageClassification) or pl_module.metadata is None:
+            return
+        images, targets = batch
+        metadata = pl_module.metadata
+        shown = min(self.count, len(images))
+        title = (
+            f"{shown} of the {len(images)} images in the first training batch, as the network sees them\n"
+            f"({images.shape[-2]} x {images.shape[-1]} pixels), with the classes' shares of their labels"
+        )
+        figure = draw_samples(images[:shown], targets[:shown], metadata.mean, metadata.std, metadata.class_names, title)
+        writer.add_figure("train/samples", figure, trainer.global_step)
+
+    def should_act(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Return whether this is the first batch of the run."""
+        return trainer.global_step == 0 and trainer.current_epoch == 0 and batch_idx == 0

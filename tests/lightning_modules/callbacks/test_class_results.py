@@ -1,0 +1,58 @@
+"""Confusion matrices hold every validation image once, as the weights that count see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_modules.callbacks import EMA, ClassResults, class_results
+from lightning_modules.classification import ImageClassification
+from mobilemamba import MobileMambaConfig
+from tests.lightning_modules.known_results import Last, Mistaken
+from tests.lightning_modules.tiny_data import TinyData
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def matrices(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Confusion matrices in place of what is written of them."""
+    written: list[Tensor] = []
+    monkeypatch.setattr(class_results, "write_class_results", lambda _, matrix, *__: written.append(matrix))
+    return written
+
+
+def test_known_predictions_are_counted_once(
+    logged: MakeTrainer, tiny: MobileMambaConfig, matrices: list[Tensor]
+) -> None:
+    trainer = logged(callbacks=[ClassResults(1)], max_epochs=2)  # a sanity check comes before
+    trainer.fit(Mistaken(tiny), datamodule=TinyData(samples=22))
+    expected = [[6, 0, 0, 0], [0, 6, 0, 0], [0, 0, 5, 0], [0, 5, 0, 0]]
+    assert [matrix.tolist() for matrix in matrices] == [expected, expected]
+
+
+@pytest.mark.parametrize("averaging", [True, False])
+def test_predictions_are_those_of_the_weights_that_count(
+    logged: MakeTrainer, tiny: MobileMambaConfig, matrices: list[Tensor], averaging: bool
+) -> None:
+    module = ImageClassification(tiny)
+    callbacks = [*([EMA(decay=0.5)] if averaging else []), ClassResults(1), Last()]
+    trainer = logged(callbacks=callbacks, max_epochs=3)
+    trainer.fit(module, datamodule=TinyData())
+    recognised = (matrices[-1].diagonal().sum() / matrices[-1].sum()).item()
+    last = callbacks[-1]
+    assert isinstance(last, Last)
+    images, targets = TinyData().dataset(1).tensors
+    (counted, other) = (last.ema, last.raw) if averaging else (last.raw, last.raw)
+    predictions = counted(images).argmax(1)
+    assert recognised == (predictions == targets).float().mean()
+    expected = torch.zeros(4, 4, dtype=torch.int64)
+    for target, prediction in zip(targets, predictions, strict=True):
+        expected[target, prediction] += 1
+    assert torch.equal(matrices[-1], expected)
+    if averaging:
+        assert not torch.equal(other(images), counted(images))

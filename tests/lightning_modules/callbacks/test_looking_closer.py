@@ -1,0 +1,201 @@
+"""Pictures, tables and histograms in TensorBoard: written when they should, without a trace in training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from lightning_modules.callbacks import (
+    EMA,
+    ClassResults,
+    ComplexityTable,
+    ConfigText,
+    LastCheckpoint,
+    ReceptiveField,
+    SampleImages,
+    ScalarLayout,
+    ScanDecays,
+    class_results,
+    scan_decay,
+)
+from lightning_modules.classification import ImageClassification
+from mobilemamba import MobileMambaConfig
+from tests.lightning_modules.known_results import Mistaken
+from tests.lightning_modules.logged_events import events, picture_steps, text
+from tests.lightning_modules.tiny_data import TinyData
+from tests.spawned import SpawnedProcesses
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def looking_closer(every_n_validations: int = 1) -> list[Callback]:
+    """All callbacks of this file, at small sizes."""
+    return [
+        ScalarLayout(),
+        ConfigText(),
+        ComplexityTable(),
+        SampleImages(count=4),
+        ClassResults(every_n_validations),
+        ScanDecays(every_n_validations, images=2),
+        ReceptiveField(images=2),
+    ]
+
+
+class Finally(Callback):
+    """Keeps everything that training has changed, and what the next random numbers would be."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassification)
+        assert pl_module.ema_student is not None
+        networks = {"raw": pl_module.student, "ema": pl_module.ema_student}
+        self.state = {
+            f"{kind}.{name}": value.clone()
+            for kind, network in networks.items()
+            for name, value in network.state_dict().items()
+        }
+        self.modes = {name: module.training for name, module in pl_module.named_modules()}
+        self.hooks = sum(len(module._forward_hooks) for module in pl_module.modules())
+        self.random = (torch.rand(1).item(), np.random.random(), random.random())
+        self.metrics = {
+            name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("speed/")
+        }
+
+
+def test_training_is_the_same_with_and_without(logged: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    def train(version: int, callbacks: list[Callback]) -> Finally:
+        seed_everything(0, verbose=False)
+        random_network = MobileMambaConfig(
+            num_classes=4, widths=tiny.widths, depths=tiny.depths, drop_path_rate=0.3, drop_rate=0.2
+        )
+        final = Finally()
+        trainer = logged(version, callbacks=[EMA(decay=0.5), *callbacks, final], max_epochs=2)
+        trainer.fit(ImageClassification(random_network), datamodule=TinyData())  # which shuffles
+        return final
+
+    without, with_all = train(0, []), train(1, looking_closer())
+    for name, value in without.state.items():
+        assert torch.equal(value, with_all.state[name]), name
+    assert (without.modes, without.hooks, without.random) == (with_all.modes, with_all.hooks, with_all.random)
+    assert without.metrics == with_all.metrics
+
+
+@pytest.mark.parametrize("averaging", [True, False])
+def test_each_is_written_when_it_should(
+    logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, averaging: bool
+) -> None:
+    callbacks = [*([EMA(decay=0.5)] if averaging else []), *looking_closer(every_n_validations=2)]
+    trainer = logged(callbacks=callbacks, max_epochs=5)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())  # three steps per epoch
+    log = events(tmp_path)
+    validations = [6, 12, 15]  # every second one, and the last one
+    assert picture_steps(log) == {
+        "network/receptive_field": [0, 15],
+        "train/samples": [0],
+        "val/confusion": validations,
+        "val/class_accuracy": validations,
+        "scan/decay_length": validations,
+    }
+    blocks = [f"stages.{stage}.blocks.0" for stage in range(3)]
+    assert set(log.Tags()["histograms"]) == {
+        f"{kind}/{block}" for block in blocks for kind in ("scan_step_size", "scan_decay_length_log10")
+    }
+    for block in blocks:
+        assert [event.step for event in log.Scalars(f"scan/decay_length_median/{block}")] == validations
+    assert {"custom_scalars__config__", "network/complexity/text_summary"} < set(log.Tags()["tensors"])
+    assert [event.step for event in log.Tensors("val/worst_classes/text_summary")] == validations
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_resumed_run_repeats_no_picture(logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
+    def run(version: int, max_epochs: int, ckpt_path: Path | None) -> ReceptiveField:
+        callbacks = [*looking_closer(every_n_validations=3), LastCheckpoint(dirpath=str(tmp_path / "checkpoints"))]
+        trainer = logged(version, callbacks=callbacks, max_epochs=max_epochs, enable_checkpointing=True)
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData(), ckpt_path=ckpt_path, weights_only=True)
+        return next(callback for callback in callbacks if isinstance(callback, ReceptiveField))
+
+    first = run(0, 2, None)
+    second = run(1, 4, tmp_path / "checkpoints" / "last.ckpt")
+    assert picture_steps(events(tmp_path, 1)) == {
+        "network/receptive_field": [12],
+        "val/confusion": [9, 12],  # the third validation of both runs, and the last one
+        "val/class_accuracy": [9, 12],
+        "scan/decay_length": [9, 12],
+    }
+    assert list(second.maps) == ["before training", "after 12 steps"]
+    assert torch.equal(second.maps["before training"], first.maps["before training"])
+    assert "network/complexity/text_summary" in events(tmp_path, 1).Tags()["tensors"]
+
+
+def test_nothing_is_done_without_tensorboard(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("work for nothing")
+
+    for name in ("copied_network", "validation_images"):
+        monkeypatch.setattr(scan_decay, name, refuse)
+        monkeypatch.setattr(f"lightning_modules.callbacks.receptive_field.{name}", refuse)
+    monkeypatch.setattr(class_results.MulticlassConfusionMatrix, "update", refuse)
+    monkeypatch.setattr("lightning_modules.callbacks.complexity.network_table", refuse)
+    make_trainer(callbacks=looking_closer()).fit(ImageClassification(tiny), datamodule=TinyData())
+
+
+def test_compiled_and_in_mixed_precision(
+    logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = nn.Module.compile
+    # Without generated code, which takes long to build.
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend="eager"))
+    trainer = logged(callbacks=[EMA(decay=0.5), *looking_closer()], precision="bf16-mixed", limit_train_batches=1)
+    trainer.fit(ImageClassification(tiny, compile=True), datamodule=TinyData())
+    assert len(picture_steps(events(tmp_path))) == 5
+
+
+class SplitValidation(TinyData):
+    """Each process validates images of its own: 15 and 9."""
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        own = range(15) if self.trainer.global_rank == 0 else range(15, 24)
+        return DataLoader(Subset(self.dataset(1), own), batch_size=self.batch_size)
+
+
+def test_two_processes_write_one_log_of_all_images(
+    logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    trainer = logged(
+        devices=2, strategy=SpawnedProcesses(), use_distributed_sampler=False, callbacks=[EMA(), *looking_closer()]
+    )
+    trainer.fit(Mistaken(tiny), datamodule=SplitValidation())
+    assert len(list((tmp_path / "run" / "version_0").glob("events.*"))) == 1
+    log = events(tmp_path)
+    assert len(picture_steps(log)) == 5
+    rows = [line.split("|")[1:-1] for line in text(log, "val/worst_classes").splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["class 3", "6", "0.0%", "class 1 (100%)"],
+        *([f"class {index}", "6", "100.0%", ""] for index in range(3)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ClassResults(0), r"class_results\.every_n_validations = 0 .* use 1 or more"),
+        (lambda: ScanDecays(-1), r"scan_decay\.every_n_validations = -1 .* use 1 or more"),
+        (lambda: ScanDecays(images=0), r"scan_decay\.images = 0 .* use 1 or more"),
+        (lambda: SampleImages(0), r"sample_images\.count = 0 .* use 1 or more"),
+        (lambda: ReceptiveField(0), r"receptive_field\.images = 0 .* use 1 or more"),
+    ],
+)
+def test_impossible_options_name_their_field(make: Callable[[], Callback], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
