@@ -35,7 +35,7 @@ class ClassResults(AfterValidations):
         ValueError: When every_n_validations is less than 1.
     """
 
-    def __init__(self, every_n_validations: int = 10) -> None:
+    def __init__(self, every_n_validations: int = 20) -> None:
         super().__init__("class_results", every_n_validations)
         self._matrix: MulticlassConfusionMatrix | None = None
 

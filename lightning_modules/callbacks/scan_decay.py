@@ -29,7 +29,7 @@ class ScanDecays(AfterValidations):
         ValueError: When an option is less than 1.
     """
 
-    def __init__(self, every_n_validations: int = 10, images: int = 8) -> None:
+    def __init__(self, every_n_validations: int = 20, images: int = 8) -> None:
         super().__init__("scan_decay", every_n_validations)
         if images < 1:
             raise ValueError(f"scan_decay.images = {images} is not possible: use 1 or more.")

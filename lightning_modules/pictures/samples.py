@@ -99,13 +99,15 @@ def draw_samples(
     # At least so wide that the title has room.
     width, height = max(columns, 3) * CELL, TITLE + rows * cell_height
     figure = Figure(figsize=(width, height))
-    figure.text(0.5, 1 - TITLE / 2 / height, title, ha="center", va="center", fontsize=9, wrap=True)
+    figure.text(0.5, 1 - TITLE / 2 / height, title, ha="center", va="center", fontsize=9)
+    # One pair of axes in inches for all images: a pair for each would take twice the time.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
     side = CELL - 2 * MARGIN
     for index, (colour, text) in enumerate(zip(colours, texts, strict=True)):
         row, column = divmod(index, columns)
         left, bottom = column * CELL + MARGIN, height - TITLE - row * cell_height - side
-        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        axes.imshow(colour.permute(1, 2, 0).numpy())
-        axes.axis("off")
-        figure.text(left / width, (bottom - MARGIN) / height, text, va="top", fontsize=8, linespacing=1.15)
+        axes.imshow(colour.permute(1, 2, 0).numpy(), extent=(left, left + side, bottom, bottom + side))
+        axes.text(left, bottom - MARGIN, text, va="top", fontsize=8, linespacing=1.15)
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     return figure

@@ -119,12 +119,15 @@ def test_colours_are_those_before_the_normalisation() -> None:
 def test_samples_are_drawn_with_their_labels() -> None:
     images, targets = torch.randn(5, 3, 8, 8), torch.tensor([2, 0, 1, 1, 0])
     figure = draw_samples(images, targets, MEAN, STD, ("ant", "bee", "cat"), "five")
-    assert [text.get_text() for text in figure.texts] == [
-        "five",
-        *(f"{name}: 100%" for name in ("cat", "ant", "bee", "bee", "ant")),
-    ]
-    for axes, image in zip(figure.axes, denormalised(images, MEAN, STD), strict=True):
-        assert np.array_equal(axes.images[0].get_array(), image.permute(1, 2, 0).numpy())
+    (axes,) = figure.axes
+    assert figure.texts[0].get_text() == "five"
+    labels = [text.get_text() for text in axes.texts]
+    assert labels == [f"{name}: 100%" for name in ("cat", "ant", "bee", "bee", "ant")]
+    for drawn, image, text in zip(axes.images, denormalised(images, MEAN, STD), axes.texts, strict=True):
+        assert np.array_equal(drawn.get_array(), image.permute(1, 2, 0).numpy())
+        left, right, bottom, top = drawn.get_extent()
+        assert right - left == pytest.approx(top - bottom)
+        assert text.get_position() == (left, pytest.approx(bottom, abs=0.1))  # below its image
     render(figure)
 
 

@@ -1,0 +1,213 @@
+"""What the callbacks for TensorBoard cost a run: the same training with and without them, in turn, in one process.
+
+Two figures, since neither is enough alone. The difference of both times holds everything, but also whatever else the
+machine does in minutes of training: compare minima of several rounds. The time inside the callbacks' hooks is hardly
+disturbed, but leaves out what they cause elsewhere, such as the writing of files in the background. Seconds of the
+processor are those of all threads of this process.
+
+Everything behind the script's own options is passed to ``lightning fit``. Export and summary are left out.
+
+Example: python -m benchmarks.tensorboard --rounds 3 --config experiments/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from lightning_modules.command_line import CALLBACKS, CommandLine
+from lightning_modules.noise import silence
+from mobilemamba.benchmark.environment import environment
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.timing import synchronise
+
+MEASURED = (
+    "scalar_layout",
+    "config_text",
+    "complexity",
+    "sample_images",
+    "class_results",
+    "scan_decay",
+    "receptive_field",
+)
+"""Config sections of the callbacks that are switched off and on."""
+
+
+@dataclass
+class Seconds:
+    """Time that has passed, and time of the processor."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    def add(self, call: Callable[[], Any], device: torch.device) -> Any:
+        """Add what a call takes, with the work it gives to a device."""
+        synchronise(device)  # earlier work is not the call's
+        wall, processor = time.perf_counter(), time.process_time()
+        result = call()
+        synchronise(device)
+        self.wall += time.perf_counter() - wall
+        self.processor += time.process_time() - processor
+        return result
+
+
+@dataclass
+class Fit:
+    """One training run.
+
+    Args:
+        whole: From the beginning to the end of fit.
+        inside: In the hooks of each measured callback, by its section.
+        steps: Optimiser steps.
+    """
+
+    whole: Seconds = field(default_factory=Seconds)
+    inside: dict[str, Seconds] = field(default_factory=dict)
+    steps: int = 0
+
+
+class TimedCommandLine(CommandLine):
+    """``lightning fit`` with a stopwatch.
+
+    Args:
+        args: Of the command line.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.measured = Fit()
+        super().__init__(args)
+
+    def before_fit(self) -> None:
+        """Start the stopwatches."""
+        self.device = self.trainer.strategy.root_device
+        sections = {CALLBACKS[name]: name for name in MEASURED}
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if type(callback) in sections:
+                measure_hooks(
+                    callback, self.measured.inside.setdefault(sections[type(callback)], Seconds()), self.device
+                )
+        synchronise(self.device)
+        self._started = time.perf_counter(), time.process_time()
+
+    def after_fit(self) -> None:
+        """Stop."""
+        synchronise(self.device)
+        wall, processor = self._started
+        self.measured.whole = Seconds(time.perf_counter() - wall, time.process_time() - processor)
+        self.measured.steps = self.trainer.global_step
+
+
+def measure_hooks(callback: Callback, seconds: Seconds, device: torch.device) -> None:
+    """Add the time of every hook that a callback has to a sum.
+
+    Args:
+        callback: Its hooks are wrapped.
+        seconds: The sum.
+        device: Waited for, where it works asynchronously.
+    """
+    for name in dir(Callback):
+        if (name.startswith("on_") or name == "setup") and getattr(type(callback), name) is not getattr(Callback, name):
+            setattr(callback, name, _timed(getattr(callback, name), seconds, device))
+
+
+def _timed(hook: Callable[..., Any], seconds: Seconds, device: torch.device) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        return seconds.add(lambda: hook(*args, **kwargs), device)
+
+    return timed
+
+
+def run(arguments: list[str], enabled: bool) -> tuple[Fit, torch.device]:
+    """Train once into a temporary folder.
+
+    Args:
+        arguments: Of ``lightning fit``.
+        enabled: Whether the measured callbacks run.
+    """
+    switches = [f"--enable.{name}={str(enabled).lower()}" for name in MEASURED]
+    always = ["--enable.export=false", "--enable.summary=false", "--trainer.enable_progress_bar=false"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = TimedCommandLine(["fit", *arguments, *switches, *always, f"--run.folder={folder}"])
+    return command.measured, command.device
+
+
+def report(off: list[Fit], on: list[Fit]) -> tuple[str, dict[str, Any]]:
+    """Return tables and the same numbers for JSON.
+
+    Args:
+        off: Runs without the callbacks.
+        on: Runs with them.
+    """
+    best_off, best_on = (min(fits, key=lambda fit: fit.whole.processor) for fits in (off, on))
+    inside = Seconds(
+        sum(part.wall for part in best_on.inside.values()), sum(part.processor for part in best_on.inside.values())
+    )
+    difference = Seconds(best_on.whole.wall - best_off.whole.wall, best_on.whole.processor - best_off.whole.processor)
+    rows = [
+        ("without", best_off.whole, None),
+        ("with", best_on.whole, None),
+        ("difference", difference, best_off.whole),
+        ("inside the callbacks", inside, best_on.whole),
+        *((f"... {name}", part, best_on.whole) for name, part in best_on.inside.items()),
+    ]
+    text = table(
+        ("", "seconds", "share", "seconds of the processor", "share"),
+        [
+            (
+                name,
+                f"{seconds.wall:.2f}",
+                "" if whole is None else f"{seconds.wall / whole.wall:.2%}",
+                f"{seconds.processor:.2f}",
+                "" if whole is None else f"{seconds.processor / whole.processor:.2%}",
+            )
+            for name, seconds, whole in rows
+        ],
+    )
+    content = {
+        "share_inside": inside.wall / best_on.whole.wall,
+        "share_inside_processor": inside.processor / best_on.whole.processor,
+        "share_of_difference": difference.wall / best_off.whole.wall,
+        "share_of_difference_processor": difference.processor / best_off.whole.processor,
+        "without": [asdict(fit.whole) for fit in off],
+        "with": [asdict(fit) for fit in on],
+    }
+    return f"{best_on.steps} optimiser steps; the run of {len(on)} that took the processor least\n\n{text}", content
+
+
+def main() -> None:
+    """Train in turn, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    options, arguments = parser.parse_known_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds} is not possible: use 1 or more.")
+    silence()
+    sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
+    fits: dict[bool, list[Fit]] = {False: [], True: []}
+    for number in range(options.rounds):
+        for enabled in (False, True) if number % 2 == 0 else (True, False):
+            fit, device = run(arguments, enabled)
+            fits[enabled].append(fit)
+            print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole.wall:.1f} s", flush=True)
+    text, content = report(fits[False], fits[True])
+    print(f"\n{text}")
+    if options.output is not None:
+        write_json(options.output, {"arguments": arguments, "environment": environment(device), **content})
+        print(f"Written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from benchmarks import tensorboard
+from benchmarks.tensorboard import MEASURED, Fit, Seconds, measure_hooks, report
+from lightning_modules.command_line import CALLBACKS
+
+CPU = torch.device("cpu")
+
+
+class Slow(Callback):
+    def on_train_start(self, *_: Any) -> None:
+        time.sleep(0.05)
+
+    def on_train_end(self, *_: Any) -> None:
+        sum(range(10**6))
+
+    def other(self) -> None:
+        time.sleep(0.2)
+
+
+def test_hooks_are_timed_and_nothing_else() -> None:
+    callback, seconds = Slow(), Seconds()
+    measure_hooks(callback, seconds, CPU)
+    callback.on_train_start()
+    callback.other()
+    assert 0.05 <= seconds.wall < 0.2
+    assert seconds.processor < 0.05
+    callback.on_train_end()
+    assert 0 < seconds.processor < seconds.wall
+
+
+def test_every_callback_of_tensorboard_is_measured() -> None:
+    modules = {name: __import__(callback.__module__, fromlist=["_"]) for name, callback in CALLBACKS.items()}
+    writing = {name for name, module in modules.items() if getattr(module, "tensorboard_writer", None)}
+    assert set(MEASURED) == writing
+
+
+def test_shares_are_of_the_run_that_took_the_processor_least() -> None:
+    off = [Fit(Seconds(110, 100)), Fit(Seconds(90, 105))]
+    on = [Fit(Seconds(120, 104), {"scan_decay": Seconds(1.2, 1.04)}, 7), Fit(Seconds(100, 110), {}, 7)]
+    text, content = report(off, on)
+    assert content["share_inside"] == pytest.approx(0.01)
+    assert content["share_inside_processor"] == pytest.approx(0.01)
+    assert content["share_of_difference"] == pytest.approx(10 / 110)
+    assert content["share_of_difference_processor"] == pytest.approx(0.04)
+    assert "7 optimiser steps" in text
+    assert "1.00%" in text
+
+
+def test_figures_are_of_runs_with_and_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = []
+
+    def run(arguments: list[str], enabled: bool) -> tuple[Fit, torch.device]:
+        assert arguments == ["--config", "some.yaml"]
+        order.append(enabled)
+        return Fit(Seconds(2, 2), {"scan_decay": Seconds(1, 1)} if enabled else {}, 3), CPU
+
+    monkeypatch.setattr(tensorboard, "run", run)
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--rounds", "2", "--config", "some.yaml", "--output", str(tmp_path / "x.json")]
+    )
+    tensorboard.main()
+    assert order == [False, True, True, False]
+    assert "scan_decay" in capsys.readouterr().out
+    assert (tmp_path / "x.json").is_file()
