@@ -129,17 +129,17 @@ def _timed(hook: Callable[..., Any], seconds: Seconds, device: torch.device) -> 
     return timed
 
 
-def run(arguments: list[str], enabled: bool) -> tuple[Fit, torch.device]:
-    """Train once into a temporary folder.
+def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.device]:
+    """Train once.
 
     Args:
         arguments: Of ``lightning fit``.
         enabled: Whether the measured callbacks run.
+        folder: Of the run's files.
     """
     switches = [f"--enable.{name}={str(enabled).lower()}" for name in MEASURED]
     always = ["--enable.export=false", "--enable.summary=false", "--trainer.enable_progress_bar=false"]
-    with tempfile.TemporaryDirectory() as folder:
-        command = TimedCommandLine(["fit", *arguments, *switches, *always, f"--run.folder={folder}"])
+    command = TimedCommandLine(["fit", *arguments, *switches, *always, f"--run.folder={folder}"])
     return command.measured, command.device
 
 
@@ -190,6 +190,7 @@ def main() -> None:
     """Train in turn, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--folder", help="where the runs are kept (default: nowhere)")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options, arguments = parser.parse_known_args()
     if options.rounds < 1:
@@ -197,11 +198,12 @@ def main() -> None:
     silence()
     sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
     fits: dict[bool, list[Fit]] = {False: [], True: []}
-    for number in range(options.rounds):
-        for enabled in (False, True) if number % 2 == 0 else (True, False):
-            fit, device = run(arguments, enabled)
-            fits[enabled].append(fit)
-            print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole.wall:.1f} s", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for number in range(options.rounds):
+            for enabled in (False, True) if number % 2 == 0 else (True, False):
+                fit, device = run(arguments, enabled, options.folder or temporary)
+                fits[enabled].append(fit)
+                print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole.wall:.1f} s", flush=True)
     text, content = report(fits[False], fits[True])
     print(f"\n{text}")
     if options.output is not None:

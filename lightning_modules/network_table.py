@@ -33,7 +33,8 @@ def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
         if PARTS.fullmatch(name) and (part.parameters or part.total_macs)
     ]
     header = ("part", "parameters", "share", "MACs", "share", "of them scan")
-    return table(header, [*rows, _row("**whole network**", whole, whole)])
+    # The sum first: TensorBoard shows only the beginning until one scrolls.
+    return table(header, [_row("**whole network**", whole, whole), *rows])
 
 
 def _row(label: str, part: Complexity, whole: Complexity) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from matplotlib.ticker import LogLocator
 from mobilemamba.decay import ScanDecay
 
 PERCENTILES = (5, 25, 50, 75, 95)
+LONGEST = 1e6
+"""Pixels; what remembers for longer is drawn there. Without end remembers a step size of zero."""
 WIDE = 1000
 """Ratio of the axis' ends from which on only powers of ten are labelled."""
 MOST_VALUES = 1 << 16
@@ -58,5 +60,5 @@ def draw_decays(decays: Mapping[str, ScanDecay]) -> Figure:
 def decay_percentiles(decay: ScanDecay) -> list[float]:
     """Return percentiles 5, 25, 50, 75 and 95 of a block's decay lengths, in pixels."""
     lengths = decay.decay_lengths.flatten()
-    lengths = lengths[:: 1 + len(lengths) // MOST_VALUES].cpu()
+    lengths = lengths[:: 1 + len(lengths) // MOST_VALUES].clamp(max=LONGEST).cpu()
     return np.percentile(lengths.numpy(), PERCENTILES).tolist()

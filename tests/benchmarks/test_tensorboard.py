@@ -60,7 +60,7 @@ def test_figures_are_of_runs_with_and_without(
 ) -> None:
     order = []
 
-    def run(arguments: list[str], enabled: bool) -> tuple[Fit, torch.device]:
+    def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.device]:
         assert arguments == ["--config", "some.yaml"]
         order.append(enabled)
         return Fit(Seconds(2, 2), {"scan_decay": Seconds(1, 1)} if enabled else {}, 3), CPU

@@ -34,7 +34,17 @@ LAYOUTS = ["ablations/three_stage.yaml", "ablations/four_stage_cnn.yaml", "ablat
 
 TWO_STEPS = {
     "data": {"init_args": {"batch_size": 2, "image_size": 64}},
-    "enable": {"best_checkpoint": False, "last_checkpoint": False, "export": False},
+    "enable": {
+        "best_checkpoint": False,
+        "last_checkpoint": False,
+        "export": False,
+        # Pictures of large networks take longer than two steps.
+        "complexity": False,
+        "sample_images": False,
+        "class_results": False,
+        "scan_decay": False,
+        "receptive_field": False,
+    },
     "trainer": {
         "accelerator": "cpu",
         "devices": 1,

@@ -100,6 +100,17 @@ def test_a_run_can_be_fitted_evaluated_and_used(
         "speed/images_per_second",
         "speed/data_wait",
     }
+    assert set(events.Tags()["images"]) == {
+        "network/receptive_field",
+        "train/samples",
+        "val/confusion",
+        "val/class_accuracy",
+        "scan/decay_length",
+    }
+    texts = {"network/complexity", "run/config", "val/worst_classes"}
+    assert {f"{name}/text_summary" for name in texts} < set(events.Tags()["tensors"])
+    (config,) = events.Tensors("run/config/text_summary")
+    assert (run / "config.yaml").read_text().strip() in config.tensor_proto.string_val[0].decode()
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
     # The commands that were printed work as they are: the saved config alone describes the run.

@@ -154,3 +154,11 @@ def test_decay_lengths_are_drawn_beside_the_size_of_the_map() -> None:
     lowest, lower, median, upper, highest = expected
     assert drawn == pytest.approx([lowest, highest, lower, upper, median, 4, 12], rel=0.02)
     render(figure)
+
+
+def test_a_state_that_never_decays_can_be_drawn() -> None:
+    steps = torch.tensor([-200.0, 0.0]).view(1, 1, 2, 1, 1)  # exp(-200) is zero in single precision
+    decay = scan_decay(steps, torch.zeros(1, 2, 1))
+    assert decay.decay_lengths.isinf().tolist() == torch.tensor([True, False]).view(1, 1, 2, 1, 1, 1).tolist()
+    assert decay_percentiles(decay)[-1] <= 1e6
+    render(draw_decays({"stages.0.blocks.0": decay}))
