@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_modules.classification import ImageClassification
-from lightning_modules.undisturbed import copied_network
 
 
 class Mistaken(ImageClassification):
@@ -21,12 +22,10 @@ class Mistaken(ImageClassification):
 
 
 class Last(Callback):
-    """Copies of the networks at the end."""
+    """Copies of the networks at the end; of the raw one twice where nothing is averaged."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassification)
-        self.ema = copied_network(pl_module)
+        self.raw = copy.deepcopy(pl_module.student).eval().requires_grad_(False)
         averaged = pl_module.ema_student
-        pl_module.hold("ema_student", None)
-        self.raw = copied_network(pl_module)
-        pl_module.hold("ema_student", averaged)
+        self.ema = self.raw if averaged is None else copy.deepcopy(averaged).eval().requires_grad_(False)

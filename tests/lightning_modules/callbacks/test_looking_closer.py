@@ -55,8 +55,7 @@ class Finally(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassification)
-        assert pl_module.ema_student is not None
-        networks = {"raw": pl_module.student, "ema": pl_module.ema_student}
+        networks = {"raw": pl_module.student, "ema": pl_module.ema_student or nn.Module()}
         self.state = {
             f"{kind}.{name}": value.clone()
             for kind, network in networks.items()
@@ -70,14 +69,15 @@ class Finally(Callback):
         }
 
 
-def test_training_is_the_same_with_and_without(logged: MakeTrainer, tiny: MobileMambaConfig) -> None:
+@pytest.mark.parametrize("averaging", [True, False])
+def test_training_is_the_same_with_and_without(logged: MakeTrainer, tiny: MobileMambaConfig, averaging: bool) -> None:
     def train(version: int, callbacks: list[Callback]) -> Finally:
         seed_everything(0, verbose=False)
         random_network = MobileMambaConfig(
             num_classes=4, widths=tiny.widths, depths=tiny.depths, drop_path_rate=0.3, drop_rate=0.2
         )
-        final = Finally()
-        trainer = logged(version, callbacks=[EMA(decay=0.5), *callbacks, final], max_epochs=2)
+        final, averages = Finally(), [EMA(decay=0.5)] if averaging else []
+        trainer = logged(version, callbacks=[*averages, *callbacks, final], max_epochs=2)
         trainer.fit(ImageClassification(random_network), datamodule=TinyData())  # which shuffles
         return final
 
@@ -88,17 +88,24 @@ def test_training_is_the_same_with_and_without(logged: MakeTrainer, tiny: Mobile
     assert without.metrics == with_all.metrics
 
 
-@pytest.mark.parametrize("averaging", [True, False])
+@pytest.mark.parametrize(
+    ("averaging", "epochs", "validations"),
+    [(True, 3, [6, 9]), (False, 4, [6, 12])],  # every second one, and the last one where that is another
+)
 def test_each_is_written_when_it_should(
-    logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, averaging: bool
+    logged: MakeTrainer,
+    tiny: MobileMambaConfig,
+    tmp_path: Path,
+    averaging: bool,
+    epochs: int,
+    validations: list[int],
 ) -> None:
     callbacks = [*([EMA(decay=0.5)] if averaging else []), *looking_closer(every_n_validations=2)]
-    trainer = logged(callbacks=callbacks, max_epochs=5)
+    trainer = logged(callbacks=callbacks, max_epochs=epochs)
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())  # three steps per epoch
     log = events(tmp_path)
-    validations = [6, 12, 15]  # every second one, and the last one
     assert picture_steps(log) == {
-        "network/receptive_field": [0, 15],
+        "network/receptive_field": [0, 3 * epochs],
         "train/samples": [0],
         "val/confusion": validations,
         "val/class_accuracy": validations,

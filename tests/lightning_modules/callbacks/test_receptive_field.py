@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,6 @@ from torch import nn
 
 from lightning_modules.callbacks import EMA, ReceptiveField
 from lightning_modules.classification import ImageClassification
-from lightning_modules.undisturbed import copied_network
 from mobilemamba import MobileMambaConfig
 from mobilemamba.receptive_field.gradient import contribution_map
 from tests.lightning_modules.known_results import Last
@@ -23,7 +23,8 @@ MakeTrainer = Callable[..., Trainer]
 def test_receptive_fields_are_those_before_and_after(logged: MakeTrainer, tiny: MobileMambaConfig) -> None:
     class First(Callback):
         def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            self.network = copied_network(pl_module)
+            assert isinstance(pl_module, ImageClassification)
+            self.network = copy.deepcopy(pl_module.student).eval()
 
     first, last, field = First(), Last(), ReceptiveField(images=2)
     trainer = logged(callbacks=[EMA(decay=0.5), first, field, last], max_epochs=2)
