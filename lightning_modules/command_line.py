@@ -46,6 +46,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "receptive_field": callbacks.ReceptiveField,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
+    "record": callbacks.RunRecord,
     "summary": callbacks.RunSummary,
 }
 """Config section of each callback, in the order in which they run."""
@@ -71,6 +72,7 @@ class Enabled:
         receptive_field: Draw the effective receptive field before and after training.
         export: Export the best and last weights at the end of fit.
         predictions: Write predictions to a CSV file.
+        record: Write record.json, the run's figures for other programs, after every validation and at the end of fit.
         summary: Print what was written where at the end of fit.
     """
 
@@ -89,20 +91,23 @@ class Enabled:
     receptive_field: bool = True
     export: bool = True
     predictions: bool = True
+    record: bool = True
     summary: bool = True
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a fit writes: folder/name/version_0, version_1, ...
+    """Where a fit writes: folder/name/version_0, version_1, ... or folder/name/VERSION.
 
     Args:
         name: Name of the experiment.
         folder: Folder of all experiments.
+        version: Name of this run's folder. Null: the next number.
     """
 
     name: str = "mobilemamba"
     folder: str = "runs"
+    version: str | None = None
 
 
 class Parser(LightningArgumentParser):
@@ -126,9 +131,24 @@ class SaveFitConfig(SaveConfigCallback):
     """Save the resolved config of a fit; evaluations leave the run's folder alone."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write config.yaml into the run's folder."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Write config.yaml into the run's folder, which may be that of the run that is resumed.
+
+        Raises:
+            ValueError: When the folder holds checkpoints of another run.
+        """
+        if stage != "fit":
+            return
+        folder = Path(str(trainer.log_dir))  # agreed upon by all processes
+        checkpoints = folder / "checkpoints"
+        resumed_from = self.config["ckpt_path"]  # the trainer knows it only after its setup
+        resumed = resumed_from is not None and folder.resolve() in Path(resumed_from).resolve().parents
+        if not resumed and checkpoints.is_dir() and any(checkpoints.iterdir()):
+            raise ValueError(
+                f"The folder {folder} holds the checkpoints of a run: go on with it by --ckpt_path "
+                f"{checkpoints / 'last.ckpt'}, or choose another run.version or run.name."
+            )
+        self.overwrite = True
+        super().setup(trainer, pl_module, stage)
 
 
 class CommandLine(LightningCLI):
@@ -208,7 +228,7 @@ class CommandLine(LightningCLI):
             kwargs["logger"] = False
         elif self._get(self.config_init, "trainer").get("logger") in (None, True):
             run = self._get(self.config_init, "run")
-            kwargs["logger"] = TensorBoardLogger(run.folder, name=run.name, default_hp_metric=False)
+            kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
         return super().instantiate_trainer(**kwargs)
 
     def _parse_ckpt_path(self) -> None:

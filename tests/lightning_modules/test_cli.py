@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import re
@@ -129,6 +130,27 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     assert rows[0]["class_1"] in "0123456789"
     # Evaluations are no runs of their own.
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_may_name_its_folder_and_is_resumed_in_it(
+    small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", *small_run, "--run.version", "seed_0", "--enable.export", "false"]
+    main(arguments)
+    run = tmp_path / "all runs" / "small" / "seed_0"
+    record = json.loads((run / "record.json").read_text())
+    assert (record["finished"], record["epochs"], record["steps"]) == (True, 1, 2)
+    longer = ["--trainer.max_epochs", "2"]
+    last = run / "checkpoints" / "last.ckpt"
+    status, message = failure([*arguments, *longer], capsys)
+    assert status == 1
+    assert "seed_0 holds the checkpoints of a run" in message
+    assert str(last) in message
+    main([*arguments, *longer, "--ckpt_path", str(last)])
+    assert json.loads((run / "record.json").read_text())["curves"]["epoch"] == [0, 1]
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert [path.name for path in run.parent.iterdir()] == ["seed_0"]
 
 
 def test_a_fit_whose_export_failed_ends_with_an_error(

@@ -1,0 +1,170 @@
+"""What a run has reached and what it took, as one JSON file that other programs read: ``record.json``.
+
+    {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "parameters": 123456,
+     "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
+     "metrics": {"val/top1_raw": 0.981, ...},
+     "curves": {"epoch": [0, 1, 2, 3], "val/top1_raw": [...], "train/loss": [...]}}
+
+``metrics`` are those of the last validation, ``curves`` hold one value per validation. Accuracies are in [0, 1], losses
+in nats per sample; a value that is not finite, or was not logged, is null.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_modules.classification import ImageClassification
+from mobilemamba.benchmark.environment import device_name
+from mobilemamba.benchmark.results import write_json
+
+FILE_NAME = "record.json"
+
+
+class RunRecord(Callback):
+    """Write ``record.json`` into the run's folder, whole or not at all, and go on with it over resumes.
+
+    Hooks: ``on_fit_start`` starts the clock; ``on_train_batch_end`` adds up the training loss; ``on_validation_end``
+    adds a point to every curve and writes; ``on_train_end`` stops the clock; ``on_fit_end``, which an interrupted or
+    failed fit never reaches, marks the run as finished. The first process writes; the training loss is the mean over
+    its steps since the validation before.
+
+    Curves, seconds and peak memory are in the checkpoint, so that a resumed run goes on with them. What came after the
+    checkpoint, and is trained again, is forgotten with its time.
+    """
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[float | None]] = {"epoch": [], "train/loss": []}
+        self.seconds_before = 0.0
+        self.peak_before = 0
+        self._started: float | None = None
+        self._loss_sum: Tensor | None = None
+        self._loss_steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep what is accumulated over a resume."""
+        return {"curves": self.curves, "seconds": self.seconds, "peak_memory_bytes": self.peak_before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written."""
+        self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
+        self.seconds_before = state_dict["seconds"]
+        self.peak_before = state_dict["peak_memory_bytes"]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of fit until now, or until it ended, those before a resume included."""
+        return self.seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and measure the memory of this fit alone where that is possible."""
+        self._started = time.perf_counter()
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the loss of a batch, without waiting for the device."""
+        if outputs is None:
+            return
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning has divided it
+        self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
+        self._loss_steps += 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a point to every curve, before the checkpoint of this epoch is written, and write the record."""
+        if trainer.sanity_checking or not self.should_act(trainer):
+            return
+        loss = math.nan if self._loss_sum is None else float(self._loss_sum) / self._loss_steps
+        self._loss_sum, self._loss_steps = None, 0
+        add_point(self.curves, {"epoch": trainer.current_epoch, "train/loss": loss} | validation_metrics(trainer))
+        self._write(trainer, pl_module, finished=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: exports are no part of the training."""
+        self.seconds_before, self._started = self.seconds, None
+        self.peak_before = self._peak_memory(trainer)[0]
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished."""
+        if self.should_act(trainer):
+            self._write(trainer, pl_module, finished=True)
+
+    def should_act(self, trainer: Trainer) -> bool:
+        """Return whether this run is one to keep a record of."""
+        return not trainer.fast_dev_run  # type: ignore[attr-defined]
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, finished: bool) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # agreed upon by all processes
+        if not trainer.is_global_zero:
+            return
+        if not isinstance(pl_module, ImageClassification):
+            raise TypeError(f"RunRecord records an ImageClassification, not a {type(pl_module).__name__}.")
+        if self._started is not None:
+            self.peak_before = self._peak_memory(trainer)[0]
+        write_json(
+            folder / FILE_NAME,
+            {
+                "finished": finished,
+                # Within an epoch the running one counts: its validation is that of its last step.
+                "epochs": trainer.current_epoch + (0 if self._started is None else 1),
+                "steps": trainer.global_step,
+                "seconds": round(self.seconds, 3),
+                "num_classes": pl_module.network_config.num_classes,
+                "parameters": sum(parameter.numel() for parameter in pl_module.student.parameters()),
+                "device": device_name(trainer.strategy.root_device),
+                "peak_memory_bytes": self.peak_before,
+                "peak_memory_of": self._peak_memory(trainer)[1],
+                "metrics": {name: finite(value) for name, value in validation_metrics(trainer).items()},
+                "curves": self.curves,
+            },
+        )
+
+    def _peak_memory(self, trainer: Trainer) -> tuple[int, str]:
+        """Return the most bytes in use so far, those before a resume included, and what they are of."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            return max(self.peak_before, torch.cuda.max_memory_allocated(device)), "CUDA allocator"
+        return max(self.peak_before, process_peak_bytes()), "process"
+
+
+def add_point(curves: dict[str, list[float | None]], point: dict[str, float]) -> None:
+    """Append a value to every curve, in place; all stay equally long.
+
+    Args:
+        curves: Values by name; holds "epoch".
+        point: Values by name. A curve without a value gets None; a new one begins with as many.
+    """
+    length = len(curves["epoch"])
+    for name in curves.keys() | point.keys():
+        curves.setdefault(name, [None] * length).append(finite(point[name]) if name in point else None)
+
+
+def validation_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return what the last validation logged."""
+    logged = trainer.callback_metrics
+    return {name: float(logged[name]) for name in sorted(logged) if name.startswith("val/")}
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON knows: None for one that is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def process_peak_bytes() -> int:
+    """Return the most memory that this process has held in bytes; 0 where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
