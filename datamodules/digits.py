@@ -16,7 +16,6 @@ from datamodules.datasets import Images
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 
-VALIDATION_SHARE = 0.2
 SPLIT_SEED = 0
 BRIGHTEST = 16
 """The digits' grey levels go from 0 to 16."""
@@ -36,7 +35,7 @@ MILD_MIXING = MixingConfig(mixup=0.2, cutmix=0.0, label_smoothing=0.1)
 
 
 class DigitsDataModule(ClassificationDataModule):
-    """Handwritten digits 0 to 9, 1,437 to train on and 360 to validate, always the same ones.
+    """Handwritten digits 0 to 9, by default 1,437 to train on and 360 to validate, always the same ones.
 
     Args:
         num_classes: Always 10.
@@ -55,6 +54,11 @@ class DigitsDataModule(ClassificationDataModule):
         on_corrupt: What to do with an unreadable image of predict_folder: leave it out and name it, or stop.
         max_corrupt: Most unreadable images that are left out before it stops.
         seed: Seed of order, augmentation and mixing; the split does not depend on it.
+        validation_share: Share of the digits that are validated on. A large one makes a harder task of few training
+            images, measured on many.
+
+    Raises:
+        ValueError: When an option is out of range; names field, value and remedy.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class DigitsDataModule(ClassificationDataModule):
         on_corrupt: Literal["skip", "raise"] = "skip",
         max_corrupt: int = 100,
         seed: int = 0,
+        validation_share: float = 0.2,
     ) -> None:
         super().__init__(
             num_classes,
@@ -94,6 +99,11 @@ class DigitsDataModule(ClassificationDataModule):
         )
         if num_classes != 10:
             raise ValueError(f"data.num_classes = {num_classes} is not possible: use 10, one per digit.")
+        if not 0 < validation_share < 1:
+            raise ValueError(
+                f"data.validation_share = {validation_share} is not possible: use a share above 0 and below 1."
+            )
+        self.validation_share = validation_share
         self.class_names = tuple(str(digit) for digit in range(10))
         self._images: dict[str, list[tuple[Image.Image, int]]] = {}
 
@@ -107,17 +117,20 @@ class DigitsDataModule(ClassificationDataModule):
 
         digits = load_digits()
         indices = train_test_split(
-            np.arange(len(digits.target)), test_size=VALIDATION_SHARE, random_state=SPLIT_SEED, stratify=digits.target
+            np.arange(len(digits.target)),
+            test_size=self.validation_share,
+            random_state=SPLIT_SEED,
+            stratify=digits.target,
         )
         for split, chosen in zip(("train", "val"), indices, strict=True):
             self._images[split] = [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
 
     def training_images(self) -> Images[int]:
-        """Return four fifths of the digits."""
+        """Return the digits that are not validated on."""
         return self._images["train"]
 
     def validation_images(self) -> Images[int]:
-        """Return the other fifth."""
+        """Return validation_share of the digits."""
         return self._images["val"]
 
     def named_validation_images(self) -> Images[str]:

@@ -28,6 +28,18 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
     assert min(torch.bincount(torch.tensor(labels[0]))) >= 34
 
 
+def test_more_digits_may_be_validated_on() -> None:
+    data = DigitsDataModule(validation_share=0.75, batch_size=32)
+    data.setup("fit")
+    assert (len(data.training_images()), len(data.validation_images())) == (449, 1348)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_that_leave_nothing_are_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=f"data.validation_share = {share} is not possible"):
+        DigitsDataModule(validation_share=share)
+
+
 def test_digits_in_files_are_predicted_like_those_of_the_set(tmp_path: Path) -> None:
     data = DigitsDataModule()
     data.setup("validate")
