@@ -1,0 +1,94 @@
+"""What command lines mean is answered without running them, and mistakes are answers too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_modules.cli import main
+from lightning_modules.resolve import FitParser
+from mobilemamba import MobileMamba, MobileMambaConfig
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ["--config", str(ROOT / "experiments" / "quickstart.yaml")]
+
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def no_arguments_of_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+
+
+@pytest.fixture(scope="module")
+def parser() -> FitParser:
+    return FitParser()
+
+
+def test_an_answer_is_what_print_config_shows(
+    parser: FitParser, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*QUICKSTART, "--data.image_size", "96"]
+    arguments += ["--model.optimizer.reference_batch_size", "null", "--model.network.scan=false"]
+    answer = parser.resolve(arguments)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["fit", *arguments, "--print_config"])
+    assert answer["config"] == yaml.safe_load(capsys.readouterr().out)
+    expected = MobileMambaConfig(num_classes=10, stem_stride=8, widths=(32, 48, 64), depths=(1, 1, 1), scan=False)
+    assert MobileMambaConfig(**answer["network"]) == expected
+    assert (answer["image_size"], answer["num_classes"]) == ([96, 96], 10)
+    assert answer["parameters"] == sum(parameter.numel() for parameter in MobileMamba(expected).parameters())
+
+
+def test_an_answer_is_a_config_that_means_the_same(parser: FitParser, tmp_path: Path) -> None:
+    answer = parser.resolve([*QUICKSTART, "--model.teacher=null", "--model.network.drop_path_rate=0.1"])
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(answer["config"]))
+    assert parser.resolve(["--config", str(path)]) == answer
+
+
+def test_an_answer_names_all_options(parser: FitParser) -> None:
+    options = parser.resolve([*QUICKSTART, "--model.teacher", "null"])["options"]
+    for name in ("model.network.scan", "data.batch_size", "data.init_args.batch_size", "model.teacher.checkpoint"):
+        assert name in options
+        assert parser.resolve([*QUICKSTART, f"--{name}=1"]).get("error", "").count("unrecognized") == 0
+    assert "model.network.scann" not in options
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--model.network.scann=false"], "unrecognized arguments: --model.network.scann=false"),
+        (["--model.network.wid=[1]"], "model.network.wid"),  # no abbreviations
+        (["--model.network.scan=maybe"], "model.network.scan"),
+        (["--model.network.scan=false", "--model.network.wavelet_levels=0"], "MobileMambaConfig.scan = "),
+        (["--data.image_size=16"], "image size 16x16 is too small"),
+        (["--ema.decay=2"], "ema.decay = 2.0 is not possible"),
+        (["--data.seed=-1"], "data.seed = -1 is not possible"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_mistakes_are_answers_too(parser: FitParser, options: list[str], expected: str) -> None:
+    assert expected in parser.resolve([*QUICKSTART, *options])["error"]
+
+
+def test_nothing_but_answers_is_printed() -> None:
+    requests = [{"arguments": [*QUICKSTART, "--trainer.max_epochs=3"]}, {"arguments": []}]
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_modules.resolve"],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    assert answers[0]["config"]["trainer"]["max_epochs"] == 3
+    assert "no data are named" in answers[1]["error"]
+    assert done.stderr == ""
