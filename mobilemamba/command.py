@@ -15,10 +15,13 @@ from mobilemamba.match import command as match_command
 from mobilemamba.match.errors import MatchError
 from mobilemamba.receptive_field import command as receptive_field_command
 from mobilemamba.receptive_field.errors import ReceptiveFieldError
+from mobilemamba.study import command as study_command
+from mobilemamba.study.errors import StudyError
 from mobilemamba.study.reporting import command as report_command
 from mobilemamba.study.reporting.errors import ReportError
 
 SUBCOMMANDS = {
+    "ablate": study_command,
     "benchmark": benchmark_command,
     "erf": receptive_field_command,
     "export": export_command,
@@ -33,6 +36,7 @@ WRITTEN_FOR_USERS = (
     MatchError,
     ReceptiveFieldError,
     ReportError,
+    StudyError,
     OSError,
 )
 """Errors whose message says what the user can mend."""

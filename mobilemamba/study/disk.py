@@ -1,0 +1,43 @@
+"""Whether a study fits on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from mobilemamba.study.errors import StudyError
+from mobilemamba.study.plan import Plan
+from mobilemamba.study.runs import Run
+
+NO_SPACE = os.strerror(errno.ENOSPC)
+"""What programs write where the disk is full."""
+
+
+def check_space(plan: Plan, runs: Iterable[Run], folder: Path) -> None:
+    """Check that the checkpoints of all runs fit.
+
+    Args:
+        plan: The study.
+        runs: Those that are still to be run.
+        folder: The study's folder, or where it will be.
+
+    Raises:
+        StudyError: When there is too little space; says how much is needed.
+    """
+    sizes = {planned.name: planned.bytes_per_run for planned in plan.arms}
+    needed = sum(sizes[run.arm] for run in runs)
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise StudyError(
+            f"The disk of {existing} has {free / 1e9:.1f} GB free, but checkpoints of all runs may take "
+            f"{needed / 1e9:.1f} GB: choose another disk by --output, make room, or run fewer --arms or --seeds."
+        )
+
+
+def is_full(run: Run) -> bool:
+    """Return whether a run has failed because the disk was full."""
+    return NO_SPACE in run.reason()

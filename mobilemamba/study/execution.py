@@ -1,0 +1,128 @@
+"""``mobilemamba ablate`` from its options to its report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+from mobilemamba.study.definition import Layer, Study, flatten, read_study
+from mobilemamba.study.devices import make_workers
+from mobilemamba.study.disk import check_space
+from mobilemamba.study.errors import StudyError
+from mobilemamba.study.folder import check_unchanged, make_runs, write_plan
+from mobilemamba.study.jobs import Launcher, lightning_program
+from mobilemamba.study.local import LocalLauncher
+from mobilemamba.study.lock import locked
+from mobilemamba.study.overview import overview
+from mobilemamba.study.plan import make_plan
+from mobilemamba.study.progress import StudyProgress
+from mobilemamba.study.runs import Run
+from mobilemamba.study.schedule import run_all
+from mobilemamba.study.slurm import ClusterLauncher, ClusterOptions
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    """Run a study, or what is left of it, and write its report.
+
+    Args:
+        arguments: As :mod:`mobilemamba.study.command` parses them.
+
+    Raises:
+        StudyError: When the study cannot be run as asked, or runs have failed twice.
+        KeyboardInterrupt: After Ctrl-C, when all runs have ended.
+        OSError: When a file cannot be read or written.
+    """
+    study = read_study(arguments.study)
+    folder: Path = arguments.output or Path("runs") / "studies" / study.name
+    _check_launcher(arguments)
+    plan = make_plan(study, extra_layer(arguments))
+    runs = make_runs(plan, folder, arguments.arms, arguments.seeds)
+    check_unchanged(plan, folder)
+    unfinished = [run for run in runs if not run.is_finished()]
+    check_space(plan, unfinished, folder)
+    if arguments.dry_run:
+        print(overview(plan, runs))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    with locked(folder) as lock, ExitStack() as shown:
+        write_plan(plan, arguments.study, folder)
+        launcher = _launcher(arguments, study, folder, () if lock is None else (lock,))
+        progress = shown.enter_context(StudyProgress(len(runs), min(launcher.capacity, len(runs)), console))
+        try:
+            failed = run_all(runs, launcher, progress)
+        except KeyboardInterrupt:
+            shown.close()
+            print(f"All runs were stopped. To go on:\n  {_same_command()}", flush=True)
+            raise
+    if len(failed) < len(runs):
+        write_report(folder)
+    if failed:
+        raise StudyError(_failures(failed, len(runs)))
+
+
+def extra_layer(arguments: argparse.Namespace) -> Layer:
+    """Return what ``--config`` and ``--set`` add to the base.
+
+    Raises:
+        StudyError: When an option of ``--set`` is none, or belongs to the study.
+    """
+    given: dict[str, str] = {}
+    for text in arguments.set:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise StudyError(
+                f"--set {text} is not possible: use NAME=VALUE, such as --set data.root=/path/to/imagenet."
+            )
+        if name in given:
+            raise StudyError(f"--set gives {name} twice: leave one out.")
+        given[name] = value
+    return Layer(tuple(arguments.config), flatten(given, "--set"))
+
+
+def write_report(folder: Path) -> None:
+    """Write the report of what has been run.
+
+    Args:
+        folder: The study's folder.
+    """
+    # Imported here: tables and pictures are the end of hours.
+    import_module("mobilemamba.study.report").write_report(folder)
+
+
+def _check_launcher(arguments: argparse.Namespace) -> None:
+    """Refuse devices or a cluster that are not to be had before the configs are resolved."""
+    make_workers(arguments.devices, arguments.threads)
+    if arguments.launcher == "local":
+        lightning_program()
+    elif arguments.devices != "auto" or arguments.threads is not None:
+        raise StudyError("--devices and --threads are for this machine: with a cluster, use --gpus and --cpus.")
+
+
+def _launcher(arguments: argparse.Namespace, study: Study, folder: Path, inherited: Sequence[int]) -> Launcher:
+    program = lightning_program()
+    if arguments.launcher == "local":
+        return LocalLauncher(make_workers(arguments.devices, arguments.threads), program, inherited)
+    options = ClusterOptions(
+        arguments.partition, arguments.time, arguments.gpus, arguments.cpus, arguments.parallel, arguments.cluster
+    )
+    return ClusterLauncher(folder / "jobs", study.name, program, options)
+
+
+def _failures(failed: Sequence[Run], total: int) -> str:
+    listed = "; ".join(f"{run.label}: {run.reason()}" for run in failed)
+    return (
+        f"{len(failed)} of {total} runs failed twice ({listed}). The fit.log of each has its output; run the same "
+        "command to try them again."
+    )
+
+
+def _same_command() -> str:
+    return shlex.join(["mobilemamba", *sys.argv[1:]])

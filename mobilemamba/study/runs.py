@@ -1,0 +1,81 @@
+"""One arm with one seed: its folder, its command, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOG = "fit.log"
+FAILURE = "failure.txt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed.
+
+    Args:
+        arm: The arm's name.
+        seed: The seed.
+        folder: The run's folder, STUDY/runs/ARM/seed_S.
+        config: The arm's whole config.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    config: Path
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, None where the run has not finished an epoch."""
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of ``lightning`` that run it, or go on with it."""
+        both = ["fit", "--config", str(self.config), "--seed_everything", str(self.seed), "--data.seed", str(self.seed)]
+        both += ["--run.folder", str(self.folder.parents[1]), "--run.name", self.arm, "--run.version", self.folder.name]
+        checkpoint = self.checkpoint
+        return both if checkpoint is None else [*both, "--ckpt_path", str(checkpoint)]
+
+    def record(self) -> dict[str, Any] | None:
+        """Return what the run has recorded of itself, None before its first validation."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "record.json").read_text())
+        except FileNotFoundError:
+            return None
+        return content
+
+    def is_finished(self) -> bool:
+        """Return whether training has ended by itself."""
+        record = self.record()
+        return record is not None and record["finished"] is True
+
+    def prepare(self) -> None:
+        """Make the folder ready for a start: what cannot be continued is deleted, but for the log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / FAILURE).unlink(missing_ok=True)
+        if self.checkpoint is not None:
+            return
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOG:
+                path.unlink()
+
+    def reason(self) -> str:
+        """Return the line of the log that says why fit failed."""
+        path = self.folder / LOG
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        spoken = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in spoken if line.startswith("error:")]
+        return (errors or spoken or ["it wrote nothing"])[-1].removeprefix("error:").strip()
