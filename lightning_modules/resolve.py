@@ -102,6 +102,7 @@ def option_names(config: Mapping[str, Any]) -> Iterator[str]:
         yield name
         if name.startswith("data.init_args."):
             yield name.replace(".init_args.", ".")
+    yield "model.network.num_classes"  # known, though it follows data.num_classes: the parser says so where it is set
     # Where there is no teacher its options are not listed.
     yield from (f"model.teacher.{field.name}" for field in fields(TeacherConfig))
 

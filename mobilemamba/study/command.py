@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument("--parallel", type=int, default=256, metavar="N", help="most jobs at a time (default: 256)")
     cluster.add_argument(
         "--cluster",
-        choices=("slurm", "local", "debug"),
+        choices=("slurm", "local"),
         default="slurm",
-        help="submitit's executor; local and debug run the jobs on this machine, to try them (default: slurm)",
+        help="submitit's executor; local runs the same jobs on this machine, to try them (default: slurm)",
     )
 
 

@@ -21,6 +21,9 @@ from mobilemamba.study.runs import LOG, Run
 
 JOB_ID = "slurm_job.txt"
 
+MAX_REQUEUES = 100
+"""A job goes on where it was, so a long run may well be cut into many; but not without end."""
+
 
 @dataclass(frozen=True)
 class ClusterOptions:
@@ -32,7 +35,7 @@ class ClusterOptions:
         gpus: GPUs per run.
         cpus: CPU cores per GPU, or per run without one.
         parallel: Most jobs at a time.
-        cluster: "slurm"; submitit's "local" and "debug" run the same jobs on this machine.
+        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
 
     Raises:
         StudyError: When a number is out of range.
@@ -43,7 +46,7 @@ class ClusterOptions:
     gpus: int = 1
     cpus: int = 8
     parallel: int = 256
-    cluster: Literal["slurm", "local", "debug"] = "slurm"
+    cluster: Literal["slurm", "local"] = "slurm"
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -151,7 +154,9 @@ class ClusterLauncher:
         self.program = tuple(program)
         self.options = options
         try:
-            self._executor = submitit.AutoExecutor(folder=self.folder / "%j", cluster=options.cluster)
+            self._executor = submitit.AutoExecutor(
+                folder=self.folder / "%j", cluster=options.cluster, slurm_max_num_timeout=MAX_REQUEUES
+            )
         except RuntimeError as error:
             raise StudyError(f"--launcher slurm is not possible here: {error}") from error
         self._executor.update_parameters(

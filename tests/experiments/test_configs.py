@@ -28,7 +28,10 @@ from tests.datamodules.conftest import save_image
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
-CONFIGS = {str(path.relative_to(EXPERIMENTS)): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
+FILES = {str(path.relative_to(EXPERIMENTS)): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
+STUDIES = [name for name, path in FILES.items() if "arms" in yaml.safe_load(path.read_text())]
+"""Files of another kind, which test_studies.py tests."""
+CONFIGS = {name: path for name, path in FILES.items() if name not in STUDIES}
 LAUNCHES = [name for name in CONFIGS if name.startswith("launch/")]
 LAYOUTS = ["ablations/three_stage.yaml", "ablations/four_stage_cnn.yaml", "ablations/four_stage_mamba.yaml"]
 
@@ -104,9 +107,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def head(name: str) -> dict[str, str]:
     """Return the entries of a config's head, each as one line."""
-    lines = re.match(r"(#.*\n)*", CONFIGS[name].read_text())
+    lines = re.match(r"(#.*\n)*", FILES[name].read_text())
     assert lines is not None
-    entries = re.findall(r"^# (Paper row|Command|Expected|Cost):(.*(?:\n#  .*)*)", lines[0], re.MULTILINE)
+    entries = re.findall(r"^# (Paper row|Command|On digits|Expected|Cost):(.*(?:\n#  .*)*)", lines[0], re.MULTILINE)
     return {key: re.sub(r"\s*\\?\n#\s+", " ", text).strip() for key, text in entries}
 
 
