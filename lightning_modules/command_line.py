@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
+from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
 from mobilemamba.checkpoints import read_file
 
@@ -229,7 +230,9 @@ class CommandLine(LightningCLI):
         elif self._get(self.config_init, "trainer").get("logger") in (None, True):
             run = self._get(self.config_init, "run")
             kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        keep_checkpoints_whole(trainer)
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from checkpoints: the config alone says what runs."""

@@ -40,4 +40,4 @@ def check_space(plan: Plan, runs: Iterable[Run], folder: Path) -> None:
 
 def is_full(run: Run) -> bool:
     """Return whether a run has failed because the disk was full."""
-    return NO_SPACE in run.reason()
+    return any(NO_SPACE in line for line in run.output())

@@ -9,14 +9,13 @@ report/               tables and pictures
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
-from mobilemamba.benchmark.results import write_json
+from mobilemamba.benchmark.results import write_json, write_text
 from mobilemamba.study.definition import Study
 from mobilemamba.study.errors import StudyError
 from mobilemamba.study.plan import Plan, PlannedArm, differences
@@ -84,10 +83,9 @@ def write_plan(plan: Plan, source: Path, folder: Path) -> None:
         source: The study's file.
         folder: Its folder.
     """
-    (folder / "configs").mkdir(parents=True, exist_ok=True)
     for planned in plan.arms:
-        _write(config_path(folder, planned.name), _config_text(planned))
-    _write(folder / "study.yaml", _study_text(plan.study, source))
+        write_text(config_path(folder, planned.name), _config_text(planned))
+    write_text(folder / "study.yaml", _study_text(plan.study, source))
     write_json(folder / "plan.json", plan.to_json())
 
 
@@ -99,16 +97,6 @@ def _config_text(planned: PlannedArm) -> str:
 def _study_text(study: Study, source: Path) -> str:
     text = source.read_text()
     return text if "name" in yaml.safe_load(text) else f"name: {study.name}\n{text}"
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(text)
-        os.replace(unfinished, path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _chosen(option: str, given: Sequence[Value] | None, known: Sequence[Value]) -> list[Value]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mobilemamba.study.devices import Worker
 from mobilemamba.study.jobs import Job
-from mobilemamba.study.runs import LOG, Run
+from mobilemamba.study.runs import LOG, Run, log_line
 
 
 class LocalJob:
@@ -76,9 +76,12 @@ class LocalLauncher:
 
     def _start(self, run: Run, worker: Worker) -> LocalJob:
         run.prepare()
+        command = [*self.program, *run.arguments]
         with (run.folder / LOG).open("ab") as log:
+            log.write(log_line(command))
+            log.flush()  # before the process writes there
             process = subprocess.Popen(
-                [*self.program, *run.arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -86,6 +86,7 @@ class Plan:
                     "name": planned.name,
                     "description": planned.arm.description,
                     "group": planned.arm.group,
+                    "configs": [path.name for path in planned.arm.layer.configs],
                     "overrides": dict(planned.arm.layer.overrides),
                     "network": dict(planned.network),
                     "image_size": list(planned.image_size),

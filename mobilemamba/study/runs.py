@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOG = "fit.log"
 FAILURE = "failure.txt"
+COMMAND = "$ "
+"""Begins the line of a log that says what was started; what follows is its output."""
+
+
+def log_line(command: Sequence[str]) -> bytes:
+    """Return the line that goes before the output of a command into its log."""
+    return f"{COMMAND}{shlex.join(command)}\n".encode()
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,15 @@ class Run:
             elif path.name != LOG:
                 path.unlink()
 
-    def reason(self) -> str:
-        """Return the line of the log that says why fit failed."""
+    def output(self) -> list[str]:
+        """Return the lines that fit has printed since it was last started, without empty ones."""
         path = self.folder / LOG
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        spoken = [line.strip() for line in lines if line.strip()]
-        errors = [line for line in spoken if line.startswith("error:")]
-        return (errors or spoken or ["it wrote nothing"])[-1].removeprefix("error:").strip()
+        starts = [number for number, line in enumerate(lines) if line.startswith(COMMAND)]
+        return [line.strip() for line in lines[starts[-1] + 1 if starts else 0 :] if line.strip()]
+
+    def reason(self) -> str:
+        """Return the line of the log that says why fit failed."""
+        lines = self.output()
+        errors = [line for line in lines if line.startswith("error:")]
+        return (errors or lines or ["it printed nothing"])[-1].removeprefix("error:").strip()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from mobilemamba.study.errors import StudyError
 from mobilemamba.study.jobs import Job
-from mobilemamba.study.runs import LOG, Run
+from mobilemamba.study.runs import LOG, Run, log_line
 
 JOB_ID = "slurm_job.txt"
 
@@ -80,9 +80,12 @@ class FitTask:
         """
         process = int(os.environ.get("SLURM_PROCID", "0"))
         log = self.run.folder / (LOG if process == 0 else f"fit.process_{process}.log")
+        command = [*self.program, *self.run.arguments]
         with log.open("ab") as output:
+            output.write(log_line(command))
+            output.flush()  # before the process writes there
             status = subprocess.run(
-                [*self.program, *self.run.arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

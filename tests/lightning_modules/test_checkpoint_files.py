@@ -1,0 +1,52 @@
+"""A checkpoint that cannot be written leaves the one before it, and nothing of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+
+from lightning_modules.checkpoint_files import WholeCheckpoints, keep_checkpoints_whole
+
+resource = pytest.importorskip("resource")
+
+
+@contextmanager
+def files_end_after(size: int) -> Iterator[None]:
+    """Let no file grow beyond a number of bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    files = WholeCheckpoints()
+    files.save_checkpoint({"step": 1}, path)
+    with files_end_after(10_000), pytest.raises(OSError, match="File too large"):
+        files.save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+    files.save_checkpoint({"step": 3}, path)
+    assert torch.load(path, weights_only=True) == {"step": 3}
+
+
+def test_trainers_save_whole_files(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer()
+    keep_checkpoints_whole(trainer)
+    assert isinstance(trainer.strategy.checkpoint_io, WholeCheckpoints)
+
+    class Own(TorchCheckpointIO):
+        pass
+
+    chosen = make_trainer(plugins=[Own()])
+    keep_checkpoints_whole(chosen)
+    assert type(chosen.strategy.checkpoint_io) is Own
