@@ -1,4 +1,1 @@
-"""Studies: named arms that differ in a few options, each trained with several seeds, compared in a report.
-
-Runs ``lightning fit`` as processes; neither Lightning nor the training code is imported.
-"""
+"""Studies: arms that differ in named options, trained with several seeds and compared."""
