@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -63,6 +62,8 @@ def ablate(arguments: argparse.Namespace) -> None:
             print(f"All runs were stopped. To go on:\n  {_same_command()}", flush=True)
             raise
     if len(failed) < len(runs):
+        from mobilemamba.study.report import write_report  # imported here: tables and pictures are the end of hours
+
         write_report(folder)
     if failed:
         raise StudyError(_failures(failed, len(runs)))
@@ -85,16 +86,6 @@ def extra_layer(arguments: argparse.Namespace) -> Layer:
             raise StudyError(f"--set gives {name} twice: leave one out.")
         given[name] = value
     return Layer(tuple(arguments.config), flatten(given, "--set"))
-
-
-def write_report(folder: Path) -> None:
-    """Write the report of what has been run.
-
-    Args:
-        folder: The study's folder.
-    """
-    # Imported here: tables and pictures are the end of hours.
-    import_module("mobilemamba.study.report").write_report(folder)
 
 
 def _check_launcher(arguments: argparse.Namespace) -> None:
