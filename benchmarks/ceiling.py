@@ -1,0 +1,215 @@
+"""How near a network comes to what the machine can do, and what MobileMamba's parts cost.
+
+::
+
+    python -m benchmarks.ceiling --threads 2
+
+First the ceilings, measured in the same run: multiply-accumulates per second of a large matrix product, and bytes per
+second of a large copy. A forward pass takes no less than its multiply-accumulates at the one rate, nor than its weights
+at the other. Then MobileMamba with parts left out. Such a network computes something else, but bounds what a faster
+part can gain: without the recurrence of its scans (what is projected in goes on to the norm), without its wavelet
+branches, without both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from mobilemamba.argument_types import positive
+from mobilemamba.benchmark.environment import environment, find_device, threads_in_words
+from mobilemamba.benchmark.forms import Form, call_of, check_forms
+from mobilemamba.benchmark.networks import build, fused
+from mobilemamba.benchmark.results import table, write_json
+from mobilemamba.benchmark.threads import set_threads
+from mobilemamba.benchmark.timing import Timing, interleaved
+from mobilemamba.bimamba import FusedBiMamba
+from mobilemamba.complexity import complexity
+from mobilemamba.wavelet_mamba import WaveletMamba
+
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product measures arithmetic."""
+
+COPY_FLOATS = {"cpu": 2**26, "cuda": 2**29}
+"""Values of the copy that measures bandwidth: more than any cache holds."""
+
+BYTES_PER_FLOAT = 4
+
+VARIANTS = ("", " without scan", " without wavelets", " without both")
+
+
+class PassedOn(FusedBiMamba):
+    """A BiMamba whose scan hands on its input."""
+
+    def _scan(self, u: Tensor) -> Tensor:
+        return u
+
+    _scan_rows = _scan
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine can do.
+
+    Args:
+        macs_per_second: Multiply-accumulates of a large matrix product in float32.
+        bytes_per_second: Read and written by a large copy.
+    """
+
+    macs_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """A network's time for one batch beside the ceilings.
+
+    Args:
+        network: timm's name, and what was left out.
+        form: "fused" or an export format.
+        macs: Multiply-accumulates of convolutions and matrix products, for the batch.
+        weight_bytes: Of all parameters.
+        timing: Milliseconds.
+        least_milliseconds: The longer of arithmetic and reading weights, each at its ceiling.
+        ratio_of_minima: To the reference in the same form.
+    """
+
+    network: str
+    form: Form
+    macs: int
+    weight_bytes: int
+    timing: Timing
+    least_milliseconds: float
+    ratio_of_minima: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print tables, write JSON."""
+    options = _parser().parse_args(arguments)
+    set_threads(options.threads)
+    device = find_device(options.device)
+    check_forms(options.forms, device)
+    ceiling = measure_ceiling(device)
+    shares = measure(
+        options.network, options.reference, options.forms, options.batch_size, options.rounds, ceiling, device
+    )
+    about = environment(device)
+    print(
+        f"{about['device']}, {threads_in_words(about['threads'])}, batch {options.batch_size}, float32; "
+        f"matrix product {ceiling.macs_per_second / 1e9:.0f} GMAC/s, copy {ceiling.bytes_per_second / 1e9:.0f} GB/s\n\n"
+        f"{format_shares(shares, options.reference)}"
+    )
+    content = {"environment": about, "ceiling": asdict(ceiling), "results": [asdict(share) for share in shares]}
+    write_json(options.output, content)
+    print(f"\nWritten to {options.output}")
+
+
+def measure_ceiling(device: torch.device) -> Ceiling:
+    """Measure arithmetic and bandwidth, each at its best of several calls."""
+    size, count = PRODUCT_SIZE[device.type], COPY_FLOATS[device.type]
+    matrix = torch.randn(size, size, device=device)
+    source, target = torch.ones(count, device=device), torch.empty(count, device=device)
+    calls = {"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}
+    timings = interleaved(calls, rounds=5, repeats=2, device=device)
+    return Ceiling(
+        macs_per_second=size**3 / timings["product"].minimum * 1e3,
+        bytes_per_second=2 * BYTES_PER_FLOAT * count / timings["copy"].minimum * 1e3,
+    )
+
+
+def measure(
+    network: str,
+    reference: str,
+    forms: Sequence[Form],
+    batch_size: int,
+    rounds: int,
+    ceiling: Ceiling,
+    device: torch.device,
+) -> list[Share]:
+    """Time a MobileMamba, whole and in part, and a reference, all in turn.
+
+    Args:
+        network: A MobileMamba's timm name.
+        reference: timm's name of the network that ratios are to.
+        forms: Forms of each; networks are fused in all.
+        batch_size: Images per call.
+        rounds: Timed rounds of three calls.
+        ceiling: Of the device.
+        device: Where to run.
+    """
+    whole, other = build(network, device), build(reference, device)
+    parts = {f"{network}{variant}": without(whole.network, variant) for variant in VARIANTS}
+    networks = {reference: (other, fused(other.network))} | {name: (whole, part) for name, part in parts.items()}
+    calls = {
+        f"{name} {form}": call_of(module, contender.images(batch_size, device), form, autocast=False)
+        for name, (contender, module) in networks.items()
+        for form in forms
+    }
+    timings = interleaved(calls, rounds, repeats=3, device=device)
+    shares = []
+    for form in forms:
+        base = timings[f"{reference} {form}"].minimum
+        for name, (contender, module) in networks.items():
+            cost, timing = complexity(module, contender.image_shape[1:]), timings[f"{name} {form}"]
+            macs, weight_bytes = batch_size * cost.macs, BYTES_PER_FLOAT * cost.parameters
+            least = 1e3 * max(macs / ceiling.macs_per_second, weight_bytes / ceiling.bytes_per_second)
+            shares.append(Share(name, form, macs, weight_bytes, timing, least, timing.minimum / base))
+    return shares
+
+
+def without(network: nn.Module, variant: str) -> nn.Module:
+    """Return a fused copy of a MobileMamba without what the variant names."""
+    copy = fused(network)
+    for module in copy.modules():
+        if isinstance(module, FusedBiMamba) and variant in (" without scan", " without both"):
+            module.__class__ = PassedOn
+        if isinstance(module, WaveletMamba) and variant in (" without wavelets", " without both"):
+            module.wavelet = None
+    return copy
+
+
+def format_shares(shares: Sequence[Share], reference: str) -> str:
+    """Return a table."""
+    header = ("network", "form", "GMACs", "MB of weights", "ms", "least ms", f"ms / {reference}")
+    rows = [
+        (
+            share.network,
+            share.form,
+            f"{share.macs / 1e9:.3f}",
+            f"{share.weight_bytes / 1e6:.0f}",
+            f"{share.timing.minimum:.2f}",
+            f"{share.least_milliseconds:.2f}",
+            f"{share.ratio_of_minima:.2f}",
+        )
+        for share in shares
+    ]
+    return table(header, rows, left=2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ceiling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--network", default="mobilemamba_s6", help="(default: mobilemamba_s6)")
+    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
+    parser.add_argument(
+        "--forms", nargs="+", choices=get_args(Form), default=["fused", "onnx"], help="(default: fused onnx)"
+    )
+    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
+    parser.add_argument("--threads", type=positive, default=2, help="of every runtime (default: 2)")
+    parser.add_argument("--batch-size", type=positive, default=1, help="images per call (default: 1)")
+    parser.add_argument("--rounds", type=positive, default=40, help="timed rounds of three calls (default: 40)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/ceiling.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
