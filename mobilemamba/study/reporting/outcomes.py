@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,8 +155,10 @@ def read_study(folder: Path) -> StudyOutcome:
         )
     except (KeyError, TypeError) as error:
         raise ReportError(f"{folder / 'plan.json'} is of another version: it lacks {error}.") from error
-    _check_study(folder, study)
-    return study
+    classes = _check_study(folder, study)
+    # A run takes its number of classes from its data, whatever its config says.
+    arms = (replace(arm, network=replace(arm.network, num_classes=classes)) for arm in study.arms)
+    return replace(study, arms=tuple(arms))
 
 
 def _read_plan(folder: Path) -> Mapping[str, Any]:
@@ -218,7 +220,8 @@ def _read_json(path: Path) -> Any:
         raise ReportError(f"{path} is damaged: {error}") from error
 
 
-def _check_study(folder: Path, study: StudyOutcome) -> None:
+def _check_study(folder: Path, study: StudyOutcome) -> int:
+    """Refuse what cannot be compared; return the number of classes that all runs tell apart."""
     if study.base not in [arm.name for arm in study.arms]:
         raise ReportError(f"{folder / 'plan.json'} names {study.base!r} as base, which is none of its arms.")
     classes = {record.num_classes: arm.name for arm in study.arms for record in arm.records}
@@ -233,3 +236,4 @@ def _check_study(folder: Path, study: StudyOutcome) -> None:
             f"Arms in {folder} tell apart different numbers of classes ({counts}): their accuracies cannot be "
             "compared. Make a study of each."
         )
+    return next(iter(classes))

@@ -99,6 +99,11 @@ def test_a_plan_of_another_version_is_refused(
         read_study(study)
 
 
+def test_networks_have_the_classes_of_the_data(study: Path, change_plan: ChangePlan) -> None:
+    change_plan(lambda plan: plan["arms"][1]["network"].update(num_classes=1000))
+    assert [arm.network.num_classes for arm in read_study(study).arms] == [10, 10, 10]
+
+
 def test_unknown_entries_are_no_fault(study: Path) -> None:
     write_run(study, "base", 0, record(0.9, 0.89, **json.loads('{"new": {"entry": 1}}')))
     assert read_study(study).arms[0].runs[0].deployed_top1 == pytest.approx(90.0)
