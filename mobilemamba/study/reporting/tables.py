@@ -132,15 +132,15 @@ def _legend(rows: Sequence[ArmRow], devices: Sequence[str]) -> str:
 
 
 def _reading(study: StudyOutcome, rows: Sequence[ArmRow]) -> str:
-    compared = sum(row.difference is not None for row in rows)
+    tested = sum(row.difference is not None and row.difference.interval is not None for row in rows)
     sentences = [
         "Differences are paired by seed. The interval is Student's t over the seeds; with one seed there is none. An "
         "interval that contains zero means: not distinguishable from zero with these runs. That is not the same as "
         "alike."
     ]
-    if compared > 1:
+    if tested > 1:
         sentences.append(
-            f"With {compared} arms compared, some intervals miss the truth by chance: a difference counts only where "
+            f"With {tested} arms compared, some intervals miss the truth by chance: a difference counts only where "
             f"its p-value, corrected by Holm's method, is at most {1 - CONFIDENCE:.2g}."
         )
     images = study.validation_images

@@ -99,6 +99,7 @@ def test_markdown_shows_the_same_figures(reported: Path) -> None:
     assert cells["no_scan"][-2:] == ["510", "0.5"]
     assert "7 of 9 runs have finished" in text
     assert "One of the 360 validation images is 0.278 points." in text
+    assert "arms compared" not in text  # only one has an interval
     low, high = (float(table(reported)["no_scan"][f"difference_{end}"]) for end in ("low", "high"))
     assert re.search(rf"\| no_scan +\| +3 \| +-3.00 \| +{low:+.2f} to {high:+.2f} \| +lower \(Holm p = ", text)
     assert re.search(r"\| no_ema +\| +1 \| +\+3.00 \| +- \| +one seed: no interval \|", text)
@@ -111,9 +112,11 @@ def test_markdown_shows_the_same_figures(reported: Path) -> None:
 def test_noise_is_called_so(study: Path) -> None:
     for seed, value in enumerate([0.91, 0.91, 0.90]):  # +1, -1, -1
         write_run(study, "no_scan", seed, record(value, value))
+        write_run(study, "no_ema", seed, record(value / 2, value / 2))
     outcome = read_study(study)
     text = markdown(outcome, arm_rows(outcome, []), [], [])
     assert re.search(r"\| no_scan .* not distinguishable from zero \|", text)
+    assert "With 2 arms compared, some intervals miss the truth by chance" in text
     assert "validation images is" not in text  # no longer known
 
 
