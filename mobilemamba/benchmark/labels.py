@@ -53,7 +53,7 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], fontsize: float = 8) -> None:
-    """Write each name beside its upper point; where every place is taken, at the best one all the same.
+    """Write each name beside its upper point: across no line where that can be, else across lines alone.
 
     Args:
         axes: Axes with all else already drawn.
@@ -64,13 +64,27 @@ def place_labels(axes: Axes, labels: Sequence[Label], fontsize: float = 8) -> No
     assert figure is not None
     figure.draw_without_rendering()  # the layout decides where points lie
     pixels = MARKER_POINTS * figure.dpi / 72
-    taken = [_box(axes, label, pixels) for label in labels]
+    taken = [_box(axes, label.x, (value,), pixels) for label in labels for value in label.values]
+    lines = [_box(axes, label.x, label.values, pixels) for label in labels]
     for label in sorted(labels, key=lambda label: -len(label.name)):  # long names have the fewest places
-        texts = (_write(axes, label, place, fontsize) for place in PLACES)
-        text = next((text for text in texts if _fits(text, axes, taken)), None)
+        texts = (
+            _place(axes, label, place, fontsize, avoided) for avoided in ([*taken, *lines], taken) for place in PLACES
+        )
+        text = next((text for text in texts if text is not None), None)
         if text is None:
             text = _write(axes, label, PLACES[0], fontsize)
         taken.append(text.get_window_extent())
+
+
+def _place(axes: Axes, label: Label, place: Place, fontsize: float, avoided: Sequence[Bbox]) -> Annotation | None:
+    """Write a name where it lies inside the axes and on nothing of what is to be avoided; return None elsewhere."""
+    text = _write(axes, label, place, fontsize)
+    box = text.get_window_extent()
+    inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+    if inside and not any(box.overlaps(other) for other in avoided):
+        return text
+    text.remove()
+    return None
 
 
 def _write(axes: Axes, label: Label, place: Place, fontsize: float) -> Annotation:
@@ -89,17 +103,7 @@ def _write(axes: Axes, label: Label, place: Place, fontsize: float) -> Annotatio
     return text
 
 
-def _fits(text: Annotation, axes: Axes, taken: Sequence[Bbox]) -> bool:
-    """Return whether a name lies inside the axes and on nothing else; it is removed where not."""
-    box = text.get_window_extent()
-    inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-    if inside and not any(box.overlaps(other) for other in taken):
-        return True
-    text.remove()
-    return False
-
-
-def _box(axes: Axes, label: Label, pixels: float) -> Bbox:
-    """Return what points and the line between them cover, in pixels."""
-    (x, low), (_, high) = axes.transData.transform([(label.x, min(label.values)), (label.x, max(label.values))])
-    return Bbox([[x - pixels, low - pixels], [x + pixels, high + pixels]])
+def _box(axes: Axes, x: float, values: Sequence[float], pixels: float) -> Bbox:
+    """Return what points above each other and the line between them cover, in pixels."""
+    (left, low), (_, high) = axes.transData.transform([(x, min(values)), (x, max(values))])
+    return Bbox([[left - pixels, low - pixels], [left + pixels, high + pixels]])
