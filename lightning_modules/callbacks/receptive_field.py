@@ -30,7 +30,7 @@ class ReceptiveField(Callback):
         ValueError: When images is less than 1.
     """
 
-    def __init__(self, images: int = 8) -> None:
+    def __init__(self, images: int = 4) -> None:
         if images < 1:
             raise ValueError(
                 f"receptive_field.images = {images} is not possible: use 1 or more, or leave the callback out with "
