@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import combinations
 from typing import Any
@@ -111,15 +111,14 @@ def make_plan(study: Study, extra: Layer) -> Plan:
     _check_files(study, extra)
     requests = [_arguments(study, extra, None), *(_arguments(study, extra, arm) for arm in study.arms)]
     base, *answers = resolve(requests)
-    options = base.get("options", ())
     if "error" in base:
-        # Its options are those of any arm that can be resolved.
-        options = next((answer["options"] for answer in answers if "error" not in answer), ())
+        files_alone = _arguments(replace(study, base=Layer(study.base.configs)), Layer(extra.configs), None)
+        known = resolve([files_alone])[0].get("options", ())
         given = {**study.base.overrides, **extra.overrides}
-        raise StudyError(f"The base of {study.name} is not possible: {_problem(given, options, base['error'])}")
+        raise StudyError(f"The base of {study.name} is not possible: {_problem(given, known, base['error'])}")
     for arm, answer in zip(study.arms, answers, strict=True):
         if "error" in answer:
-            raise StudyError(f"arms.{arm.name}: {_problem(arm.layer.overrides, options, answer['error'])}")
+            raise StudyError(f"arms.{arm.name}: {_problem(arm.layer.overrides, base['options'], answer['error'])}")
     arms = tuple(_planned(arm, answer) for arm, answer in zip(study.arms, answers, strict=True))
     _check_different(arms)
     _check_classes(arms)

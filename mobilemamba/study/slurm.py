@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class FitTask:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
+                preexec_fn=_leave_requeueing_to_submitit,
             ).returncode
         if status:
             raise RuntimeError(f"{self.run.label} ended with status {status}: {self.run.reason()}")
@@ -99,6 +101,11 @@ class FitTask:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _leave_requeueing_to_submitit() -> None:
+    """Ignore, in the process of fit, the signal that SLURM sends to all processes of a job before its time is up."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 class ClusterJob:

@@ -9,14 +9,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,8 +23,8 @@ from lightning_modules.teacher import RECIPE_TEACHER
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.variants import VARIANTS
 from tests.datamodules.conftest import save_image
+from tests.experiments.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
 FILES = {str(path.relative_to(EXPERIMENTS)): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
 STUDIES = [name for name, path in FILES.items() if "arms" in yaml.safe_load(path.read_text())]
@@ -68,23 +66,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where the commands are meant to be run."""
-    monkeypatch.chdir(ROOT)
-    # Lightning warns of arguments given in both ways.
-    monkeypatch.setattr(sys, "argv", ["lightning"])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: several that wait for each other on busy cores are ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

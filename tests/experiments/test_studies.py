@@ -7,7 +7,6 @@ import io
 import json
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import cache
@@ -27,18 +26,12 @@ from mobilemamba.study.definition import Arm, Layer, Study, read_study
 from mobilemamba.study.errors import StudyError
 from mobilemamba.study.execution import extra_layer
 from mobilemamba.study.plan import Plan, PlannedArm, make_plan
-from tests.experiments.test_configs import EXPERIMENTS, ROOT, STUDIES, TWO_STEPS, head
+from tests.experiments.test_configs import EXPERIMENTS, STUDIES, TWO_STEPS, head
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["lightning"])
 
 
 def arguments(name: str, entry: str) -> argparse.Namespace:

@@ -44,6 +44,8 @@ if fault == "fail":
     sys.exit("error: a step went wrong")
 if fault == "full":
     sys.exit("error: [Errno 28] No space left on device")
+if fault == "time is nearly up":
+    os.kill(os.getpid(), signal.SIGUSR2)
 if fault == "hang":
     (here / "hangs").write_text(f"{os.getpid()}\\n")
     try:
@@ -115,7 +117,7 @@ def fake_resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         answers.append(
             {
                 "config": config,
-                "options": ["model.network.scan"],
+                "options": ["model.network.scan", "model.teacher"],
                 "network": {"widths": [8]},
                 "image_size": [64, 48],
                 "num_classes": classes,

@@ -168,6 +168,14 @@ def test_what_the_parser_refuses_is_told_with_the_nearest_name(
 def test_an_unknown_option_of_the_base_is_told_as_such(
     ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        wrong = [any("scann=" in argument for argument in arguments) for arguments in requests]
+        answers = fake_resolve(requests)
+        return [{"error": "unrecognised"} if bad else answer for bad, answer in zip(wrong, answers, strict=True)]
+
+    monkeypatch.setattr(plan, "resolve", resolve)
+    expected = "The base of small is not possible: unknown override model.scann: did you mean model.network.scan?"
+    assert expected in refusal(capsys, ablate("--set", "model.scann=1"))
     monkeypatch.setattr(plan, "resolve", lambda requests: [{"error": "no data are named"}] * len(requests))
     assert "The base of small is not possible: no data are named" in refusal(capsys, ablate())
 

@@ -109,6 +109,14 @@ def test_a_requeued_task_goes_on_from_its_checkpoint(fake: Fake, tmp_path: Path)
     assert run.is_finished()
 
 
+def test_fit_outlives_the_signal_that_is_for_submitit(fake: Fake, tmp_path: Path) -> None:
+    fake.faults(a=["time is nearly up"])
+    run = runs_in(tmp_path)[0]
+    run.prepare()
+    FitTask(run, fake.program)()
+    assert run.is_finished()
+
+
 def test_a_task_fails_with_fit(fake: Fake, tmp_path: Path) -> None:
     fake.faults(a=["fail at once"])
     run = runs_in(tmp_path)[0]
