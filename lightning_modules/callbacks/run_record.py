@@ -1,12 +1,12 @@
 """What a run has reached and what it took, as one JSON file that other programs read: ``record.json``.
 
-    {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "parameters": 123456,
-     "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
+    {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "validation_images": 360,
+     "parameters": 123456, "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
      "metrics": {"val/top1_raw": 0.981, ...},
      "curves": {"epoch": [0, 1, 2, 3], "val/top1_raw": [...], "train/loss": [...]}}
 
 ``metrics`` are those of the last validation, ``curves`` hold one value per validation. Accuracies are in [0, 1], losses
-in nats per sample; a value that is not finite, or was not logged, is null.
+in nats per sample; a value that is not finite, was not logged or is not known is null.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class RunRecord(Callback):
                 "steps": trainer.global_step,
                 "seconds": round(self.seconds, 3),
                 "num_classes": pl_module.network_config.num_classes,
+                "validation_images": validation_images(trainer),
                 "parameters": sum(parameter.numel() for parameter in pl_module.student.parameters()),
                 "device": device_name(trainer.strategy.root_device),
                 "peak_memory_bytes": self.peak_before,
@@ -153,6 +155,14 @@ def validation_metrics(trainer: Trainer) -> dict[str, float]:
     """Return what the last validation logged."""
     logged = trainer.callback_metrics
     return {name: float(logged[name]) for name in sorted(logged) if name.startswith("val/")}
+
+
+def validation_images(trainer: Trainer) -> int | None:
+    """Return how many images accuracies are of; None where that is not known, or a limit leaves some out."""
+    dataset = getattr(trainer.val_dataloaders, "dataset", None)
+    if trainer.limit_val_batches != 1.0 or not isinstance(dataset, Sized):
+        return None
+    return len(dataset)
 
 
 def finite(value: float) -> float | None:
