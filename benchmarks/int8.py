@@ -43,7 +43,12 @@ Choice = Callable[[onnx.GraphProto], list[str]]
 
 def _with(*operators: str) -> Choice:
     """Quantise what is exported in int8, and all nodes of these operators."""
-    return lambda graph: [*quantised_nodes(graph), *(node.name for node in graph.node if node.op_type in operators)]
+
+    def choose(graph: onnx.GraphProto) -> list[str]:
+        chosen = set(quantised_nodes(graph))
+        return [node.name for node in graph.node if node.name in chosen or node.op_type in operators]
+
+    return choose
 
 
 def _only(operator: str) -> Choice:

@@ -1,13 +1,13 @@
 """An ONNX graph in float32 becomes one with static int8 weights and activations.
 
-What is quantised was chosen by measuring (benchmarks/README.md): convolutions over channels, where nearly all the
-arithmetic is, and matrix products with weights. Everything else stays in float32:
+What is quantised was chosen by measuring (``python -m benchmarks.int8``, benchmarks/README.md): convolutions over
+channels, where nearly all the arithmetic is, and matrix products with weights, which make the file smaller. The rest
+stays in float32:
 
-- the scan's recurrence, softplus and exponentials, LayerNorm: sums over the whole map, of values whose range differs
-  between pixels by orders of magnitude. In int8 they are both slower and less exact;
-- depthwise convolutions, the wavelet transforms among them: they take no less time in int8, and lose accuracy;
-- sums, gates and activations: conversions around them cost what they save;
-- the classifier: of its logits in 8 bits, several would be the largest.
+- depthwise convolutions, the wavelet transforms among them, take no less time in int8;
+- sums, products and gates save next to nothing, and the scan's recurrence is among them, whose states would be rounded
+  at every step; its exponentials and logarithms have no int8 form in ONNX Runtime;
+- the classifier takes no time, and of logits in 8 bits several would be the largest.
 
 Weights are signed with one scale per output channel, activations unsigned with one scale and zero point per tensor, in
 nodes QuantizeLinear and DequantizeLinear, which most engines read. Weights take 7 of the 8 bits: on x86 processors
