@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--threads", type=positive, default=2, help="of every runtime (default: 2)")
-    parser.add_argument("--rounds", type=positive, default=30, help="timed rounds (default: 30)")
+    parser.add_argument("--rounds", type=positive, default=20, help="timed rounds (default: 20)")
     parser.add_argument("--repeats", type=positive, default=3, help="calls of each form in a round (default: 3)")
     parser.add_argument("--training-rounds", type=positive, default=4, help="timed training steps (default: 4)")
     return parser
