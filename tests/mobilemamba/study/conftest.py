@@ -14,7 +14,7 @@ from mobilemamba.command import main
 from mobilemamba.study import execution, plan
 
 FAKE_LIGHTNING = '''
-"""As `lightning fit` would: a log, a checkpoint after each epoch, a record; and faults as told by fault.json."""
+"""As `lightning fit` would: a log, a checkpoint after each epoch, a record; and faults as told by faults_ARM.json."""
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -27,10 +27,12 @@ with (here / "calls.jsonl").open("a") as calls:
     calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments, "cwd": os.getcwd(),
         "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "time": time.monotonic()}) + "\\n")
-faults = json.loads((here / "faults.json").read_text()) if (here / "faults.json").exists() else {}
-left = faults.get(arm, [])
+faults = here / f"faults_{arm}.json"
+left = json.loads(faults.read_text()) if faults.exists() else []
 fault = left.pop(0) if left else None
-(here / "faults.json").write_text(json.dumps(faults))
+if fault:
+    (here / f"{os.getpid()}.json").write_text(json.dumps(left))
+    os.replace(here / f"{os.getpid()}.json", faults)
 (folder / "config.yaml").write_text("stands for the config")
 start = 1 if "--ckpt_path" in arguments else 0
 print(f"trains from epoch {start}", flush=True)
@@ -92,7 +94,8 @@ class Fake:
 
     def faults(self, **faults: list[str | None]) -> None:
         """Say how the first calls for each arm end."""
-        (self.folder / "faults.json").write_text(json.dumps(faults))
+        for arm, ends in faults.items():
+            (self.folder / f"faults_{arm}.json").write_text(json.dumps(ends))
 
 
 def fake_resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
