@@ -22,6 +22,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from benchmarks.document import around_markers, replace_between
 from mobilemamba.argument_types import positive
 from mobilemamba.benchmark.environment import environment, find_device, threads_in_words
 from mobilemamba.benchmark.forms import Form, call_of, check_forms
@@ -40,6 +41,8 @@ COPY_FLOATS = {"cpu": 2**26, "cuda": 2**29}
 """Values of the copy that measures bandwidth: more than any cache holds."""
 
 BYTES_PER_FLOAT = 4
+
+MARKERS = "ceiling"
 
 VARIANTS = ("", " without scan", " without wavelets", " without both")
 
@@ -93,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print tables, write JSON."""
     options = _parser().parse_args(arguments)
     set_threads(options.threads)
+    around_markers(options.document, MARKERS)  # fails now rather than after the work
     device = find_device(options.device)
     check_forms(options.forms, device)
     ceiling = measure_ceiling(device)
@@ -100,14 +104,16 @@ def main(arguments: list[str] | None = None) -> None:
         options.network, options.reference, options.forms, options.batch_size, options.rounds, ceiling, device
     )
     about = environment(device)
-    print(
-        f"{about['device']}, {threads_in_words(about['threads'])}, batch {options.batch_size}, float32; "
-        f"matrix product {ceiling.macs_per_second / 1e9:.0f} GMAC/s, copy {ceiling.bytes_per_second / 1e9:.0f} GB/s\n\n"
-        f"{format_shares(shares, options.reference)}"
+    text = (
+        f"{about['device']}, {threads_in_words(about['threads'])}, batch {options.batch_size}, float32; matrix product "
+        f"{ceiling.macs_per_second / 1e9:.0f} GMAC/s, copy {ceiling.bytes_per_second / 1e9:.0f} GB/s; minimum of "
+        f"{3 * options.rounds} calls.\n\n{format_shares(shares, options.reference)}"
     )
+    print(text)
     content = {"environment": about, "ceiling": asdict(ceiling), "results": [asdict(share) for share in shares]}
     write_json(options.output, content)
-    print(f"\nWritten to {options.output}")
+    replace_between(options.document, MARKERS, text)
+    print(f"\nWritten to {options.output} and {options.document}")
 
 
 def measure_ceiling(device: torch.device) -> Ceiling:
@@ -208,6 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=1, help="images per call (default: 1)")
     parser.add_argument("--rounds", type=positive, default=40, help="timed rounds of three calls (default: 40)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/ceiling.json"))
+    parser.add_argument(
+        "--document",
+        type=Path,
+        default=Path("docs/performance.md"),
+        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
+    )
     return parser
 
 
