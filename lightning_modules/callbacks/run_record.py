@@ -35,29 +35,42 @@ class RunRecord(Callback):
     Hooks: ``on_fit_start`` starts the clock; ``on_train_batch_end`` adds up the training loss; ``on_validation_end``
     adds a point to every curve and writes; ``on_train_end`` stops the clock; ``on_fit_end``, which an interrupted or
     failed fit never reaches, marks the run as finished. The first process writes; the training loss is the mean over
-    its steps since the validation before.
+    its steps since the validation before, without those whose loss was not finite.
 
-    Curves, seconds and peak memory are in the checkpoint, so that a resumed run goes on with them. What came after the
-    checkpoint, and is trained again, is forgotten with its time.
+    All that is accumulated is in the checkpoint, so that a resumed run goes on with it, even one that has nothing left
+    to train. What came after the checkpoint, and is trained again, is forgotten with its time.
     """
 
     def __init__(self) -> None:
         self.curves: dict[str, list[float | None]] = {"epoch": [], "train/loss": []}
+        self.metrics: dict[str, float | None] = {}
+        self.validation_images: int | None = None
         self.seconds_before = 0.0
         self.peak_before = 0
         self._started: float | None = None
-        self._loss_sum: Tensor | None = None
-        self._loss_steps = 0
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_steps: Tensor | int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what is accumulated over a resume."""
-        return {"curves": self.curves, "seconds": self.seconds, "peak_memory_bytes": self.peak_before}
+        return {
+            "curves": self.curves,
+            "metrics": self.metrics,
+            "validation_images": self.validation_images,
+            "seconds": self.seconds,
+            "peak_memory_bytes": self.peak_before,
+            "loss_sum": float(self._loss_sum),
+            "loss_steps": int(self._loss_steps),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was written."""
         self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
+        self.metrics = dict(state_dict["metrics"])
+        self.validation_images = state_dict["validation_images"]
         self.seconds_before = state_dict["seconds"]
         self.peak_before = state_dict["peak_memory_bytes"]
+        self._loss_sum, self._loss_steps = state_dict["loss_sum"], state_dict["loss_steps"]
 
     @property
     def seconds(self) -> float:
@@ -78,16 +91,21 @@ class RunRecord(Callback):
         if outputs is None:
             return
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning has divided it
-        self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
-        self._loss_steps += 1
+        known = loss.isfinite()
+        self._loss_sum = self._loss_sum + torch.where(known, loss, 0.0)
+        self._loss_steps = self._loss_steps + known
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a point to every curve, before the checkpoint of this epoch is written, and write the record."""
         if trainer.sanity_checking or not self.should_act(trainer):
             return
-        loss = math.nan if self._loss_sum is None else float(self._loss_sum) / self._loss_steps
-        self._loss_sum, self._loss_steps = None, 0
-        add_point(self.curves, {"epoch": trainer.current_epoch, "train/loss": loss} | validation_metrics(trainer))
+        steps = int(self._loss_steps)
+        loss = float(self._loss_sum) / steps if steps else math.nan
+        self._loss_sum, self._loss_steps = 0.0, 0
+        metrics = validation_metrics(trainer)
+        add_point(self.curves, {"epoch": trainer.current_epoch, "train/loss": loss} | metrics)
+        self.metrics = {name: finite(value) for name, value in metrics.items()}
+        self.validation_images = validation_images(trainer)
         self._write(trainer, pl_module, finished=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,6 +115,7 @@ class RunRecord(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the run as finished."""
+        self._started = None  # where nothing was left to train, training has not ended before
         if self.should_act(trainer):
             self._write(trainer, pl_module, finished=True)
 
@@ -117,16 +136,16 @@ class RunRecord(Callback):
             {
                 "finished": finished,
                 # Within an epoch the running one counts: its validation is that of its last step.
-                "epochs": trainer.current_epoch + (0 if self._started is None else 1),
+                "epochs": trainer.current_epoch + (0 if finished else 1),
                 "steps": trainer.global_step,
                 "seconds": round(self.seconds, 3),
                 "num_classes": pl_module.network_config.num_classes,
-                "validation_images": validation_images(trainer),
+                "validation_images": self.validation_images,
                 "parameters": sum(parameter.numel() for parameter in pl_module.student.parameters()),
                 "device": device_name(trainer.strategy.root_device),
                 "peak_memory_bytes": self.peak_before,
                 "peak_memory_of": self._peak_memory(trainer)[1],
-                "metrics": {name: finite(value) for name, value in validation_metrics(trainer).items()},
+                "metrics": self.metrics,
                 "curves": self.curves,
             },
         )

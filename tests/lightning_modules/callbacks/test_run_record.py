@@ -128,6 +128,63 @@ def test_a_resumed_run_goes_on_with_its_record(
     assert record["peak_memory_bytes"] == 10**15
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_resumed_after_its_last_epoch_keeps_its_record(
+    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    run_trainer([RunRecord(), LastCheckpoint()], max_epochs=2).fit(ImageClassification(tiny), datamodule=TinyData())
+    before = read(tmp_path)
+    path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
+    run_trainer([RunRecord(), LastCheckpoint()], max_epochs=2).fit(
+        ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
+    )
+    after = read(tmp_path)
+    assert (after["epochs"], after["validation_images"], len(after["metrics"])) == (2, 24, 3)
+    timed = ("seconds", "peak_memory_bytes")
+    assert {k: v for k, v in after.items() if k not in timed} == {k: v for k, v in before.items() if k not in timed}
+    assert after["seconds"] <= before["seconds"]
+
+
+class Spoil(Callback):
+    """Hand on a loss that is not finite."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            outputs["loss"] = outputs["loss"] * float("nan")
+
+
+class SaveAndStop(Callback):
+    """Write a checkpoint after the first epoch, before any validation, and fail."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+        raise RuntimeError("stopped")
+
+
+def test_the_training_loss_is_the_mean_of_all_finite_ones_before_and_after_a_resume(
+    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    options = {"max_epochs": 2, "check_val_every_n_epoch": 2}
+    before, after = Watch(tmp_path), Watch(tmp_path)
+    path = tmp_path / "early.ckpt"
+    with pytest.raises(RuntimeError, match="stopped"):
+        run_trainer([Spoil(step=2), RunRecord(), before, SaveAndStop(path)], **options).fit(
+            ImageClassification(tiny), datamodule=TinyData()
+        )
+    run_trainer([RunRecord(), after], **options).fit(
+        ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
+    )
+    losses = [before.losses[0], before.losses[2], *after.losses]
+    assert len(losses) == 5
+    assert read(tmp_path)["curves"]["train/loss"] == pytest.approx([sum(losses) / 5], rel=1e-5)
+
+
 def test_a_trial_run_leaves_no_record(make_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path) -> None:
     make_trainer(callbacks=[RunRecord()], fast_dev_run=True).fit(ImageClassification(tiny), datamodule=TinyData())
     assert not list(tmp_path.rglob("record.json"))
