@@ -13,11 +13,14 @@ from mobilemamba.study.plan import Plan
 from mobilemamba.study.runs import Run
 
 NO_SPACE = os.strerror(errno.ENOSPC)
-"""What programs write where the disk is full."""
+"""What programs write where a disk is full."""
+
+LITTLE_SPACE = 2**30
+"""Bytes: what a failed write of a checkpoint, which is deleted, may leave free on a full disk."""
 
 
 def check_space(plan: Plan, runs: Iterable[Run], folder: Path) -> None:
-    """Check that the checkpoints of all runs fit.
+    """Check that the checkpoints of all runs fit, besides what is there of them.
 
     Args:
         plan: The study.
@@ -28,7 +31,7 @@ def check_space(plan: Plan, runs: Iterable[Run], folder: Path) -> None:
         StudyError: When there is too little space; says how much is needed.
     """
     sizes = {planned.name: planned.bytes_per_run for planned in plan.arms}
-    needed = sum(sizes[run.arm] for run in runs)
+    needed = sum(max(0, sizes[run.arm] - _size(run.folder)) for run in runs)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -39,5 +42,10 @@ def check_space(plan: Plan, runs: Iterable[Run], folder: Path) -> None:
 
 
 def is_full(run: Run) -> bool:
-    """Return whether a run has failed because the disk was full."""
-    return any(NO_SPACE in line for line in run.output())
+    """Return whether a run has failed because the disk of its folder, not another such as /dev/shm, was full."""
+    said = any(NO_SPACE in line for line in run.output())
+    return said and shutil.disk_usage(run.folder).free < LITTLE_SPACE
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -38,12 +38,16 @@ class Launcher(Protocol):
 
     Attributes:
         capacity: Runs that it takes at a time.
+        poll_seconds: Seconds between two looks at the jobs.
+        jobs: All that were started and may still run.
     """
 
     capacity: int
+    poll_seconds: float
+    jobs: list[Job]
 
     def start(self, runs: Sequence[Run]) -> list[Job]:
-        """Start runs, at most as many as the capacity leaves room for."""
+        """Start runs, at most as many as the capacity leaves room for; each job is in ``jobs`` as soon as it runs."""
 
 
 def lightning_program() -> tuple[str, ...]:

@@ -18,14 +18,13 @@ class LocalJob:
 
     Args:
         run: The run.
-        worker: Whose devices it uses.
+        place: Name of the worker whose devices it uses.
         process: The process, the first of its session.
     """
 
-    def __init__(self, run: Run, worker: Worker, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, run: Run, place: str, process: subprocess.Popen[bytes]) -> None:
         self.run = run
-        self.worker = worker
-        self.place = worker.name
+        self.place = place
         self._process = process
 
     def status(self) -> int | None:
@@ -63,16 +62,19 @@ class LocalLauncher:
         self.capacity = len(self.workers)
         self.program = tuple(program)
         self.inherited = tuple(inherited)
-        self._jobs: list[LocalJob] = []
+        self.poll_seconds = 0.5
+        self.jobs: list[Job] = []
 
     def start(self, runs: Sequence[Run]) -> list[Job]:
         """Start each run on a free worker."""
-        self._jobs = [job for job in self._jobs if job.status() is None]
-        busy = [job.worker for job in self._jobs]
-        free = [worker for worker in self.workers if worker not in busy]
-        started = [self._start(run, worker) for run, worker in zip(runs, free, strict=False)]
-        self._jobs += started
-        return list(started)
+        self.jobs = [job for job in self.jobs if job.status() is None]
+        busy = [job.place for job in self.jobs]
+        free = [worker for worker in self.workers if worker.name not in busy]
+        started: list[Job] = []
+        for run, worker in zip(runs, free, strict=False):
+            started.append(self._start(run, worker))
+            self.jobs.append(started[-1])
+        return started
 
     def _start(self, run: Run, worker: Worker) -> LocalJob:
         run.prepare()
@@ -90,4 +92,4 @@ class LocalLauncher:
                 # Ctrl-C is for the study, which passes it on.
                 start_new_session=True,
             )
-        return LocalJob(run, worker, process)
+        return LocalJob(run, worker.name, process)

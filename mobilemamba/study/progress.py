@@ -59,11 +59,11 @@ class StudyProgress:
         resumed = ", resumed" if job.run.checkpoint is not None else ""
         self._print(f"{job.run.label}: started on {job.place}{resumed}")
 
-    def finished(self, run: Run) -> None:
-        """A run has ended as it should."""
+    def finished(self, run: Run, remark: str = "") -> None:
+        """A run has been trained to its end; the remark says what has failed after that."""
         seconds = self._took(run)
         self._durations.append(seconds)
-        self._end(f"{run.label}: finished in {_clock(seconds)}{_accuracy(run)}")
+        self._end(f"{run.label}: finished in {_clock(seconds)}{_accuracy(run)}{remark}")
 
     def retried(self, run: Run, reason: str) -> None:
         """A run has failed for the first time."""
@@ -74,8 +74,9 @@ class StudyProgress:
         self._end(f"{run.label}: FAILED AGAIN after {_clock(self._took(run))}: {reason}")
 
     def running(self, runs: Iterable[Run]) -> None:
-        """Show what runs now, and about how long it will take."""
-        self._bar.update(self._task, state="; ".join(map(_state, runs)), left=self.time_left())
+        """Show what runs now, and about how long it will take, where there is a terminal."""
+        if not self._bar.disable:  # each state is a file to be read
+            self._bar.update(self._task, state="; ".join(map(_state, runs)), left=self.time_left())
 
     def time_left(self) -> str:
         """Return an estimate by the mean of the runs that have ended, "" before the first."""

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mobilemamba.study.disk import is_full
@@ -20,7 +20,7 @@ STOP_SECONDS = 30.0
 """How long a run may take to end after it was asked to."""
 
 
-def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress, poll_seconds: float = 0.5) -> list[Run]:
+def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress) -> list[Run]:
     """Run all that are not finished, and return those that failed twice.
 
     A run that fails takes no other with it, unless the disk is full. However this ends, no run goes on after it.
@@ -29,11 +29,10 @@ def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress, po
         runs: Runs in the order in which to start them.
         launcher: Where they run.
         progress: What is told of them.
-        poll_seconds: Seconds between two looks at the runs.
 
     Raises:
         StudyError: When the disk is full.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM.
+        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP.
     """
     pending = deque(_unfinished(runs, progress))
     attempts: Counter[Run] = Counter()
@@ -62,9 +61,10 @@ def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress, po
                         failed.append(job.run)
                 progress.running(job.run for job in running)
                 if running:
-                    time.sleep(poll_seconds)
+                    time.sleep(launcher.poll_seconds)
         finally:
-            _stop(running)
+            # Not only those in `running`: where a start fails, others of the same call have begun.
+            _stop([job for job in launcher.jobs if job.status() is None])
     return failed
 
 
@@ -85,6 +85,10 @@ def _ended_well(job: Job, progress: StudyProgress) -> bool:
             f"The disk of {job.run.folder} is full, all runs were stopped: make room and run the same command again; "
             "each run goes on from its last whole checkpoint."
         )
+    if job.run.is_finished():
+        # Training has ended and its figures are kept; what came after it, such as an export, does not need it again.
+        progress.finished(job.run, f", but then failed with status {job.status()}: {job.run.reason()}")
+        return True
     return False
 
 
@@ -106,13 +110,15 @@ def _stop(jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, as a batch system or a shutdown sends it, like Ctrl-C."""
+    """Treat SIGTERM, as a batch system or a shutdown sends it, and SIGHUP, the end of the terminal, like Ctrl-C."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with ExitStack() as after:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            # Under nohup SIGHUP is ignored, and stays so.
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                after.callback(signal.signal, number, signal.signal(number, interrupt))
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -160,6 +160,8 @@ class ClusterLauncher:
             ) from error
         self._submitit = submitit
         self.capacity = 10**6  # the cluster queues them
+        self.poll_seconds = 10.0 if options.cluster == "slurm" else 0.5
+        self.jobs: list[Job] = []
         self.folder = folder.absolute()
         self.program = tuple(program)
         self.options = options
@@ -181,22 +183,22 @@ class ClusterLauncher:
 
     def start(self, runs: Sequence[Run]) -> list[Job]:
         """Submit runs as one array, but for those whose jobs are still there."""
-        jobs: list[Job] = []
-        new: list[Run] = []
-        for run in runs:
-            found = self._find(run)
-            if found is None:
-                new.append(run)
-            else:
-                jobs.append(found)
+        found = {run: self._find(run) for run in runs}
+        known: list[Job] = [job for job in found.values() if job is not None]
+        new = [run for run, job in found.items() if job is None]
+        self.jobs = [job for job in self.jobs if job.status() is None] + known
         for run in new:
             run.prepare()
         with self._executor.batch() if new else contextlib.nullcontext():
             submitted = [self._executor.submit(FitTask(run, self.program)) for run in new]
+        started: list[Job] = [
+            ClusterJob(run, job, f"{self.options.cluster} job {job.job_id}")
+            for run, job in zip(new, submitted, strict=True)
+        ]
+        self.jobs += started
         for run, job in zip(new, submitted, strict=True):
             (run.folder / JOB_ID).write_text(job.job_id)
-            jobs.append(ClusterJob(run, job, f"{self.options.cluster} job {job.job_id}"))
-        return jobs
+        return known + started
 
     def _find(self, run: Run) -> ClusterJob | None:
         """Return the job of an earlier command, where it is waiting or running."""

@@ -58,6 +58,8 @@ if fault == "hang":
 if fault == "unfinished":
     sys.exit(0)
 (folder / "record.json").write_text(json.dumps(record | {"finished": True, "epochs": 2}))
+if fault == "fail to export":
+    sys.exit("error: not all files were exported")
 '''
 
 

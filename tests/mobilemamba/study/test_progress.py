@@ -53,3 +53,10 @@ def test_the_time_left_is_that_of_the_runs_so_far(tmp_path: Path, monkeypatch: p
     assert "[2/6] a, seed 1: finished in 0:01:40" in text
     assert "[3/6] a, seed 2: FAILED AGAIN after 0:02:20: it broke" in text
     assert "a, seed 2, epoch 3" in text
+
+
+def test_without_a_terminal_no_record_is_read(tmp_path: Path) -> None:
+    run = Run("a", 0, tmp_path, tmp_path / "a.yaml")
+    (tmp_path / "record.json").write_text("damaged")
+    with StudyProgress(total=1, capacity=1, console=Console(file=io.StringIO())) as shown:
+        shown.running([run])

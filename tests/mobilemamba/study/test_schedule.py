@@ -14,10 +14,16 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from rich.console import Console
 
+from mobilemamba.study import disk
+from mobilemamba.study.devices import make_workers
 from mobilemamba.study.errors import StudyError
 from mobilemamba.study.local import LocalLauncher
 from mobilemamba.study.lock import locked
+from mobilemamba.study.progress import StudyProgress
+from mobilemamba.study.runs import Run
+from mobilemamba.study.schedule import run_all
 from tests.mobilemamba.study.conftest import Fake
 
 Ablate = Callable[..., int]
@@ -100,6 +106,17 @@ def test_a_fit_that_ends_well_without_having_finished_has_failed(
     assert ablate("--seeds", "0") == 1
 
 
+def test_a_run_that_was_trained_but_not_exported_is_finished(
+    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.faults(plain=["fail to export"])
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert fake.started == [("plain", "seed_0")]
+    expected = "top-1 50.00%, but then failed with status 1: not all files were exported"
+    assert expected in capsys.readouterr().out
+    assert not (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists()
+
+
 def test_without_any_finished_run_there_is_no_report(ablate: Ablate, fake: Fake, folder: Path) -> None:
     fake.faults(plain=["fail", "fail"])
     assert ablate("--seeds", "0", "--arms", "plain") == 1
@@ -118,9 +135,17 @@ def test_what_an_interrupted_run_left_is_cleared_where_it_cannot_go_on(
     assert not (run / "events.out").exists()
 
 
+def set_free_space(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    class Usage:
+        free = size
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage)
+
+
 def test_a_full_disk_stops_all_and_is_said_clearly(
-    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]
+    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    set_free_space(monkeypatch, 10**8)
     fake.faults(plain=["full"], no_scan=["hang"])
     begun = time.monotonic()
     assert ablate() == 1
@@ -134,7 +159,44 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     assert ablate() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_disk_that_is_full_stops_nothing(
+    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_free_space(monkeypatch, 10**10)
+    fake.faults(plain=["full"])
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert "is tried once more: [Errno 28] No space left on device" in capsys.readouterr().out
+
+
+def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) -> None:
+    fake.faults(a=["hang"])
+    runs = [Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1)]
+    (runs[1].folder / "checkpoints").mkdir(parents=True)
+    (runs[1].folder / "checkpoints" / "last.ckpt").touch()
+    (runs[1].folder / "fit.log").mkdir()
+    launcher = LocalLauncher(make_workers("cpu:2"), fake.program)
+    with pytest.raises(IsADirectoryError):
+        run_all(runs, launcher, StudyProgress(2, 2, Console()))
+    assert [job.run.seed for job in launcher.jobs] == [0]
+    assert launcher.jobs[0].status() is not None
+
+
+def test_a_hangup_that_is_ignored_stays_so(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = LocalLauncher.start
+
+    def hang_up(self: LocalLauncher, runs: object) -> object:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return start(self, runs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalLauncher, "start", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ablate("--seeds", "0", "--arms", "plain") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
     ablate: Ablate,
     fake: Fake,
@@ -218,7 +280,7 @@ def test_runs_share_the_cores_and_take_turns(ablate: Ablate, fake: Fake, monkeyp
 
     def watched(self: LocalLauncher, runs: object) -> object:
         jobs = start(self, runs)  # type: ignore[arg-type]
-        most.append(sum(job.status() is None for job in self._jobs))
+        most.append(sum(job.status() is None for job in self.jobs))
         return jobs
 
     monkeypatch.setattr(LocalLauncher, "start", watched)

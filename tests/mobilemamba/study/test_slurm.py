@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mobilemamba.command import main
+from mobilemamba.study import slurm
 from mobilemamba.study.errors import StudyError
 from mobilemamba.study.runs import Run
 from mobilemamba.study.slurm import ClusterLauncher, ClusterOptions, FitTask
@@ -81,6 +82,17 @@ def test_slurm_is_asked_for_one_array(cluster: Path, tmp_path: Path) -> None:
         assert f"#SBATCH {line}\n" in script.read_text()
     assert [job.status() for job in jobs] == [None] * 3
     assert [(job.run.folder / "slurm_job.txt").read_text() for job in jobs] == ["77_0", "77_1", "77_2"]
+
+
+def test_submitted_jobs_are_known_even_if_their_numbers_cannot_be_kept(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = ClusterLauncher(tmp_path / "jobs", "x", ("lightning",), ClusterOptions())
+    monkeypatch.setattr(slurm, "JOB_ID", "no/such/folder")
+    runs = runs_in(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        launcher.start(runs)
+    assert [job.run for job in launcher.jobs] == runs
 
 
 def test_jobs_of_a_killed_study_are_found_again_and_can_be_cancelled(cluster: Path, tmp_path: Path) -> None:
