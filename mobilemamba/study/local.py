@@ -78,7 +78,7 @@ class LocalLauncher:
 
     def _start(self, run: Run, worker: Worker) -> LocalJob:
         run.prepare()
-        command = [*self.program, *run.arguments]
+        command = [*self.program, *run.arguments, *worker.arguments]
         with (run.folder / LOG).open("ab") as log:
             log.write(log_line(command))
             log.flush()  # before the process writes there

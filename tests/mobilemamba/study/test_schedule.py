@@ -41,6 +41,7 @@ def test_every_arm_is_run_with_every_seed(
             *["fit", "--config", str(folder / "configs" / f"{call['arm']}.yaml")],
             *["--seed_everything", seed, "--data.seed", seed],
             *["--run.folder", str(folder / "runs"), "--run.name", call["arm"], "--run.version", f"seed_{seed}"],
+            *["--trainer.accelerator", "cpu"],
         ]
         assert call["gpus"] == ""
         command, output = (folder / "runs" / call["arm"] / call["seed"] / "fit.log").read_text().splitlines()
@@ -68,7 +69,7 @@ def test_a_failed_run_goes_on_once_from_its_checkpoint(
     assert sorted(fake.started) == [("no_scan", "seed_0"), ("plain", "seed_0"), ("plain", "seed_0")]
     run = folder / "runs" / "plain" / "seed_0"
     again = [call for call in fake.calls if call["arm"] == "plain"][1]
-    assert again["arguments"][-2:] == ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    assert again["arguments"][-4:-2] == ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     assert [line for line in (run / "fit.log").read_text().splitlines() if not line.startswith("$ ")] == [
         "trains from epoch 0",
         "error: a step went wrong",
@@ -222,7 +223,7 @@ def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
     captured = capsys.readouterr()
     assert "To go on:\n  mobilemamba ablate ../small.yaml --set 'a=b c'" in captured.out
     assert ablate("--seeds", "0", "--arms", "plain") == 0
-    assert fake.calls[-1]["arguments"][-2] == "--ckpt_path"
+    assert fake.calls[-1]["arguments"][-4] == "--ckpt_path"
 
 
 def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path: Path, study: Path) -> None:
