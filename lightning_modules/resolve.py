@@ -9,7 +9,8 @@ with the arguments, or with
 - ``config``: every option, as ``--print_config`` shows it;
 - ``options``: the names of all options, dotted;
 - ``network``: every field of the MobileMambaConfig, with the data's number of classes;
-- ``image_size``: height and width in pixels; ``num_classes``; ``parameters``, their number in the network.
+- ``image_size``: height and width in pixels; ``num_classes``; ``parameters``, their number in the network;
+- ``missing_data``: what is wrong with the folder of the data, "" where it is there. Its images are not looked at.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
+from datamodules.classification import ClassificationDataModule
+from datamodules.imagenet import ImageNetDataModule
 from lightning_modules.cli import message_for_users
 from lightning_modules.command_line import CommandLine
 from lightning_modules.compatibility import check_data
@@ -89,7 +92,24 @@ class FitParser(CommandLine):
             "image_size": list(metadata.image_size),
             "num_classes": self.datamodule.num_classes,
             "parameters": sum(parameter.numel() for parameter in self.model.student.parameters()),
+            "missing_data": missing_data(self.datamodule),
         }
+
+
+def missing_data(datamodule: ClassificationDataModule) -> str:
+    """Return which folder of the data does not exist, "" where they are there or the data are in none.
+
+    Args:
+        datamodule: Data that are not loaded yet.
+    """
+    if isinstance(datamodule, ImageNetDataModule):
+        for folder in (datamodule.root / "train", datamodule.root / "val"):
+            if not folder.is_dir():
+                return (
+                    f"data.root = {datamodule.root} is no ImageNet folder, {folder} is missing: give the folder with "
+                    "train/<class>/ and val/<class>/."
+                )
+    return ""
 
 
 def option_names(config: Mapping[str, Any]) -> Iterator[str]:

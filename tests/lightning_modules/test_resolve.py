@@ -79,6 +79,15 @@ def test_mistakes_are_answers_too(parser: FitParser, options: list[str], expecte
     assert expected in parser.resolve([*QUICKSTART, *options])["error"]
 
 
+def test_data_that_are_missing_are_named(parser: FitParser, tmp_path: Path) -> None:
+    assert parser.resolve(QUICKSTART)["missing_data"] == ""
+    arguments = ["--config", str(ROOT / "experiments" / "t2.yaml"), "--data.root", str(tmp_path)]
+    for split in ("train", "val"):
+        assert f"{tmp_path / split} is missing" in parser.resolve(arguments)["missing_data"]
+        (tmp_path / split).mkdir()
+    assert parser.resolve(arguments)["missing_data"] == ""
+
+
 def test_nothing_but_answers_is_printed() -> None:
     requests = [{"arguments": [*QUICKSTART, "--trainer.max_epochs=3"]}, {"arguments": []}]
     done = subprocess.run(
