@@ -40,15 +40,21 @@ def ablate(arguments: argparse.Namespace) -> None:
     """
     study = read_study(arguments.study)
     folder: Path = arguments.output or Path("runs") / "studies" / study.name
-    _check_launcher(arguments)
+    _check_launcher(arguments, study, folder)
     plan = make_plan(study, extra_layer(arguments))
     runs = make_runs(plan, folder, arguments.arms, arguments.seeds)
     check_unchanged(plan, folder)
     unfinished = [run for run in runs if not run.is_finished()]
     check_space(plan, unfinished, folder)
+    needed = {run.arm for run in unfinished}
+    missing = next((arm.missing_data for arm in plan.arms if arm.name in needed and arm.missing_data), "")
     if arguments.dry_run:
         print(overview(plan, runs))
+        if missing:
+            print(f"It cannot be run as it is: {missing}")
         return
+    if unfinished and missing:
+        raise StudyError(missing)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     with locked(folder) as lock, ExitStack() as shown:
@@ -64,7 +70,12 @@ def ablate(arguments: argparse.Namespace) -> None:
     if len(failed) < len(runs):
         from mobilemamba.study.report import write_report  # imported here: tables and pictures are the end of hours
 
-        write_report(folder)
+        try:
+            write_report(folder)
+        except Exception:
+            if failed:  # said in any case, though the command ends with the other error
+                print(_failures(failed, len(runs)), file=sys.stderr)
+            raise
     if failed:
         raise StudyError(_failures(failed, len(runs)))
 
@@ -88,13 +99,11 @@ def extra_layer(arguments: argparse.Namespace) -> Layer:
     return Layer(tuple(arguments.config), flatten(given, "--set"))
 
 
-def _check_launcher(arguments: argparse.Namespace) -> None:
+def _check_launcher(arguments: argparse.Namespace, study: Study, folder: Path) -> None:
     """Refuse devices or a cluster that are not to be had before the configs are resolved."""
-    make_workers(arguments.devices, arguments.threads)
-    if arguments.launcher == "local":
-        lightning_program()
-    elif arguments.devices != "auto" or arguments.threads is not None:
+    if arguments.launcher != "local" and (arguments.devices != "auto" or arguments.threads is not None):
         raise StudyError("--devices and --threads are for this machine: with a cluster, use --gpus and --cpus.")
+    _launcher(arguments, study, folder, ())
 
 
 def _launcher(arguments: argparse.Namespace, study: Study, folder: Path, inherited: Sequence[int]) -> Launcher:

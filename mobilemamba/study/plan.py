@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from itertools import combinations
 from typing import Any
 
-from mobilemamba.study.definition import Arm, Layer, Study
+from mobilemamba.study.definition import Arm, Layer, Study, flatten
 from mobilemamba.study.errors import StudyError
 
 SETTINGS: Mapping[str, Any] = {
@@ -22,6 +22,9 @@ SETTINGS: Mapping[str, Any] = {
     "trainer.enable_progress_bar": False,
 }
 """Options of every run, whatever the configs say: what a study needs to go on and to report."""
+
+RUN_FOLDERS = ("last_checkpoint.dirpath", "best_checkpoint.dirpath", "export.folder")
+"""Options that are null by default, which is a folder in that of the run."""
 
 BYTES_PER_WEIGHT = 4
 LOG_BYTES = 2**21
@@ -39,6 +42,7 @@ class PlannedArm:
         image_size: Height and width in pixels.
         num_classes: Classes of the data.
         parameters: Parameters of the network.
+        missing_data: What is wrong with the folder of the data, "" where it is there.
     """
 
     arm: Arm
@@ -47,6 +51,7 @@ class PlannedArm:
     image_size: tuple[int, int]
     num_classes: int
     parameters: int
+    missing_data: str = ""
 
     @property
     def name(self) -> str:
@@ -77,6 +82,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return what plan.json holds."""
+        base = next(planned for planned in self.arms if planned.name == self.study.compare_with)
         return {
             "name": self.study.name,
             "base": self.study.compare_with,
@@ -87,7 +93,7 @@ class Plan:
                     "description": planned.arm.description,
                     "group": planned.arm.group,
                     "configs": [path.name for path in planned.arm.layer.configs],
-                    "overrides": dict(planned.arm.layer.overrides),
+                    "overrides": _changes(base, planned),
                     "network": dict(planned.network),
                     "image_size": list(planned.image_size),
                 }
@@ -106,7 +112,7 @@ def make_plan(study: Study, extra: Layer) -> Plan:
 
     Raises:
         StudyError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
-            of classes differ.
+            of classes differ, or runs would write the same files.
     """
     _check_files(study, extra)
     requests = [_arguments(study, extra, None), *(_arguments(study, extra, arm) for arm in study.arms)]
@@ -122,6 +128,7 @@ def make_plan(study: Study, extra: Layer) -> Plan:
     arms = tuple(_planned(arm, answer) for arm, answer in zip(study.arms, answers, strict=True))
     _check_different(arms)
     _check_classes(arms)
+    _check_folders(arms)
     return Plan(study, arms)
 
 
@@ -208,7 +215,21 @@ def _planned(arm: Arm, answer: Mapping[str, Any]) -> PlannedArm:
     data["init_args"] = {name: value for name, value in data["init_args"].items() if name != "seed"}
     config["data"] = data
     height, width = answer["image_size"]
-    return PlannedArm(arm, config, answer["network"], (height, width), answer["num_classes"], answer["parameters"])
+    return PlannedArm(
+        arm,
+        config,
+        answer["network"],
+        (height, width),
+        answer["num_classes"],
+        answer["parameters"],
+        answer["missing_data"],
+    )
+
+
+def _changes(base: PlannedArm, arm: PlannedArm) -> dict[str, Any]:
+    """Return the values of an arm's config that differ from the base arm's, whether files or overrides give them."""
+    values = {name: value for name, (_, value) in differences(base.config, arm.config).items()}
+    return flatten(values, f"arms.{arm.name}")
 
 
 def _check_different(arms: Sequence[PlannedArm]) -> None:
@@ -228,3 +249,15 @@ def _check_classes(arms: Sequence[PlannedArm]) -> None:
                 f"arms.{other.name} has data.num_classes = {other.num_classes}, but arms.{first.name} has "
                 f"{first.num_classes}: their accuracies cannot be compared; give all arms the same data."
             )
+
+
+def _check_folders(arms: Sequence[PlannedArm]) -> None:
+    for planned in arms:
+        for option in RUN_FOLDERS:
+            section, _, name = option.partition(".")
+            value = (planned.config.get(section) or {}).get(name)
+            if value is not None:
+                raise StudyError(
+                    f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
+                    "leave it out, and each run has a folder of its own."
+                )

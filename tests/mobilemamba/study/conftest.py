@@ -127,6 +127,7 @@ def fake_resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
                 "image_size": [64, 48],
                 "num_classes": classes,
                 "parameters": 1000,
+                "missing_data": "the data are nowhere" if "--data.root=nowhere" in arguments else "",
             }
         )
     return answers

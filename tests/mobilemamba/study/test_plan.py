@@ -77,7 +77,7 @@ def test_the_plan_is_written_for_the_report(ablate: Ablate, fake: Fake, folder: 
                 "description": "no scan",
                 "group": "global part",
                 "configs": [],
-                "overrides": {"model.network.scan": False},
+                "overrides": {"model.network.scan": "false"},
                 "network": {"widths": [8]},
                 "image_size": [64, 48],
             },
@@ -194,6 +194,52 @@ def test_a_disk_too_small_is_found_before_anything_runs(
     left.mkdir(parents=True)
     (left / "last.ckpt").write_bytes(b"x")
     assert ablate() == 0
+
+
+def test_the_plan_tells_apart_arms_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: dict[str, dict[str, Any]] = {
+        "small.yaml": {"teacher": None, "network": {"widths": [8, 16], "scan": True}},
+        "large.yaml": {"teacher": {"name": "x", "tau": 1.0}, "network": {"widths": [8, 32], "scan": True}},
+    }
+
+    def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        answers = fake_resolve(requests)
+        for arguments, answer in zip(requests, answers, strict=True):
+            answer["config"]["model"] = next((configs[Path(a).name] for a in arguments if Path(a).name in configs), {})
+        return answers
+
+    monkeypatch.setattr(plan, "resolve", resolve)
+    for name in configs:
+        (tmp_path / name).write_text("")
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "arms: {large: {description: x, configs: [large.yaml]}, small: {description: x, configs: [small.yaml]}}\n"
+        "compare_with: small"
+    )
+    large, small = make_plan(read_study(path), Layer()).to_json()["arms"]
+    assert small["overrides"] == {}
+    assert large["overrides"] == {"model.teacher.name": "x", "model.teacher.tau": 1.0, "model.network.widths": [8, 32]}
+
+
+@pytest.mark.parametrize("option", plan.RUN_FOLDERS)
+def test_runs_that_would_share_a_folder_are_refused(
+    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert f"arms.plain has {option} = there, into which all its runs" in refusal(
+        capsys, ablate("--set", f"{option}=there")
+    )
+    assert not fake.calls
+
+
+def test_missing_data_are_found_before_anything_runs(
+    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "the data are nowhere" in refusal(capsys, ablate("--set", "data.root=nowhere"))
+    assert not fake.calls
+    assert not Path("runs").exists()
+    # The arms may be looked at without them.
+    assert ablate("--set", "data.root=nowhere", "--dry-run") == 0
+    assert "It cannot be run as it is: the data are nowhere" in capsys.readouterr().out
 
 
 def test_a_dry_run_shows_the_arms_and_leaves_nothing(

@@ -22,6 +22,7 @@ from mobilemamba.study.errors import StudyError
 from mobilemamba.study.local import LocalLauncher
 from mobilemamba.study.lock import locked
 from mobilemamba.study.progress import StudyProgress
+from mobilemamba.study.reporting.errors import ReportError
 from mobilemamba.study.runs import Run
 from mobilemamba.study.schedule import run_all
 from tests.mobilemamba.study.conftest import Fake
@@ -105,6 +106,20 @@ def test_a_fit_that_ends_well_without_having_finished_has_failed(
 ) -> None:
     fake.faults(plain=["unfinished", "unfinished"])
     assert ablate("--seeds", "0") == 1
+
+
+def test_failed_runs_are_listed_even_if_the_report_fails(
+    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_report(folder: Path) -> None:
+        raise ReportError("it cannot be written")
+
+    monkeypatch.setattr("mobilemamba.study.report.write_report", write_report)
+    fake.faults(plain=["fail at once", "fail at once"])
+    assert ablate("--seeds", "0") == 1
+    message = capsys.readouterr().err
+    assert "1 of 2 runs failed twice (plain, seed 0: the data are nowhere)" in message
+    assert "ablate: error: it cannot be written" in message
 
 
 def test_a_run_that_was_trained_but_not_exported_is_finished(

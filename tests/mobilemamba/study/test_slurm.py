@@ -152,12 +152,21 @@ def test_without_submitit_or_slurm_the_remedy_is_said(
     ablate_by_jobs: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert ablate_by_jobs() == 1
-    assert "--launcher slurm is not possible here: " in capsys.readouterr().err
+    for options in ([], ["--dry-run"]):
+        assert ablate_by_jobs(*options) == 1
+        assert "--launcher slurm is not possible here: " in capsys.readouterr().err
+    assert ablate_by_jobs("--gpus", "-1") == 1
+    assert "--gpus -1 is not possible" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert ablate_by_jobs() == 1
     assert "needs submitit, which is not installed: pip install '.[slurm]'" in capsys.readouterr().err
     assert not fake.calls
+    assert not Path("runs").exists()
+
+
+def test_a_dry_run_on_a_cluster_leaves_nothing(ablate_by_jobs: Ablate, fake: Fake, cluster: Path) -> None:
+    assert ablate_by_jobs("--dry-run") == 0
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
