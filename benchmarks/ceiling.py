@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.document import around_markers, replace_between
 from mobilemamba.argument_types import positive
+from mobilemamba.benchmark.compilation import all_compiled
 from mobilemamba.benchmark.environment import environment, find_device, threads_in_words
 from mobilemamba.benchmark.forms import Form, call_of, check_forms
 from mobilemamba.benchmark.networks import build, fused
@@ -129,6 +130,7 @@ def measure_ceiling(device: torch.device) -> Ceiling:
     )
 
 
+@all_compiled()
 def measure(
     network: str,
     reference: str,

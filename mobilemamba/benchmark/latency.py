@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mobilemamba.benchmark.compilation import all_compiled
 from mobilemamba.benchmark.forms import Form, call_of
 from mobilemamba.benchmark.networks import BenchmarkError, Contender
 from mobilemamba.benchmark.results import table
@@ -58,6 +59,7 @@ class Latency:
         return 1e3 * self.batch_size / self.timing.minimum
 
 
+@all_compiled()
 def measure(
     contenders: Sequence[Contender],
     forms: Sequence[Form],

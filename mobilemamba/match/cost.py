@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
+from mobilemamba.benchmark.compilation import all_compiled
 from mobilemamba.benchmark.networks import Contender, fused, inference_call
 from mobilemamba.benchmark.timing import interleaved_seconds
 from mobilemamba.complexity import complexity
@@ -129,9 +130,13 @@ class TimeMeasure:
         self._images = contender.images(conditions.batch_size, conditions.device)
         self._reference_call = self._call(reference)
 
+    @all_compiled()
     def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
         """Time every candidate beside the reference."""
         conditions = self._conditions
+        if conditions.compile:
+            # Candidates of earlier measurements would be looked through in every call.
+            torch._dynamo.reset()
         names = {str(widths): widths for widths in candidates}
         calls = {"reference": self._reference_call} | {
             name: self._call(self._network(widths)) for name, widths in names.items()

@@ -4,9 +4,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from mobilemamba.benchmark import forms, latency
 from mobilemamba.benchmark.accuracy import PEERS, published
+from mobilemamba.benchmark.compilation import all_compiled
 from mobilemamba.benchmark.labels import Label, place_labels
 from mobilemamba.benchmark.networks import BenchmarkError, Contender, fused
 from mobilemamba.benchmark.picture import draw
@@ -60,6 +62,33 @@ def test_compiled_forms_are_fused_or_not(monkeypatch: pytest.MonkeyPatch) -> Non
         forms.call_of(network, torch.randn(1, 3, 16, 16), form, autocast=False)()  # type: ignore[arg-type]
     assert compiled[0] is not network
     assert compiled[1] is network
+
+
+def test_every_network_of_a_class_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneLayer(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, width, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    graphs: list[torch.fx.GraphModule] = []
+    compiled = torch.compile
+    count = lambda graph, _: graphs.append(graph) or graph.forward  # type: ignore[func-returns-value]  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=count))
+    contenders = [Contender(str(width), OneLayer(width).eval(), (3, 8, 8)) for width in range(1, 11)]
+    latency.measure(contenders, ["compiled-eager"], "1", [1], 1, 1, CPU)
+    assert len(graphs) == 10
+
+
+def test_a_network_too_many_to_be_compiled_is_an_error() -> None:
+    compiled = torch.compile(lambda x, factor: x * factor, backend="eager", dynamic=False)
+    with all_compiled(limit=2):
+        for factor in range(2):
+            compiled(torch.ones(2), factor)
+        with pytest.raises(FailOnRecompileLimitHit):
+            compiled(torch.ones(2), 2)
 
 
 def test_a_network_that_no_exporter_takes_is_named() -> None:

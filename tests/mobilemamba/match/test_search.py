@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.complexity import complexity
@@ -180,3 +181,34 @@ def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPa
     assert [result.widths for result in results] == [(16, 16, 16), (16, 24, 16)]
     assert [result.cost for result in results] == pytest.approx([2.0, 3.0])
     assert [result.reference_cost for result in results] == pytest.approx([1.0, 1.0])
+
+
+class OneLayer(nn.Module):
+    """As wide as a candidate's first stage; all of them share one forward pass."""
+
+    def __init__(self, config: MobileMambaConfig) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, config.widths[0], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+def test_every_candidate_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
+        return graph.forward
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=backend))
+    monkeypatch.setattr(cost, "MobileMamba", OneLayer)
+    network = MobileMambaConfig(widths=(88, 88, 88), num_classes=3)
+    conditions = Conditions((8, 8), 1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
+    measure = TimeMeasure(OneLayer(network).eval(), WidthSpace(network, 8), conditions)
+    candidates = [(width, 88, 88) for width in range(8, 88, 8)]
+    measure(candidates)  # more than torch.compile keeps by default
+    assert widths == [88, *range(8, 88, 8)]
+    measure(candidates[:1])
+    assert widths[11:] == [88, 8]  # what was measured before is forgotten
