@@ -24,7 +24,7 @@ def has_tensorboard(trainer: Trainer) -> bool:
 
 
 def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int) -> None:
-    """Log how values are distributed, counted on their device; those that are not finite are left out.
+    """Log how values are distributed: counted on their device, summed on the CPU, without those that are not finite.
 
     Args:
         writer: Of the run's log.
@@ -37,7 +37,7 @@ def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int) ->
         return
     low, high = (edge.item() for edge in values.aminmax())
     high = max(high, low + 1e-6 * max(1.0, abs(low)))  # equal values have a bin too
-    exact = values.double()
+    exact = values.cpu().double()  # Apple's GPUs have no float64
     writer.add_histogram_raw(
         tag,
         min=low,

@@ -39,7 +39,7 @@ def contribution_map(network: Any, images: Iterable[Tensor]) -> Tensor:
         features = feature_map(network, pixels)  # (1, C, H, W)
         middle = features[0, :, features.shape[2] // 2, features.shape[3] // 2]
         (gradient,) = torch.autograd.grad(middle.relu().sum(), pixels)
-        maps.append(gradient[0].abs().sum(0).double().cpu())
+        maps.append(gradient[0].abs().sum(0).cpu().double())  # Apple's GPUs have no float64
     contributions = torch.stack(maps).mean(0)
     if not (contributions.isfinite().all() and contributions.any()):
         raise ReceptiveFieldError(

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.scan import selective_scan
 from tests.mobilemamba.conftest import randomise
+from tests.mobilemamba.no_float64 import without_float64
 
 CONFIGS = {
     "default": MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), num_classes=5),
@@ -113,26 +113,16 @@ def test_the_check_breaks_no_graph(autocast: bool) -> None:
     assert checked(torch.zeros(1, 3, 64, 64)).sum() > 0
 
 
-class NoFloat64(TorchDispatchMode):
-    """A device without float64, such as Apple's: whatever makes such a tensor fails."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.dtype == torch.float64:
-            raise TypeError(f"{func} made a float64 tensor, which this device does not have")
-        return result
-
-
 @pytest.mark.parametrize("config", CONFIGS)
 def test_float32_needs_no_float64(config: str) -> None:
     network: nn.Module = MobileMamba(CONFIGS[config])
     images = torch.randn(2, 3, 64, 96)
-    with NoFloat64(), torch.enable_grad():
+    with without_float64(), torch.enable_grad():
         network.train()(images).sum().backward()
         network.zero_grad()
         fused = fuse(network.eval())
         fused(images)
-    with NoFloat64(), pytest.raises(TypeError, match="float64"):
+    with without_float64(), pytest.raises(TypeError, match="float64"):
         fused.double()
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mobilemamba.receptive_field.errors import ReceptiveFieldError
 from mobilemamba.receptive_field.gradient import contribution_map, feature_map
+from tests.mobilemamba.no_float64 import without_float64
 
 
 class Convolutions(nn.Sequential):
@@ -44,6 +45,14 @@ def test_images_are_averaged() -> None:
     expected = torch.zeros(3, 3, dtype=torch.float64)
     expected[1, 1] = (2 + 4 + 12) / 3  # the absolute values of 2x; with signs it would be 10 / 3
     torch.testing.assert_close(contribution_map(network, images), expected)
+
+
+def test_float32_needs_no_float64_on_the_device() -> None:
+    network, images = Convolutions(nn.Conv2d(3, 4, 3, padding=1)), [torch.randn(3, 6, 6)]
+    expected = contribution_map(network, images)
+    with without_float64():
+        contributions = contribution_map(network, images)
+    assert torch.equal(contributions, expected)
 
 
 def test_a_convolutional_network_has_exact_zeros_outside_of_its_receptive_field() -> None:
