@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightning_modules.tensorboard import cell
@@ -26,6 +27,18 @@ class Confusion:
     prediction: int
     images: int
     share: float
+
+
+def confusion_matrix(predictions: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """Return images by class and prediction, (C, C), on the CPU.
+
+    Args:
+        predictions: Class indices (B,), on any device.
+        targets: Class indices (B,).
+        num_classes: Number of classes C.
+    """
+    pairs = (targets * num_classes + predictions).cpu()
+    return torch.bincount(pairs, minlength=num_classes**2).unflatten(0, (num_classes, num_classes))
 
 
 def class_accuracies(matrix: Tensor) -> Tensor:

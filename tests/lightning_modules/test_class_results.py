@@ -8,6 +8,7 @@ import torch
 from lightning_modules.class_results import (
     Confusion,
     class_accuracies,
+    confusion_matrix,
     most_confused,
     most_confused_with,
     worst_classes,
@@ -54,3 +55,9 @@ def test_the_table_begins_with_the_worst(names: tuple[str, ...] | None, expected
 
 def test_classes_without_images_are_not_among_the_worst() -> None:
     assert "eel" not in worst_classes(MATRIX, NAMES, 4)
+
+
+def test_images_are_counted_by_class_and_prediction() -> None:
+    predictions, targets = torch.tensor([0, 2, 2, 0]), torch.tensor([0, 1, 1, 2])
+    assert confusion_matrix(predictions, targets, 3).tolist() == [[1, 0, 0], [0, 0, 2], [1, 0, 0]]
+    assert confusion_matrix(predictions[:0], targets[:0], 2).tolist() == [[0, 0], [0, 0]]

@@ -35,6 +35,32 @@ def test_known_predictions_are_counted_once(
     assert [matrix.tolist() for matrix in matrices] == [expected, expected]
 
 
+def test_only_what_is_drawn_is_counted(
+    logged: MakeTrainer, tiny: MobileMambaConfig, matrices: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    count = class_results.confusion_matrix
+
+    def keep(predictions: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+        counted.append(len(predictions))
+        return count(predictions, targets, num_classes)
+
+    monkeypatch.setattr(class_results, "confusion_matrix", keep)
+    logged(callbacks=[ClassResults(2)], max_epochs=3).fit(Mistaken(tiny), datamodule=TinyData(samples=22))
+    assert counted == [22, 22]  # the second validation and the last
+    assert len(matrices) == 2
+
+
+def test_too_many_classes_are_left_out_with_a_warning(
+    logged: MakeTrainer, tiny: MobileMambaConfig, matrices: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_results, "MOST_CLASSES", 3)
+    trainer = logged(callbacks=[ClassResults(1)], max_epochs=1)
+    with pytest.warns(UserWarning, match=r"Results of 4 classes are not drawn: at most 3 .*enable\.class_results"):
+        trainer.fit(Mistaken(tiny), datamodule=TinyData())
+    assert not matrices
+
+
 class RawPrefersTwo(Callback):
     """Lets raw and averaged weights disagree."""
 

@@ -151,7 +151,7 @@ def test_nothing_is_done_without_tensorboard(
     for name in ("copied_network", "validation_images"):
         monkeypatch.setattr(scan_decay, name, refuse)
         monkeypatch.setattr(f"lightning_modules.callbacks.receptive_field.{name}", refuse)
-    monkeypatch.setattr(class_results.MulticlassConfusionMatrix, "update", refuse)
+    monkeypatch.setattr(class_results, "confusion_matrix", refuse)
     monkeypatch.setattr("lightning_modules.callbacks.complexity.network_table", refuse)
     make_trainer(callbacks=looking_closer()).fit(ImageClassification(tiny), datamodule=TinyData())
 
