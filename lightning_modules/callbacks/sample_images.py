@@ -16,6 +16,8 @@ class SampleImages(Callback):
 
     Hooks: ``on_train_batch_start`` of a run's first batch; a resumed run draws nothing.
 
+    The labels' smoothing is ``mixing.label_smoothing`` of the data module, 0 where it has none.
+
     Args:
         count: Images of the batch that are drawn.
 
@@ -45,7 +47,16 @@ class SampleImages(Callback):
             f"{shown} of the {len(images)} images in the first training batch, as the network sees them\n"
             f"({images.shape[-2]} x {images.shape[-1]} pixels), with the classes' shares of their labels"
         )
-        figure = draw_samples(images[:shown], targets[:shown], metadata.mean, metadata.std, metadata.class_names, title)
+        mixing = getattr(getattr(trainer, "datamodule", None), "mixing", None)
+        figure = draw_samples(
+            images[:shown],
+            targets[:shown],
+            metadata.mean,
+            metadata.std,
+            metadata.class_names,
+            title,
+            smoothing=getattr(mixing, "label_smoothing", 0.0),
+        )
         writer.add_figure("train/samples", figure, trainer.global_step)
 
     def should_act(self, trainer: Trainer, batch_idx: int) -> bool:

@@ -28,20 +28,19 @@ TITLE = 0.45
 """Height of the title in inches."""
 
 
-def mixed_labels(target: Tensor, num_classes: int) -> list[tuple[int, float]]:
+def mixed_labels(target: Tensor, smoothing: float) -> list[tuple[int, float]]:
     """Return the classes that an image shows and their shares of its label, largest first.
 
     What label smoothing gives to every class alike does not make a class one that the image shows.
 
     Args:
         target: Class probabilities (num_classes,), or a class index ().
-        num_classes: Number of classes.
+        smoothing: Probability mass that was spread evenly over all classes.
     """
     if target.ndim == 0:
         return [(int(target), 1.0)]
     shares = target.float()
-    smoothing = shares.min() if num_classes > 1 else 0.0
-    shown = (shares > smoothing + LEAST_SHARE).nonzero().flatten().tolist()
+    shown = (shares > smoothing / len(shares) + LEAST_SHARE).nonzero().flatten().tolist()
     return sorted(((index, shares[index].item()) for index in shown), key=lambda pair: -pair[1])
 
 
@@ -77,6 +76,7 @@ def draw_samples(
     std: Sequence[float],
     class_names: Sequence[str] | None,
     title: str,
+    smoothing: float,
 ) -> Figure:
     """Draw images in a grid, each with its labels below.
 
@@ -88,11 +88,12 @@ def draw_samples(
         std: Of the normalisation.
         class_names: Names of all classes, if known.
         title: Written above.
+        smoothing: Probability mass of the labels that was spread evenly over all classes.
     """
     colours = denormalised(images, mean, std).cpu()
     if colours.shape[1] != 3:
         colours = colours[:, :1].expand(-1, 3, -1, -1)
-    texts = [label_text(mixed_labels(target, target.numel()), class_names) for target in targets.cpu()]
+    texts = [label_text(mixed_labels(target, smoothing), class_names) for target in targets.cpu()]
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     cell_height = CELL + (1 + max(text.count("\n") + 1 for text in texts)) * LINE

@@ -80,23 +80,32 @@ def test_shares_of_a_mixed_label() -> None:
     target = torch.full((10,), 0.01)
     target[3] += 0.3
     target[8] += 0.6
-    labels = mixed_labels(target, 10)
+    labels = mixed_labels(target, 0.1)
     assert [index for index, _ in labels] == [8, 3]
     assert [share for _, share in labels] == pytest.approx([0.61, 0.31])
     assert label_text(labels, None) == "class 8: 61%\nclass 3: 31%\nothers: 8%"
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"),
+    ("target", "smoothing", "expected"),
     [
-        (torch.tensor(2), [(2, 1.0)]),
-        (smooth_targets(torch.tensor([2]), 4, 0.0)[0], [(2, 1.0)]),
-        (smooth_targets(torch.tensor([2]), 4, 0.2)[0], [(2, pytest.approx(0.85))]),
-        (torch.tensor([1.0]), [(0, 1.0)]),  # the only class there is
+        (torch.tensor(2), 0.1, [(2, 1.0)]),
+        (smooth_targets(torch.tensor([2]), 4, 0.0)[0], 0.0, [(2, 1.0)]),
+        (smooth_targets(torch.tensor([2]), 4, 0.2)[0], 0.2, [(2, pytest.approx(0.85))]),
+        (smooth_targets(torch.tensor([1]), 2, 0.1)[0], 0.1, [(1, pytest.approx(0.95))]),
+        (torch.tensor([1.0]), 0.1, [(0, 1.0)]),  # the only class there is
     ],
 )
-def test_labels_of_images_that_are_not_mixed(target: Tensor, expected: list[tuple[int, float]]) -> None:
-    assert mixed_labels(target, target.numel()) == expected
+def test_labels_of_images_that_are_not_mixed(
+    target: Tensor, smoothing: float, expected: list[tuple[int, float]]
+) -> None:
+    assert mixed_labels(target, smoothing) == expected
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_both_of_two_classes_are_shown(smoothing: float) -> None:
+    labels = mixed_labels(torch.tensor([0.45, 0.55]), smoothing)
+    assert label_text(labels, None) == "class 1: 55%\nclass 0: 45%"
 
 
 def test_shares_are_those_of_the_pixels_that_were_mixed() -> None:
@@ -104,7 +113,7 @@ def test_shares_are_those_of_the_pixels_that_were_mixed() -> None:
     images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
     mixed, targets = mixer(images, torch.tensor([1, 3]), seed=(1,))
     share = mixed[0, 0, 0, 0].item()  # of the second image in the first
-    labels = dict(mixed_labels(targets[0], 4))
+    labels = dict(mixed_labels(targets[0], 0.1))
     assert 0.05 < share < 0.95
     assert labels == {1: pytest.approx(0.025 + 0.9 * (1 - share)), 3: pytest.approx(0.025 + 0.9 * share)}
 
@@ -118,7 +127,7 @@ def test_colours_are_those_before_the_normalisation() -> None:
 
 def test_samples_are_drawn_with_their_labels() -> None:
     images, targets = torch.randn(5, 3, 8, 8), torch.tensor([2, 0, 1, 1, 0])
-    figure = draw_samples(images, targets, MEAN, STD, ("ant", "bee", "cat"), "five")
+    figure = draw_samples(images, targets, MEAN, STD, ("ant", "bee", "cat"), "five", 0.0)
     (axes,) = figure.axes
     assert figure.texts[0].get_text() == "five"
     labels = [text.get_text() for text in axes.texts]
@@ -132,7 +141,7 @@ def test_samples_are_drawn_with_their_labels() -> None:
 
 
 def test_other_channels_are_drawn_in_grey() -> None:
-    render(draw_samples(torch.randn(1, 1, 8, 8), torch.tensor([0]), (0.5,), (0.1,), None, ""))
+    render(draw_samples(torch.randn(1, 1, 8, 8), torch.tensor([0]), (0.5,), (0.1,), None, "", 0.0))
 
 
 def test_names_are_short_and_no_mathematics() -> None:
