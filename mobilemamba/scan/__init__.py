@@ -1,6 +1,7 @@
 """Selective scans of feature maps, and the choice between their forms.
 
-Every form takes the same arguments (see :func:`.reference.sequential_scan`) and gives the same numbers.
+Every form takes the same arguments (see :func:`.reference.sequential_scan`) and gives the same numbers, in float32 or
+float64; the sequential form alone computes in the dtype of its arguments.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def selective_scan(
             (but "parallel" for float64), "rows" on CPUs outside of torch.compile, "parallel" elsewhere.
 
     Returns:
-        (B, D, H, W) in float32, or float64 for float64 input.
+        (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
+        the arguments promote to: bfloat16 for arguments in bfloat16.
 
     Raises:
         ModuleNotFoundError: When backend is "triton" and Triton is not installed.

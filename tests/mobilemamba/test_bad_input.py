@@ -164,6 +164,13 @@ def test_scans_of_mixed_dtypes_are_computed_in_float32(
     torch.testing.assert_close(scanned, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scans_of_bfloat16_are_in_float32_but_for_the_sequential_one(backend: str) -> None:
+    arguments = [argument.bfloat16() for argument in scan_arguments(2, 3, 5)]
+    scanned = selective_scan(*arguments, backend=backend)  # type: ignore[arg-type]
+    assert scanned.dtype == (torch.bfloat16 if backend == "sequential" else torch.float32)
+
+
 def test_an_unknown_scan_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Scan backend 'cuda' is unknown: use one of auto, matrix, .*triton"):
         selective_scan(*scan_arguments(1, 2, 2), backend="cuda")  # type: ignore[arg-type]
