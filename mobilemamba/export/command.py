@@ -86,14 +86,18 @@ def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation",
         type=Path,
         metavar="FOLDER",
-        help="other images, a folder for each class: accuracy before and after is compared (default: other images of "
-        "--calibration, whose classes by both files are compared)",
+        help="other images, a folder for each class: accuracy before and after is compared, beside the top classes by "
+        "both files (default: other images of --calibration, whose top classes alone are compared)",
     )
     for field, metavar, text in (
         ("calibration_images", "N", "images to calibrate with, at most"),
         ("compared_images", "N", "images to compare on, at most"),
-        ("min_agreement", "SHARE", "least share of images with the same top class before and after"),
-        ("max_accuracy_drop", "POINTS", "largest drop of the accuracy allowed, in percentage points"),
+        (
+            "min_agreement",
+            "SHARE",
+            "least share of images with the same top class before and after, with --validation and without",
+        ),
+        ("max_accuracy_drop", "POINTS", "largest drop of the accuracy on --validation, in percentage points"),
     ):
         default = getattr(Int8Options, field)
         group.add_argument(

@@ -52,8 +52,8 @@ class Int8Options:
             of ``calibration`` are compared, without labels.
         calibration_images: Images that ranges of activations are taken from, at most.
         compared_images: Images that both files are asked for, at most.
-        min_agreement: Least share of images with the same top class, where there are no labels.
-        max_accuracy_drop: Largest drop of the accuracy, in percentage points, where there are.
+        min_agreement: Least share of images with the same top class before and after, with labels and without.
+        max_accuracy_drop: Largest drop of the accuracy, in percentage points; with labels this is asked for, too.
 
     Raises:
         ValueError: When a number is not possible; names field, value and remedy.

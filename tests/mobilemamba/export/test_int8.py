@@ -216,6 +216,13 @@ def test_report_refuses(bad: dict[str, Any], message: str) -> None:
         report(**bad).raise_if_refused()
 
 
+@pytest.mark.parametrize("accuracies", [(0.803, 0.803), (None, None)])
+def test_top_classes_are_judged_with_labels_and_without(accuracies: tuple[float | None, float | None]) -> None:
+    before, after = accuracies
+    assert report(top1_agreement=0.9, accuracy_before=before, accuracy_after=after).passed
+    assert not report(top1_agreement=0.89, accuracy_before=before, accuracy_after=after).passed
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
