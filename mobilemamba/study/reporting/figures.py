@@ -109,13 +109,15 @@ def mean_and_range(arm: ArmOutcome, name: str) -> dict[float, tuple[float, float
 
     Args:
         arm: The arm.
-        name: Of the curve. Epochs that a run lacks are taken from the others.
+        name: Of the curve. Epochs that a run lacks are taken from the others; of several values in one epoch the last
+            counts.
     """
     values: dict[float, list[float]] = {}
     for record in arm.records:
-        for epoch, value in zip(record.curves.get("epoch", []), record.curves.get(name, []), strict=False):
-            if epoch is not None and value is not None:
-                values.setdefault(epoch, []).append(value)
+        points = zip(record.curves.get("epoch", []), record.curves.get(name, []), strict=False)
+        last = {epoch: value for epoch, value in points if epoch is not None and value is not None}
+        for epoch, value in last.items():
+            values.setdefault(epoch, []).append(value)
     return {epoch: (statistics.fmean(found), min(found), max(found)) for epoch, found in sorted(values.items())}
 
 

@@ -213,6 +213,16 @@ def test_curves_are_means_and_ranges(study: Path) -> None:
     }
 
 
+def test_several_validations_of_an_epoch_are_no_range_over_seeds(study: Path) -> None:
+    for seed, last in enumerate((0.7, 0.8, 0.9)):
+        curves = {"epoch": [0, 0, 1], "val/top1_ema": [0.1, 0.6, last]}
+        write_run(study, "base", seed, record(last, last, curves=curves))
+    assert mean_and_range(read_study(study).base_arm, "val/top1_ema") == {
+        0: pytest.approx((0.6, 0.6, 0.6)),
+        1: pytest.approx((0.8, 0.7, 0.9)),
+    }
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
