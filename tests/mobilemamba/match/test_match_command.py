@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,16 @@ def test_latency_is_of_single_images(layout: Path, scripted_times: list[int]) ->
 
 
 @pytest.mark.usefixtures("reference")
-def test_real_times_are_compared(layout: Path) -> None:
-    # A tolerance that anything fulfils: how fast the networks are is no matter here.
+def test_real_times_are_compared(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A tolerance that most times fulfil: how fast the networks are is no matter here.
     options = ["--layout", str(layout), "--rounds", "5", "--repeats", "1", "--tolerance", "0.95", "--autocast"]
-    assert main(["match", "--reference", "mobilemamba_s6", *options]) in (0, 1)
+    status = main(["match", "--reference", "mobilemamba_s6", *options])
+    printed = capsys.readouterr().err
+    assert re.search(r"^ +\d+ +\d+ +\d+\.\d{3} \+- \d+\.\d{3} times its throughput, scaled$", printed, re.MULTILINE)
+    if status:  # on a busy machine
+        assert re.search(r"error: (Whether widths .* cannot be told|No widths match)", printed.splitlines()[-1])
+    else:
+        assert "times the throughput" in Path("tiny_as_mobilemamba_s6.yaml").read_text()
 
 
 @pytest.mark.usefixtures("reference")
