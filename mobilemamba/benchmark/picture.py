@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from mobilemamba.benchmark.accuracy import published
 from mobilemamba.benchmark.labels import Label, place_labels
 from mobilemamba.benchmark.latency import Latency
+from mobilemamba.benchmark.results import write_bytes
 
 PANEL_INCHES = (6.0, 5.0)
 
@@ -78,7 +79,6 @@ def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> list[Label]:
 
 def write_picture(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished.png")
-    figure.savefig(unfinished, dpi=120)
-    os.replace(unfinished, path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(path, content.getvalue())

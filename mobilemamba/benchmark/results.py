@@ -1,4 +1,4 @@
-"""Results as a table on the screen and as JSON in a file."""
+"""Results as a table on the screen, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,12 +36,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_text(text)
+        unfinished.write_bytes(content)
         os.replace(unfinished, path)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         unfinished.unlink(missing_ok=True)
         raise

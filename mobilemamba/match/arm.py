@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mobilemamba.benchmark.results import write_text
 from mobilemamba.match.layouts import Layout
 from mobilemamba.match.widths import Widths
 
@@ -52,9 +52,7 @@ def write_arm(path: Path, title: str, entries: Mapping[str, str], measured: Sequ
         lines += _wrapped(sentence)
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     body = yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=LINE_LENGTH)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(head + body)
-    os.replace(unfinished, path)
+    write_text(path, head + body)
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

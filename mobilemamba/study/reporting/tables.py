@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mobilemamba.benchmark.results import table
+from mobilemamba.benchmark.results import write_text as write_text  # for the report's files
 from mobilemamba.study.reporting.outcomes import StudyOutcome
 from mobilemamba.study.reporting.paired import CONFIDENCE, PairedDifference
 from mobilemamba.study.reporting.rows import ArmRow, RunRow, Spread
@@ -71,13 +71,6 @@ def runs_csv(rows: Sequence[RunRow]) -> str:
         header,
         [[row.arm, row.seed, row.top1_ema, row.top1_raw, row.minutes, row.peak_memory_megabytes] for row in rows],
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
 
 
 def _summary(study: StudyOutcome, rows: Sequence[ArmRow]) -> str:
