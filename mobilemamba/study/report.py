@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from mobilemamba.benchmark.picture import write_picture
+from mobilemamba.benchmark.results import write_text
 from mobilemamba.export.artifact import check_writable
 from mobilemamba.study.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
 from mobilemamba.study.reporting.hparams import write_hparams
 from mobilemamba.study.reporting.outcomes import read_study
 from mobilemamba.study.reporting.rows import arm_rows, run_rows
 from mobilemamba.study.reporting.speed import SpeedSettings, measure_speeds, read_speeds
-from mobilemamba.study.reporting.tables import arms_csv, markdown, runs_csv, write_text
+from mobilemamba.study.reporting.tables import arms_csv, markdown, runs_csv
 
 DEFAULT_SPEED = SpeedSettings()
 """On the CPU, in batches of 16."""

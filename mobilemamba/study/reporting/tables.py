@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mobilemamba.benchmark.results import table
-from mobilemamba.benchmark.results import write_text as write_text  # for the report's files
 from mobilemamba.study.reporting.outcomes import StudyOutcome
 from mobilemamba.study.reporting.paired import CONFIDENCE, PairedDifference
 from mobilemamba.study.reporting.rows import ArmRow, RunRow, Spread
