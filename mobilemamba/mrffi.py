@@ -35,7 +35,8 @@ class MRFFI(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        parts = iter(x.split([channels for channels in self.split if channels], dim=1))
+        sizes = [channels for channels in self.split if channels]
+        parts = iter(x.split(sizes, dim=1) if len(sizes) > 1 else [x])  # LiteRT knows no split into one
         mixed = [mixer(next(parts)) for mixer in (self.global_mixer, self.local_mixer) if mixer is not None]
         mixed += parts  # the identity part, if there is one
         return self.proj(self.act(torch.cat(mixed, dim=1)))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mobilemamba import FusionError, MobileMamba, MobileMambaConfig, fuse
+from mobilemamba.mrffi import MRFFI
 
 CONFIGS = {
     "published layout": MobileMambaConfig(widths=(32, 40, 48), num_classes=5),
@@ -91,3 +92,12 @@ def test_the_local_part_carries_the_identity_part(
     x = torch.randn(1, mixer.split.local_channels, 5, 6, dtype=torch.float64)
     identity = mixer.local_mixer(x)[:, split.local_channels :].relu()
     assert torch.equal(identity, x[:, split.local_channels :].relu())
+
+
+def test_a_mixer_of_one_part_splits_nothing() -> None:
+    config = MobileMambaConfig(widths=(32, 40, 48), num_classes=5, global_shares=(1, 1, 1), local_shares=(0, 0, 0))
+    mixer = MRFFI(config, 0).eval()
+    program = torch.export.export(mixer, (torch.randn(1, 32, 4, 4),))
+    splits = [node.args[1] for node in program.graph.nodes if "split" in str(node.target)]
+    assert all(len(sizes) > 1 for sizes in splits if isinstance(sizes, list))
+    assert [32] not in splits
