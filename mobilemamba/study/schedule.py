@@ -110,15 +110,19 @@ def _stop(jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, as a batch system or a shutdown sends it, and SIGHUP, the end of the terminal, like Ctrl-C."""
+    """Treat SIGTERM, as a batch system or a shutdown sends it, and SIGHUP, the end of the terminal, like Ctrl-C.
+
+    SIGINT is taken too: a script that starts a study in the background has it ignored, and what is ignored here would
+    be by the runs, which are stopped by it.
+    """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with ExitStack() as after:
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             # Under nohup SIGHUP is ignored, and stays so.
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
                 after.callback(signal.signal, number, signal.signal(number, interrupt))
         yield
