@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from mobilemamba.benchmark.allocator import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -48,7 +50,11 @@ def interleaved(
 def interleaved_seconds(
     calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`."""
+    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`.
+
+    From then on the process keeps freed memory, see :func:`.allocator.keep_freed_memory`.
+    """
+    keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
     progress = track(range(warmup + rounds), "Measuring", console=Console(stderr=True), transient=True)
