@@ -69,8 +69,8 @@ def describe_match(
     if metric != "macs":
         sentences.append(
             f"Medians of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
-            f"error of the ratio {found.noise:.1%}. Another device ranks layouts differently: match the widths anew on "
-            "the device that the claim is about."
+            f"error of the ratio {found.noise:.1%} within this process. Another device ranks layouts differently: "
+            "match the widths anew on the device that the claim is about."
         )
     sentences.append(f"Python {platform.python_version()}, torch {torch.__version__}, timm {version('timm')}.")
     return sentences

@@ -48,11 +48,11 @@ _ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "three_stage": ("Figure 3, three stages", {"widths": [192, 384, 448]}),
     "four_stage_cnn": (
         "Figure 3, four stages with convolution only in the first two",
-        {"stem_stride": 4, "widths": [32, 64, 176, 352], "mixer_stages": [False, False, True, True]} | _FOUR_STAGES,
+        {"stem_stride": 4, "widths": [32, 56, 160, 328], "mixer_stages": [False, False, True, True]} | _FOUR_STAGES,
     ),
     "four_stage_mamba": (
         "Figure 3, four stages with the mixer in all",
-        {"stem_stride": 4, "widths": [24, 48, 112, 256], "mixer_stages": [True, True, True, True]} | _FOUR_STAGES,
+        {"stem_stride": 4, "widths": [16, 48, 104, 216], "mixer_stages": [True, True, True, True]} | _FOUR_STAGES,
     ),
 }
 

@@ -40,6 +40,7 @@ def draw(maps: Sequence[Tensor], extents: Sequence[Extent], titles: Sequence[str
         axes.set_title("\n".join(textwrap.wrap(title, 36)), fontsize=9)
         axes.set_xlabel(f"50 % within {square.side} x {square.side} pixels", fontsize=9)
         axes.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=panels.tolist(), label="share of the contribution per pixel", shrink=0.8)
+    colours = figure.colorbar(image, ax=panels.tolist(), label="share of the contribution per pixel", shrink=0.8)
+    colours.minorticks_off()  # laying out their labels, which stay empty, takes half of the drawing
     figure.supxlabel(description, fontsize=9)
     return figure

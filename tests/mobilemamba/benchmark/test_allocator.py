@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mobilemamba.benchmark import allocator
+
 PROGRAM = """
 import resource
 import sys
@@ -25,7 +27,7 @@ print(int(kept), before, faults())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
-def test_a_large_block_costs_page_faults_once():
+def test_a_large_block_costs_page_faults_once() -> None:
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     kept, before, after = map(int, result.stdout.split())
     if not kept:
@@ -34,9 +36,7 @@ def test_a_large_block_costs_page_faults_once():
     assert after < before / 10
 
 
-def test_other_systems_are_left_alone(monkeypatch):
-    from mobilemamba.benchmark import allocator
-
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: pytest.fail("a library was loaded"))
     assert allocator.keep_freed_memory.__wrapped__() is False
