@@ -16,7 +16,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from mobilemamba.conv_norm import ConvNorm
-from mobilemamba.scan import selective_scan
+from mobilemamba.scan import fastest_backend, selective_scan
 from mobilemamba.scan.rows import scan_map
 
 RANK_DIVISOR = 16
@@ -91,7 +91,12 @@ class FusedBiMamba(nn.Module):
         """Mix the pixels of x, (B, C, H, W)."""
         u = self.act(self.conv(self.u_proj(x)).permute(0, 2, 3, 1))  # (B, H, W, D)
         z = self.act(self.z_proj(x).permute(0, 2, 3, 1))
-        y = self._scan_rows(u) if _suits_rows(u) else self._scan(u)
+        if fastest_backend(u) == "numba":
+            y = self._scan_by_kernel(u)
+        elif _suits_rows(u):
+            y = self._scan_rows(u)
+        else:
+            y = self._scan(u)
         norm, projection = self.out_norm, self.out_proj
         y = F.layer_norm(y.to(norm.weight.dtype), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         y = y.to(z.dtype) * z
@@ -101,6 +106,20 @@ class FusedBiMamba(nn.Module):
         u = u.permute(0, 3, 1, 2)
         inputs = scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
         return selective_scan(u, *inputs).permute(0, 2, 3, 1)
+
+    def _scan_by_kernel(self, u: Tensor) -> Tensor:
+        """The same as _scan, (B, H, W, D) to the same shape, by the kernel for CPUs."""
+        from mobilemamba.scan.numba import channels_last_scan  # imports Numba
+
+        k, d, r = self.step_weight.shape
+        n = self.A_log.shape[-1]
+        pixels = F.linear(u.flatten(0, 2), self.scan_proj.weight.flatten(1))  # (B * H * W, K * (R + 2N))
+        low_rank, B, C = pixels.split([k * r, k * n, k * n], dim=-1)
+        logits = torch.baddbmm(
+            self.step_bias.unsqueeze(1), low_rank.unflatten(-1, (k, r)).transpose(0, 1), self.step_weight.mT
+        )
+        B, C = (x.unflatten(0, (len(u), -1)).permute(0, 2, 1).unflatten(1, (k, n)) for x in (B, C))
+        return channels_last_scan(u, logits.view(k, *u.shape), self.A_log.view(k, d, n), B, C, self.D_skip.view(k, d))
 
     def _scan_rows(self, u: Tensor) -> Tensor:
         """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.scan_map`."""

@@ -19,8 +19,9 @@ from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.reference import sequential_scan
 from mobilemamba.scan.rows import rows_scan
 
-ScanBackend = Literal["auto", "matrix", "parallel", "rows", "sequential", "triton"]
+ScanBackend = Literal["auto", "matrix", "numba", "parallel", "rows", "sequential", "triton"]
 
+NUMBA_IS_INSTALLED = find_spec("numba") is not None
 TRITON_IS_INSTALLED = find_spec("triton") is not None
 
 __all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "rows_scan", "selective_scan", "sequential_scan"]
@@ -45,21 +46,31 @@ def selective_scan(
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
-            (but "parallel" for float64), "rows" on CPUs outside of torch.compile, "parallel" elsewhere.
+            (but "parallel" for float64), on CPUs outside of torch.compile "numba" where Numba is installed and "rows"
+            where it is not or for float64, "parallel" elsewhere.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
         the arguments promote to: bfloat16 for arguments in bfloat16.
 
     Raises:
-        ModuleNotFoundError: When backend is "triton" and Triton is not installed.
-        ValueError: When backend is unknown, or is "triton" and the input is in float64 or not on a CUDA device.
+        ModuleNotFoundError: When backend is "triton" or "numba" and that is not installed.
+        ValueError: When backend is unknown, or one of these two and the input is in float64 or not on a device of its
+            kind.
     """
     if backend == "auto":
         backend = fastest_backend(u)
     match backend:
         case "matrix":
             return matrix_scan(u, step_logits, A_log, B, C, D_skip)
+        case "numba":
+            if not NUMBA_IS_INSTALLED:
+                raise ModuleNotFoundError(
+                    "Scan backend 'numba' needs Numba: `pip install numba`, or take backend 'rows'."
+                )
+            from mobilemamba.scan.numba import numba_scan  # imports Numba: only those who scan by it need it
+
+            return numba_scan(u, step_logits, A_log, B, C, D_skip)
         case "parallel":
             return parallel_scan(u, step_logits, A_log, B, C, D_skip)
         case "rows":
@@ -76,15 +87,15 @@ def selective_scan(
             raise ValueError(f"Scan backend {backend!r} is unknown: use one of {', '.join(get_args(ScanBackend))}.")
 
 
-def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "rows", "triton"]:
+def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows", "triton"]:
     """Return the form that "auto" stands for, by the device and dtype of the input and whether a graph is exported."""
     if torch.compiler.is_exporting():
         return "matrix"
     if u.is_cuda and u.dtype != torch.float64 and _triton_runs_on(u.device):
         return "triton"
-    # Compiled, many short steps make a large graph.
+    # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():
-        return "rows"
+        return "numba" if NUMBA_IS_INSTALLED and u.dtype != torch.float64 else "rows"
     return "parallel"
 
 
