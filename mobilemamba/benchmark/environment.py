@@ -13,7 +13,7 @@ import torch
 from mobilemamba.benchmark.networks import BenchmarkError
 
 PACKAGES = ("timm", "onnx", "onnxruntime")
-OPTIONAL_PACKAGES = ("openvino", "executorch", "ai-edge-litert")
+OPTIONAL_PACKAGES = ("openvino", "executorch", "ai-edge-litert", "numba")
 
 
 def find_device(name: str) -> torch.device:

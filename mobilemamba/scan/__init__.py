@@ -95,7 +95,9 @@ def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows",
         return "triton"
     # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():
-        return "numba" if NUMBA_IS_INSTALLED and u.dtype != torch.float64 else "rows"
+        # A traced graph is to run without this project.
+        suits_numba = NUMBA_IS_INSTALLED and u.dtype != torch.float64 and not torch.jit.is_tracing()
+        return "numba" if suits_numba else "rows"
     return "parallel"
 
 

@@ -123,6 +123,15 @@ def test_auto_takes_it_on_cpus_in_single_precision(monkeypatch: pytest.MonkeyPat
         selective_scan(*arguments, backend="numba")
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace")
+@torch.no_grad()
+def test_traced_graphs_do_not_hold_it() -> None:
+    mamba, x = fuse(torch.nn.Sequential(BiMamba(16)).eval()), torch.randn(1, 16, 4, 4)
+    traced = torch.jit.trace(mamba, x)
+    assert "mobilemamba::" not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x), mamba(x), rtol=1e-5, atol=1e-6)
+
+
 def test_what_it_cannot_do_is_said() -> None:
     arguments = scan_arguments()
     with pytest.raises(ValueError, match="float64"):
