@@ -96,7 +96,8 @@ def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows",
     # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():
         # A traced graph is to run without this project.
-        suits_numba = NUMBA_IS_INSTALLED and u.dtype != torch.float64 and not torch.jit.is_tracing()
+        is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        suits_numba = NUMBA_IS_INSTALLED and u.dtype != torch.float64 and not is_tracing
         return "numba" if suits_numba else "rows"
     return "parallel"
 

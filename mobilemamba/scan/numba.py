@@ -2,8 +2,8 @@
 
 It reads every argument once and keeps states in the cache, where plain operators pass over the map a dozen times. The
 backward pass computes the states again and saves none. Both passes are operators of ``torch.library``, so that shapes
-can be propagated and operations counted. No compiler is needed: Numba brings its own. Second derivatives are left to the
-other forms.
+can be propagated and operations counted. No compiler is needed: Numba brings its own. Second derivatives are left to
+the other forms.
 
 Importing this module imports Numba: :func:`mobilemamba.scan.selective_scan` does so when it needs it.
 """
