@@ -118,7 +118,7 @@ class FusedBiMamba(nn.Module):
         logits = torch.baddbmm(
             self.step_bias.unsqueeze(1), low_rank.unflatten(-1, (k, r)).transpose(0, 1), self.step_weight.mT
         )
-        B, C = (x.unflatten(0, (len(u), -1)).permute(0, 2, 1).unflatten(1, (k, n)) for x in (B, C))
+        B, C = (x.unflatten(0, (len(u), u.shape[1] * u.shape[2])).permute(0, 2, 1).unflatten(1, (k, n)) for x in (B, C))
         return channels_last_scan(u, logits.view(k, *u.shape), self.A_log.view(k, d, n), B, C, self.D_skip.view(k, d))
 
     def _scan_rows(self, u: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -47,7 +48,8 @@ def selective_scan(
         D_skip: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
             (but "parallel" for float64), on CPUs outside of torch.compile "numba" where Numba is installed and "rows"
-            where it is not or for float64, "parallel" elsewhere.
+            where it is not, for float64, in traced graphs and for forward-mode derivatives, "parallel" elsewhere.
+            Kernels ("numba", "triton") have no second derivatives.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
@@ -95,11 +97,26 @@ def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows",
         return "triton"
     # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():
-        # A traced graph is to run without this project.
-        is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        suits_numba = NUMBA_IS_INSTALLED and u.dtype != torch.float64 and not is_tracing
-        return "numba" if suits_numba else "rows"
+        return "numba" if _suits_numba(u) else "rows"
     return "parallel"
+
+
+def _suits_numba(u: Tensor) -> bool:
+    if not NUMBA_IS_INSTALLED or u.dtype == torch.float64:
+        return False
+    # A traced graph is to run without this project; and the kernels have no forward-mode derivative.
+    is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return not is_tracing and torch.autograd.forward_ad._current_level < 0 and _numba_loads_or_warns()
+
+
+@functools.cache  # to warn once
+def _numba_loads_or_warns() -> bool:
+    try:
+        import_module("mobilemamba.scan.numba")
+    except ImportError as error:  # Numba refuses versions of NumPy that are newer than itself
+        warnings.warn(f"Selective scans on CPUs run in plain operators, not as Numba kernels: {error}", stacklevel=1)
+        return False
+    return True
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace a warning

@@ -117,7 +117,8 @@ def scan_rows_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the six arguments of :func:`scan_rows`, in float32.
 
-    Sums over images and channels are formed from parts in a fixed order: results do not vary between runs.
+    Sums over images and channels are formed from parts in a fixed order: results do not vary between runs with as many
+    threads.
 
     Args:
         dy: Gradient of y, (G, L, D).
@@ -195,10 +196,10 @@ def _run(kernel: Callable[..., None], inputs: list[Tensor], outputs: list[Tensor
 
 
 def _task_width(channels: int, images: int) -> int:
-    """Return the channels of a task: of few images, every thread gets tasks of the same size."""
+    """Return the channels of a task: where images cannot be shared out evenly, their channels are."""
     share = torch.get_num_threads() if images % torch.get_num_threads() else 1
     ranges = share * -(-channels // (share * CHANNELS))
-    return -(-channels // (ranges * VECTOR)) * VECTOR
+    return max(1, -(-channels // max(1, ranges * VECTOR))) * VECTOR
 
 
 @functools.cache

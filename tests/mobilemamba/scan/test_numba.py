@@ -1,6 +1,7 @@
 """The kernels for CPUs against the sequential form in float64: outputs and the gradient of every argument."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -121,6 +122,38 @@ def test_auto_takes_it_on_cpus_in_single_precision(monkeypatch: pytest.MonkeyPat
     assert torch.equal(selective_scan(*arguments), rows_scan(*arguments))
     with pytest.raises(ModuleNotFoundError, match="pip install numba"):
         selective_scan(*arguments, backend="numba")
+
+
+def test_a_numba_that_does_not_load_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = scan_arguments()
+    monkeypatch.setitem(sys.modules, "mobilemamba.scan.numba", None)
+    scan._numba_loads_or_warns.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="plain operators") as warned:
+            values = [selective_scan(*arguments) for _ in range(2)]
+    finally:
+        scan._numba_loads_or_warns.cache_clear()
+    assert len(warned) == 1
+    assert torch.equal(values[0], rows_scan(*arguments))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch.func itself
+def test_forward_mode_derivatives_are_those_of_the_rows_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = scan_arguments()
+    tangent = torch.randn(arguments[0].shape, generator=torch.Generator().manual_seed(1))
+
+    def derivative() -> Tensor:
+        return torch.func.jvp(lambda u: selective_scan(u, *arguments[1:]), (arguments[0],), (tangent,))[1]
+
+    actual = derivative()
+    monkeypatch.setattr(scan, "NUMBA_IS_INSTALLED", False)
+    torch.testing.assert_close(actual, derivative())
+    assert actual.any()
+
+
+@torch.no_grad()
+def test_fused_block_takes_an_empty_batch() -> None:
+    assert fuse(torch.nn.Sequential(BiMamba(16)).eval())(torch.empty(0, 16, 4, 4)).shape == (0, 16, 4, 4)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace")
