@@ -221,6 +221,8 @@ def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
+    if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("these tests are to outlive their terminal, and so is a study")
     fake.faults(plain=["hang"])
     command = ["mobilemamba", "ablate", "../small.yaml", "--set", "a=b c"]
     monkeypatch.setattr(sys, "argv", command)
