@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mobilemamba.scan import numba_kernels
+from mobilemamba.scan.flops import scan_backward_flops, scan_flops
 
 CHANNELS = 128
 """Channels of a task, at most: the states of some hundred pixels then stay in the cache."""
@@ -157,19 +158,8 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
 scan_rows.register_autograd(_backward, setup_context=_save)
 
 
-@register_flop_formula(torch.ops.mobilemamba.selective_scan_cpu)
-def scan_flops(
-    u_shape: Sequence[int], logits_shape: Sequence[int], A_shape: Sequence[int], *others: Any, **_: Any
-) -> int:
-    """Return 9 operations for each image, pixel, direction, channel and state: the count of Mamba and of the paper."""
-    directions, channels, state_size = A_shape
-    return 9 * u_shape[0] * u_shape[1] * directions * channels * state_size
-
-
-@register_flop_formula(torch.ops.mobilemamba.selective_scan_cpu_backward)
-def scan_backward_flops(dy_shape: Sequence[int], u_shape: Sequence[int], *shapes: Any, **_: Any) -> int:
-    """Return the count of the forward pass, which is repeated, and twice as much for the gradients."""
-    return 3 * scan_flops(u_shape, *shapes)
+register_flop_formula(torch.ops.mobilemamba.selective_scan_cpu)(scan_flops)
+register_flop_formula(torch.ops.mobilemamba.selective_scan_cpu_backward)(scan_backward_flops)
 
 
 def _inputs(u: Tensor, step_logits: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D_skip: Tensor) -> list[Tensor]:

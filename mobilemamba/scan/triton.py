@@ -10,7 +10,6 @@ Importing this module imports Triton: :func:`mobilemamba.scan.selective_scan` do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mobilemamba.scan import triton_kernels
+from mobilemamba.scan.flops import scan_backward_flops, scan_flops
 
 CHUNK = 1024
 """Pixels that are scanned at once; longer maps take several chunks and a launch for each direction."""
@@ -160,19 +160,8 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
 scan_sequences.register_autograd(_backward, setup_context=_save)
 
 
-@register_flop_formula(torch.ops.mobilemamba.selective_scan)
-def scan_flops(
-    u_shape: Sequence[int], logits_shape: Sequence[int], A_shape: Sequence[int], *others: Any, **_: Any
-) -> int:
-    """Return 9 operations for each image, pixel, direction, channel and state: the count of Mamba and of the paper."""
-    directions, channels, state_size = A_shape
-    return 9 * u_shape[0] * u_shape[2] * directions * channels * state_size
-
-
-@register_flop_formula(torch.ops.mobilemamba.selective_scan_backward)
-def scan_backward_flops(dy_shape: Sequence[int], u_shape: Sequence[int], *shapes: Any, **_: Any) -> int:
-    """Return the count of the forward pass, which is repeated, and twice as much for the gradients."""
-    return 3 * scan_flops(u_shape, *shapes)
+register_flop_formula(torch.ops.mobilemamba.selective_scan)(scan_flops)
+register_flop_formula(torch.ops.mobilemamba.selective_scan_backward)(scan_backward_flops)
 
 
 def launches(channels: int, length: int, state_size: int, directions: int) -> list[dict[str, int]]:

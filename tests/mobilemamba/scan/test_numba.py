@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mobilemamba import scan
 from mobilemamba.bimamba import BiMamba
@@ -102,6 +103,14 @@ def test_an_empty_batch_has_empty_results() -> None:
     values = gradients(numba_scan, scan_arguments(images=0))
     assert values[0].shape == (0, 5, 3, 4)
     assert all(not gradient.any() for gradient in values[1:])
+
+
+def test_operations_are_counted_as_in_the_paper() -> None:
+    arguments = [x.requires_grad_() for x in scan_arguments(2, 5, (3, 4), 2, 3)]
+    with FlopCounterMode(display=False) as counter:
+        numba_scan(*arguments).sum().backward()
+    forward = 9 * 2 * 12 * 2 * 5 * 3  # images, pixels, directions, channels, states
+    assert counter.get_total_flops() == forward + 3 * forward
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own
