@@ -33,7 +33,7 @@ Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 BACKENDS: dict[str, tuple[ScanBackend, ...]] = {
     "cuda": ("triton", "parallel", "matrix"),
-    "cpu": ("numba", "parallel", "rows", "matrix", "sequential"),
+    "cpu": ("parallel", "rows", "matrix", "sequential"),
 }
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 BATCH_SIZES = {"cuda": 256, "cpu": 8}

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from mobilemamba import cpu_kernels
 from mobilemamba.conv_norm import ConvNorm
-from mobilemamba.scan import fastest_backend, selective_scan
+from mobilemamba.scan import selective_scan
 from mobilemamba.scan.rows import scan_map
 
 RANK_DIVISOR = 16
@@ -55,10 +56,21 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
         u, z = self.in_proj(x).chunk(2, dim=1)  # (B, D, H, W) each
-        u = self.act(self.conv(u))
+        if cpu_kernels.suit(x):
+            y = _mix_by_kernels(self, u.permute(0, 2, 3, 1), z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return self.out_proj(y)
+        u = self.scanned(u)
         y = selective_scan(u, *self.scan_inputs(u))  # (B, D, H, W), float32 or wider
         y = self.out_norm(y.to(self.out_norm.weight.dtype)).to(z.dtype) * self.act(z)
         return self.out_proj(y)
+
+    def scanned(self, u: Tensor) -> Tensor:
+        """Return what is scanned, (B, D, H, W), for the first half of the input projection."""
+        return self.act(self.conv(u))
+
+    def scan_by_kernel(self, u: Tensor) -> Tensor:
+        """Project and scan u, (B, H, W, D) to the same shape in float32, on a CPU."""
+        return _scan_by_kernel(self, u)
 
     def scan_inputs(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D_skip (K, D) for u."""
@@ -89,14 +101,11 @@ class FusedBiMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
+        if cpu_kernels.suit(x):
+            return self._by_kernels(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         u = self.act(self.conv(self.u_proj(x)).permute(0, 2, 3, 1))  # (B, H, W, D)
         z = self.act(self.z_proj(x).permute(0, 2, 3, 1))
-        if fastest_backend(u) == "numba":
-            y = self._scan_by_kernel(u)
-        elif _suits_rows(u):
-            y = self._scan_rows(u)
-        else:
-            y = self._scan(u)
+        y = self._scan_rows(u) if _suits_rows(u) else self._scan(u)
         norm, projection = self.out_norm, self.out_proj
         y = F.layer_norm(y.to(norm.weight.dtype), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         y = y.to(z.dtype) * z
@@ -107,19 +116,15 @@ class FusedBiMamba(nn.Module):
         inputs = scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
         return selective_scan(u, *inputs).permute(0, 2, 3, 1)
 
-    def _scan_by_kernel(self, u: Tensor) -> Tensor:
-        """The same as _scan, (B, H, W, D) to the same shape, by the kernel for CPUs."""
-        from mobilemamba.scan.numba import channels_last_scan  # imports Numba
+    def _by_kernels(self, x: Tensor) -> Tensor:
+        """The same as forward, channels last."""
+        u, z = (F.linear(x, layer.weight.flatten(1), layer.bias) for layer in (self.u_proj, self.z_proj))
+        y = _mix_by_kernels(self, u, z)
+        return F.linear(y, self.out_proj.weight.flatten(1), self.out_proj.bias)
 
-        k, d, r = self.step_weight.shape
-        n = self.A_log.shape[-1]
-        pixels = F.linear(u.flatten(0, 2), self.scan_proj.weight.flatten(1))  # (B * H * W, K * (R + 2N))
-        low_rank, B, C = pixels.split([k * r, k * n, k * n], dim=-1)
-        logits = torch.baddbmm(
-            self.step_bias.unsqueeze(1), low_rank.unflatten(-1, (k, r)).transpose(0, 1), self.step_weight.mT
-        )
-        B, C = (x.unflatten(0, (len(u), u.shape[1] * u.shape[2])).permute(0, 2, 1).unflatten(1, (k, n)) for x in (B, C))
-        return channels_last_scan(u, logits.view(k, *u.shape), self.A_log.view(k, d, n), B, C, self.D_skip.view(k, d))
+    def scan_by_kernel(self, u: Tensor) -> Tensor:
+        """Project and scan u, (B, H, W, D) to the same shape in float32, on a CPU."""
+        return _scan_by_kernel(self, u)
 
     def _scan_rows(self, u: Tensor) -> Tensor:
         """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.scan_map`."""
@@ -170,6 +175,26 @@ def scan_inputs(
         C.unflatten(1, (k, n)),
         D_skip.view(k, d),
     )
+
+
+def _mix_by_kernels(mamba: BiMamba | FusedBiMamba, u: Tensor, z: Tensor) -> Tensor:
+    """Convolve and scan u, normalise, and gate by z: what lies between the projections of a block, (B, H, W, D)."""
+    from mobilemamba.cpu_kernels.depthwise import depthwise_silu  # import Numba
+    from mobilemamba.cpu_kernels.gated_norm import gated_norm
+
+    norm, conv = mamba.out_norm, mamba.conv
+    assert conv.bias is not None
+    u = depthwise_silu(u.float(), conv.weight.float(), conv.bias.float()).to(z.dtype)
+    y = mamba.scan_by_kernel(u)
+    return gated_norm(y.float(), z.float(), norm.weight.float(), norm.bias.float(), norm.eps).to(z.dtype)
+
+
+def _scan_by_kernel(mamba: BiMamba | FusedBiMamba, u: Tensor) -> Tensor:
+    from mobilemamba.cpu_kernels.scan import projected_scan  # imports Numba
+
+    projected = F.linear(u, mamba.scan_proj.weight.flatten(1))
+    weights = (mamba.step_weight, mamba.step_bias, mamba.A_log, mamba.D_skip)
+    return projected_scan(*(x.float() for x in (u, projected, *weights)))
 
 
 def _suits_rows(u: Tensor) -> bool:

@@ -53,13 +53,13 @@ def scan_decays(network: Any, images: Tensor) -> dict[str, ScanDecay]:
     """
     decays: dict[str, ScanDecay] = {}
 
-    def measure(name: str, mamba: BiMamba, convolution: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        step_logits, A_log, *_ = mamba.scan_inputs(mamba.act(output))
+    def measure(name: str, mamba: BiMamba, projection: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        step_logits, A_log, *_ = mamba.scan_inputs(mamba.scanned(output.chunk(2, dim=1)[0]))
         decays[name] = scan_decay(step_logits, A_log)
 
-    # What is scanned is the activation of this convolution's output.
+    # Inside a kernel, nothing behind this projection can be seen.
     handles = [
-        module.conv.register_forward_hook(partial(measure, _block_name(name), module))
+        module.in_proj.register_forward_hook(partial(measure, _block_name(name), module))
         for name, module in network.named_modules()
         if isinstance(module, BiMamba)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mobilemamba import cpu_kernels
 from mobilemamba.bimamba import BiMamba, FusedBiMamba
 from mobilemamba.wavelet import SUB_BANDS, HaarAnalysis, HaarSynthesis
 
@@ -57,7 +58,18 @@ class WaveletConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C, H, W), in the wavelet domain."""
+        if len(self.convs) == 1 and cpu_kernels.suit(x):
+            return self._by_kernel(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self._level(x, 0)
+
+    def _by_kernel(self, x: Tensor) -> Tensor:
+        """The same as forward where there is one level, channels last."""
+        from mobilemamba.cpu_kernels.wavelet import haar_conv  # imports Numba
+
+        conv, scale = self.convs[0], self.scales[0]
+        assert isinstance(conv, nn.Conv2d)
+        weight = conv.weight * scale.weight.view(-1, 1, 1, 1) if isinstance(scale, ChannelScale) else conv.weight
+        return haar_conv(x.float(), weight.float()).to(x.dtype)
 
     def _level(self, x: Tensor, level: int) -> Tensor:
         height, width = x.shape[-2:]

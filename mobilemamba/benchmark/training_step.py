@@ -74,7 +74,7 @@ def measure(
             images = contender.images(batch_size, device)
             contender.answer(images[:1])  # an image size that does not fit is a clear error
             network = contender.network.train()
-            key, call = (contender.name, batch_size), _step(network, images, autocast)
+            key, call = (contender.name, batch_size), step_call(network, images, autocast)
             call()  # gradients exist and kernels are chosen
             peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
             calls[key], megabytes[key] = call, peak / batch_size / 1e6
@@ -98,6 +98,24 @@ def measure(
             )
         )
     return steps
+
+
+def step_call(network: nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
+    """Return what is timed: forward pass, cross-entropy and backward pass.
+
+    Args:
+        network: In training mode.
+        images: (B, C, H, W).
+        autocast: Whether the forward pass runs under autocast.
+    """
+    targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, enabled=autocast):
+            loss = F.cross_entropy(network(images), targets)
+        loss.backward()
+
+    return step
 
 
 def saved_bytes(network: nn.Module, step: Callable[[], object]) -> int:
@@ -148,14 +166,3 @@ def format_steps(steps: Sequence[TrainingStep], reference: str) -> str:
         for step in steps
     ]
     return table(header, rows)
-
-
-def _step(network: nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
-    targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-
-    def step() -> None:
-        with torch.autocast(images.device.type, enabled=autocast):
-            loss = F.cross_entropy(network(images), targets)
-        loss.backward()
-
-    return step

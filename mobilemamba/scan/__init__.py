@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -20,9 +19,8 @@ from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.reference import sequential_scan
 from mobilemamba.scan.rows import rows_scan
 
-ScanBackend = Literal["auto", "matrix", "numba", "parallel", "rows", "sequential", "triton"]
+ScanBackend = Literal["auto", "matrix", "parallel", "rows", "sequential", "triton"]
 
-NUMBA_IS_INSTALLED = find_spec("numba") is not None
 TRITON_IS_INSTALLED = find_spec("triton") is not None
 
 __all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "rows_scan", "selective_scan", "sequential_scan"]
@@ -47,32 +45,22 @@ def selective_scan(
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
-            (but "parallel" for float64), on CPUs outside of torch.compile "numba" where Numba is installed and "rows"
-            where it is not, for float64, in traced graphs and for forward-mode derivatives, "parallel" elsewhere.
-            Kernels ("numba", "triton") have no second derivatives.
+            (but "parallel" for float64), "rows" on CPUs outside of torch.compile, "parallel" elsewhere. Blocks have
+            kernels of their own on CPUs (:mod:`mobilemamba.cpu_kernels`). "triton" has no second derivatives.
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
         the arguments promote to: bfloat16 for arguments in bfloat16.
 
     Raises:
-        ModuleNotFoundError: When backend is "triton" or "numba" and that is not installed.
-        ValueError: When backend is unknown, or one of these two and the input is in float64 or not on a device of its
-            kind.
+        ModuleNotFoundError: When backend is "triton" and Triton is not installed.
+        ValueError: When backend is unknown, or "triton" and the input is in float64 or not on a CUDA device.
     """
     if backend == "auto":
         backend = fastest_backend(u)
     match backend:
         case "matrix":
             return matrix_scan(u, step_logits, A_log, B, C, D_skip)
-        case "numba":
-            if not NUMBA_IS_INSTALLED:
-                raise ModuleNotFoundError(
-                    "Scan backend 'numba' needs Numba: `pip install numba`, or take backend 'rows'."
-                )
-            from mobilemamba.scan.numba import numba_scan  # imports Numba: only those who scan by it need it
-
-            return numba_scan(u, step_logits, A_log, B, C, D_skip)
         case "parallel":
             return parallel_scan(u, step_logits, A_log, B, C, D_skip)
         case "rows":
@@ -89,7 +77,7 @@ def selective_scan(
             raise ValueError(f"Scan backend {backend!r} is unknown: use one of {', '.join(get_args(ScanBackend))}.")
 
 
-def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows", "triton"]:
+def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "rows", "triton"]:
     """Return the form that "auto" stands for, by the device and dtype of the input and whether a graph is exported."""
     if torch.compiler.is_exporting():
         return "matrix"
@@ -97,26 +85,8 @@ def fastest_backend(u: Tensor) -> Literal["matrix", "numba", "parallel", "rows",
         return "triton"
     # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():
-        return "numba" if _suits_numba(u) else "rows"
+        return "rows"
     return "parallel"
-
-
-def _suits_numba(u: Tensor) -> bool:
-    if not NUMBA_IS_INSTALLED or u.dtype == torch.float64:
-        return False
-    # A traced graph is to run without this project; and the kernels have no forward-mode derivative.
-    is_tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return not is_tracing and torch.autograd.forward_ad._current_level < 0 and _numba_loads_or_warns()
-
-
-@functools.cache  # to warn once
-def _numba_loads_or_warns() -> bool:
-    try:
-        import_module("mobilemamba.scan.numba")
-    except ImportError as error:  # Numba refuses versions of NumPy that are newer than itself
-        warnings.warn(f"Selective scans on CPUs run in plain operators, not as Numba kernels: {error}", stacklevel=1)
-        return False
-    return True
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace a warning

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+FLOPS_PER_STATE = 9
+"""Operations for each pixel, direction, channel and state: the count of Mamba and of the paper."""
+
 
 def scan_flops(
     u_shape: Sequence[int], logits_shape: Sequence[int], A_shape: Sequence[int], *others: Any, **_: Any
 ) -> int:
-    """Return 9 operations for each image, pixel, direction, channel and state: the count of Mamba and of the paper."""
+    """Return the operations of the forward pass."""
     directions, _channels, state_size = A_shape
-    return 9 * math.prod(u_shape) * directions * state_size
+    return FLOPS_PER_STATE * math.prod(u_shape) * directions * state_size
 
 
 def scan_backward_flops(dy_shape: Sequence[int], u_shape: Sequence[int], *shapes: Any, **_: Any) -> int:

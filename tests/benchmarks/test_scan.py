@@ -29,7 +29,7 @@ def test_command_measures_each_form_and_both_passes(
     assert "of copy" in capsys.readouterr().out
     results = json.loads(output.read_text())["results"]
     passes = ("forward", "forward and backward")
-    backends = ("numba", "parallel", "rows", "matrix", "sequential")
+    backends = ("parallel", "rows", "matrix", "sequential")
     assert [(r["backend"], r["passes"]) for r in results] == [(b, p) for b in backends for p in passes]
     maps = 2 * 2 * 12 * (5 + 2 * 5 + 2 + 2)  # bytes, images, pixels, channels of u, logits, B and C
     parameters, y = 4 * 2 * (5 + 5), 4 * 2 * 12 * 5

@@ -73,7 +73,7 @@ def test_state_of_the_inference_form_is_float32_under_autocast(monkeypatch: pyte
         seen.append((decay.dtype, drive.dtype))
         return drive
 
-    monkeypatch.setattr("mobilemamba.scan.NUMBA_IS_INSTALLED", False)
+    monkeypatch.setattr("mobilemamba.cpu_kernels.NUMBA_IS_INSTALLED", False)
     monkeypatch.setattr("mobilemamba.bimamba.scan_map", spy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fused(block().float())(torch.randn(1, 16, 4, 4))

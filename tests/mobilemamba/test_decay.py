@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilemamba import MobileMamba, MobileMambaConfig, bimamba
+from mobilemamba import MobileMamba, MobileMambaConfig, bimamba, cpu_kernels
 from mobilemamba.decay import scan_decay, scan_decays
 from mobilemamba.scan import selective_scan, sequential_scan
 
@@ -61,7 +61,7 @@ def test_what_a_network_scans_is_what_is_measured(config: MobileMambaConfig, mon
         scanned.append(scan_decay(*inputs[:2]))
         return selective_scan(u, *inputs)
 
-    with monkeypatch.context() as patch, torch.no_grad():
+    with monkeypatch.context() as patch, torch.no_grad(), cpu_kernels.switched_off():
         patch.setattr(bimamba, "selective_scan", scan)
         network(images)
     decays = scan_decays(network, images)
