@@ -49,22 +49,29 @@ class HaarAnalysis(nn.Module):
 class HaarSynthesis(nn.Module):
     """The inverse: (B, 4C, H, W) to (B, C, 2H, 2W).
 
-    It has its own filter tensor: a tensor shared between both directions is exported wrongly by some runtimes.
+    It has its own filter tensors: one shared between both directions is exported wrongly by some runtimes.
 
     Args:
         channels: Output channels C.
     """
 
     filters: Tensor
+    per_pixel: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
         filters = haar_filters().repeat(channels, 1, 1, 1).to(torch.get_default_dtype())
         self.register_buffer("filters", filters, persistent=False)
+        # The same as a 1x1 convolution, from four bands to four pixels.
+        per_pixel = haar_filters().view(SUB_BANDS, -1, 1, 1).transpose(0, 1).repeat(channels, 1, 1, 1)
+        self.register_buffer("per_pixel", per_pixel.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, bands: Tensor) -> Tensor:
         """Transform bands, (B, 4C, H, W), back."""
+        if torch.compiler.is_exporting():  # phones' runtimes have no transposed convolution of groups, or a slow one
+            pixels = F.conv2d(bands, self.per_pixel.to(bands.dtype), groups=self.channels)
+            return F.pixel_shuffle(pixels, 2)
         return F.conv_transpose2d(bands, self.filters.to(bands.dtype), stride=2, groups=self.channels)
 
 

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import openvino
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from torch.export import ExportedProgram
 
 from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.onnx import convert
+from mobilemamba.export.openvino_graph import rewrite_for_openvino
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
@@ -35,7 +37,9 @@ SECTION = "mobilemamba"
 
 def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None:
     """Write the graph and, beside it, its weights."""
-    graph = io.BytesIO(convert(program).model_proto.SerializeToString())
+    result = convert(program)
+    rewritten = rewrite_for_openvino(result.model)
+    graph = io.BytesIO(ir.to_proto(rewritten).SerializeToString())
     model = openvino.Core().read_model(graph)
     for key, value in metadata.to_dict().items():
         model.set_rt_info(json.dumps(value), [SECTION, key])

@@ -22,6 +22,14 @@ def test_synthesis_inverts_analysis() -> None:
     torch.testing.assert_close(HaarSynthesis(3).double()(HaarAnalysis(3).double()(x)), x, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 4)])
+def test_synthesis_of_exported_graphs_is_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesis, bands = HaarSynthesis(3).double(), torch.randn(2, 12, *size, dtype=torch.float64)
+    expected = synthesis(bands)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(synthesis(bands), expected, rtol=0, atol=1e-12)
+
+
 def test_second_level_adds_to_the_low_low_band() -> None:
     """Identity convolutions on both levels return x plus the second level's copy of its low-low band."""
     conv = WaveletConv(2, kernel_size=1, levels=2).double()
