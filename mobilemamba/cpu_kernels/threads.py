@@ -58,19 +58,24 @@ def run(kernel: Callable[..., None], arguments: Sequence[Any], tasks: int, value
         kernel(*arguments, 0, tasks)
         return
     kernel(*arguments, 0, 0)  # compiled in this thread, if it has not been yet
+    done: list[int] = []
     failures: list[BaseException] = []
 
     @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
     def share(_: None) -> None:
-        number, count = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
         try:
-            kernel(*arguments, tasks * number // count, tasks * (number + 1) // count)
+            number, count = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
+            first, last = tasks * number // count, tasks * (number + 1) // count
+            kernel(*arguments, first, last)
+            done.append(last - first)
         except BaseException as error:  # an exception cannot leave a C function
             failures.append(error)
 
     openmp.GOMP_parallel(share, None, threads, 0)
     if failures:
         raise failures[0]
+    if sum(done) != tasks:  # Ctrl-C hit a thread where it could not be caught
+        raise KeyboardInterrupt
 
 
 def _useful_threads(values: int) -> int:

@@ -45,8 +45,9 @@ def selective_scan(
         C: Output projection, (B, K, N, H, W).
         D_skip: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
-            (but "parallel" for float64), "rows" on CPUs outside of torch.compile, "parallel" elsewhere. Blocks have
-            kernels of their own on CPUs (:mod:`mobilemamba.cpu_kernels`). "triton" has no second derivatives.
+            (but "parallel" for float64 and for forward-mode derivatives), "rows" on CPUs outside of torch.compile,
+            "parallel" elsewhere. "triton" has no second derivatives. Blocks have kernels of their own on CPUs
+            (:mod:`mobilemamba.cpu_kernels`).
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
@@ -81,7 +82,9 @@ def fastest_backend(u: Tensor) -> Literal["matrix", "parallel", "rows", "triton"
     """Return the form that "auto" stands for, by the device and dtype of the input and whether a graph is exported."""
     if torch.compiler.is_exporting():
         return "matrix"
-    if u.is_cuda and u.dtype != torch.float64 and _triton_runs_on(u.device):
+    # Kernels have no forward-mode derivatives; torch.compile has none either.
+    is_forward_mode = not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
+    if u.is_cuda and u.dtype != torch.float64 and not is_forward_mode and _triton_runs_on(u.device):
         return "triton"
     # Compiled, many short steps make a large graph, and the compiler merges what is around plain operators with them.
     if u.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -102,6 +102,8 @@ def test_the_fastest_form_is_triton_on_cuda_but_for_float64_and_exported_graphs(
 ) -> None:
     assert fastest_backend(cuda_maps[torch.bfloat16]) == "triton"
     assert fastest_backend(cuda_maps[torch.float64]) == "parallel"
+    with torch.autograd.forward_ad.dual_level():
+        assert fastest_backend(cuda_maps[torch.bfloat16]) == "parallel"
     assert fastest_backend(torch.empty(1, dtype=torch.float64)) == "rows"
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     assert fastest_backend(cuda_maps[torch.bfloat16]) == "matrix"
