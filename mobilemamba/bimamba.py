@@ -56,7 +56,7 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
         u, z = self.in_proj(x).chunk(2, dim=1)  # (B, D, H, W) each
-        if cpu_kernels.suit(x):
+        if cpu_kernels.suit(x) and _is_untouched(self):
             y = _mix_by_kernels(self, u.permute(0, 2, 3, 1), z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return self.out_proj(y)
         u = self.scanned(u)
@@ -101,7 +101,8 @@ class FusedBiMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
-        if cpu_kernels.suit(x):
+        projections = ((self.u_proj, nn.Conv2d), (self.z_proj, nn.Conv2d), (self.out_proj, nn.Conv2d))
+        if cpu_kernels.suit(x) and _is_untouched(self) and cpu_kernels.untouched(*projections):
             return self._by_kernels(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         u = self.act(self.conv(self.u_proj(x)).permute(0, 2, 3, 1))  # (B, H, W, D)
         z = self.act(self.z_proj(x).permute(0, 2, 3, 1))
@@ -179,7 +180,7 @@ def scan_inputs(
 
 def _mix_by_kernels(mamba: BiMamba | FusedBiMamba, u: Tensor, z: Tensor) -> Tensor:
     """Convolve and scan u, normalise, and gate by z: what lies between the projections of a block, (B, H, W, D)."""
-    from mobilemamba.cpu_kernels.depthwise import depthwise_silu  # import Numba
+    from mobilemamba.cpu_kernels.depthwise import depthwise_silu  # these import Numba
     from mobilemamba.cpu_kernels.gated_norm import gated_norm
 
     norm, conv = mamba.out_norm, mamba.conv
@@ -187,6 +188,12 @@ def _mix_by_kernels(mamba: BiMamba | FusedBiMamba, u: Tensor, z: Tensor) -> Tens
     u = depthwise_silu(u.float(), conv.weight.float(), conv.bias.float()).to(z.dtype)
     y = mamba.scan_by_kernel(u)
     return gated_norm(y.float(), z.float(), norm.weight.float(), norm.bias.float(), norm.eps).to(z.dtype)
+
+
+def _is_untouched(mamba: BiMamba | FusedBiMamba) -> bool:
+    return cpu_kernels.untouched(
+        (mamba.conv, nn.Conv2d), (mamba.act, nn.SiLU), (mamba.scan_proj, nn.Conv2d), (mamba.out_norm, LayerNorm2d)
+    )
 
 
 def _scan_by_kernel(mamba: BiMamba | FusedBiMamba, u: Tensor) -> Tensor:

@@ -58,9 +58,18 @@ class WaveletConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C, H, W), in the wavelet domain."""
-        if len(self.convs) == 1 and cpu_kernels.suit(x):
+        if len(self.convs) == 1 and cpu_kernels.suit(x) and self._is_untouched():
             return self._by_kernel(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self._level(x, 0)
+
+    def _is_untouched(self) -> bool:
+        scale = self.scales[0]
+        return cpu_kernels.untouched(
+            (self.analysis, HaarAnalysis),
+            (self.convs[0], nn.Conv2d),
+            (scale, nn.Identity if isinstance(scale, nn.Identity) else ChannelScale),
+            (self.synthesis, HaarSynthesis),
+        )
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         """The same as forward where there is one level, channels last."""

@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+"""Of all kernels: Numba itself looks whether a kernel's own file has changed, but not those it is inlined from."""
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]  # Numba ships no types
+    """Numba's cache of one function, which does without where the disk is full or a file is damaged."""
+
+    def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(*arguments), SOURCES)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return super().load_overload(*arguments)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self._warn(error)
+            return None  # it is compiled again
+
+    def save_overload(self, *arguments: Any) -> None:
+        try:
+            super().save_overload(*arguments)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        warnings.warn(
+            f"A compiled kernel cannot be kept in {self.cache_path}, so it is compiled by every process: {error!r}. "
+            "Make room there or delete what is in it, or name another folder in NUMBA_CACHE_DIR.",
+            stacklevel=1,
+        )
 
 
 def _compiled(**options: Any) -> _Decorator:
     """Return a decorator that has Numba compile a function, and keep the result on disk where that is possible."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # no folder can be written
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
+        dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        with suppress(RuntimeError):  # no folder can be written
+            dispatcher._cache = _Cache(function)
+        return dispatcher
 
     return decorate
 

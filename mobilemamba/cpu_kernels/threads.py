@@ -57,7 +57,7 @@ def run(kernel: Callable[..., None], arguments: Sequence[Any], tasks: int, value
     if openmp is None:
         kernel(*arguments, 0, tasks)
         return
-    kernel(*arguments, 0, 0)  # compiled in this thread, if it has not been yet
+    kernel(*arguments, 0, 0)  # no task: this compiles it, if it has not been yet, before several threads ask
     done: list[int] = []
     failures: list[BaseException] = []
 

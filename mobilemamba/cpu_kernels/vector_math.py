@@ -1,7 +1,11 @@
 """Exponential, logarithm and what is made of them, written out so that LLVM makes vector instructions of their loops.
 
 After Cephes (netlib.org/cephes, single precision); calls of the C library would be made value by value. Comparisons are
-put so that NaN stays NaN.
+put so that NaN stays NaN. Exponentials end at that of -87, the smallest normal number.
+
+An exponential takes two loops over a row: the first writes a factor and, as a float, the rounded exponent; the second
+makes a power of two of the bits of the latter, which it sees as integers through a view of the same memory. Within one
+loop Numba cannot look at a float's bits.
 """
 
 from __future__ import annotations

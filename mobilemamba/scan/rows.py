@@ -52,11 +52,13 @@ class _Recurrence(torch.autograd.Function):
     """:func:`row_scan` with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, decay: Tensor, drive: Tensor, reverse: bool) -> Tensor:
-        state = row_scan(decay, drive, reverse)
-        ctx.save_for_backward(decay, state)
-        ctx.reverse = reverse
-        return state
+    def forward(decay: Tensor, drive: Tensor, reverse: bool) -> Tensor:
+        return row_scan(decay, drive, reverse)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+        decay, _, ctx.reverse = inputs
+        ctx.save_for_backward(decay, output)
 
     @staticmethod
     @once_differentiable

@@ -19,7 +19,9 @@ def parts(network: nn.Module) -> tuple[bool, bool]:
     assert isinstance(mixer, WaveletMamba)
     assert isinstance(mamba, FusedBiMamba)
     u = torch.randn(1, 4, 4, mamba.conv.in_channels)
-    return not torch.equal(mamba._scan_rows(u), u), mixer.wavelet is not None
+    scans = [not torch.equal(scan(u), u) for scan in (mamba._scan_rows, mamba.scan_by_kernel)]
+    assert scans[0] == scans[1]
+    return scans[0], mixer.wavelet is not None
 
 
 def test_parts_are_left_out() -> None:

@@ -1,4 +1,5 @@
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,19 @@ def test_failures_are_raised() -> None:
 
     with pytest.raises(ValueError, match="failed"):
         run(kernel, [], 8, 100)
+
+
+def test_a_share_that_was_not_done_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneThreadIsLost:
+        omp_get_thread_num = omp_get_num_threads = staticmethod(lambda: 0)
+
+        @staticmethod
+        def GOMP_parallel(share: Any, *others: Any) -> None:
+            """Does nothing, as when Ctrl-C is raised before a share begins."""
+
+    monkeypatch.setattr(threads, "_openmp", OneThreadIsLost)
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda first, last: None, [], 8, 100)
 
 
 def test_without_openmp_one_thread_does_all_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

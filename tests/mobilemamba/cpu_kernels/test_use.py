@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -91,7 +92,7 @@ def test_blocks_use_them_on_cpus_in_single_precision(fused: bool, monkeypatch: p
 
 def test_a_numba_that_does_not_load_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     mixer = block()
-    monkeypatch.setitem(sys.modules, "mobilemamba.cpu_kernels.compilation", None)
+    monkeypatch.setitem(sys.modules, "mobilemamba.cpu_kernels.compilation", None)  # importing it is an ImportError
     cpu_kernels._load_or_warn.cache_clear()
     try:
         with pytest.warns(UserWarning, match="plain operators") as warned:
@@ -115,6 +116,44 @@ def test_forward_mode_derivatives_are_those_of_plain_operators() -> None:
     with cpu_kernels.switched_off():
         torch.testing.assert_close(actual, derivative())
     assert actual.any()
+
+
+def test_what_was_put_in_place_of_a_module_is_used() -> None:
+    mixer, x = block(), images()
+    mixer.mamba.act = nn.ReLU()
+    mixer.wavelet.scales[0] = nn.Sequential(mixer.wavelet.scales[0])
+    assert not operators(mixer, x)
+
+
+@pytest.mark.parametrize("name", ["mamba.conv", "mamba.act", "mamba.out_norm", "wavelet.synthesis", "wavelet.convs.0"])
+def test_hooks_are_called(name: str) -> None:
+    mixer, x, seen = block(), images(), []
+    handle = mixer.get_submodule(name).register_forward_hook(lambda *arguments: seen.append(name))
+    used = operators(mixer, x)
+    assert seen
+    handle.remove()
+    assert used < operators(mixer, x)  # the other branch keeps its kernels
+
+
+def test_pruned_convolutions_train() -> None:
+    mixer, x = block().train(), images()
+    nn.utils.prune.l1_unstructured(mixer.mamba.conv, "weight", amount=0.5)
+    for _ in range(2):
+        mixer(x).sum().backward()
+    assert mixer.mamba.conv.weight_orig.grad.any()
+
+
+def test_transforms_of_functions_have_plain_operators() -> None:
+    mixer, x = block().double(), images().double()
+
+    def loss(mixer: WaveletMamba, x: Tensor) -> Tensor:
+        return mixer(x).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(mixer, leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss, argnums=1)(mixer, x), expected)
+    single = torch.func.grad(loss, argnums=1)(mixer.float(), x.float())
+    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_second_derivatives_are_had_without_them() -> None:
