@@ -72,8 +72,10 @@ def projected_scan_backward(
     states = A_log.shape[-1]
     parts = parts_of(len(u))
     du, dprojected = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, projected))
-    sums = u.new_zeros(parts, directions, rank + 1 + states + 1, channels)  # rows are contiguous in each
-    dweight, dbias, dA_log, dskip = (x.contiguous() for x in sums.split([rank, 1, states, 1], dim=2))
+    dweight = u.new_zeros(parts, directions, rank, channels)
+    dbias = u.new_zeros(parts, directions, channels)
+    dA_log = u.new_zeros(parts, directions, states, channels)
+    dskip = u.new_zeros(parts, channels)
     arguments = _arguments(u, projected, step_weight, step_bias, A_log, D_skip)
     outputs = [du.flatten(1, 2), dprojected.flatten(1, 2), dweight, dbias, dA_log, dskip]
     dy = dy.flatten(1, 2).contiguous()
@@ -84,9 +86,9 @@ def projected_scan_backward(
         du,
         dprojected,
         dweight.mT.contiguous(),
-        dbias.squeeze(1),
+        dbias,
         dA_log.mT.flatten(0, 1).contiguous(),
-        dskip[0].repeat(directions, 1).flatten(),
+        dskip.repeat(directions),
     )
 
 
@@ -243,9 +245,9 @@ def _scan_backward(
         du: (G, L, D), written.
         dprojected: (G, L, K * (R + 2N)), written.
         dweight: (parts, K, R, D), added to, like the next three.
-        dbias: (parts, K, 1, D).
+        dbias: (parts, K, D).
         dA_log: (parts, K, N, D).
-        dskip: (parts, K, 1, D), of which the first of K is used.
+        dskip: (parts, D).
         first: Part to begin with.
         last: Part to end before.
     """
@@ -261,7 +263,7 @@ def _scan_backward(
     carried = np.empty((states, channels), np.float32)
     for part in range(first, last):
         for image in range(images * part // parts, images * (part + 1) // parts):
-            dskip_row = dskip[part, 0, 0]
+            dskip_row = dskip[part]
             for pixel in range(length):
                 u_row, dy_row, du_row = u[image, pixel], dy[image, pixel], du[image, pixel]
                 for d in range(channels):
@@ -317,7 +319,7 @@ def _scan_backward(
                             factor[d] = gradient * step_row[d]
                             du_row[d] += factor[d] * b
                         dprojected_row[Bs + n] = dot(factor, u_row)
-                    dbias_row = dbias[part, k, 0]
+                    dbias_row = dbias[part, k]
                     for d in range(channels):
                         dstep[d] *= slope_row[d]  # of the logit from here on
                         dbias_row[d] += dstep[d]
