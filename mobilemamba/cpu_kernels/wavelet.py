@@ -15,8 +15,7 @@ from mobilemamba.cpu_kernels.compilation import in_order
 from mobilemamba.cpu_kernels.depthwise import convolve_pixel, correlate
 from mobilemamba.cpu_kernels.threads import parts_of, run
 from mobilemamba.cpu_kernels.vector_math import HALF, ZERO, Floats
-
-SUB_BANDS = 4
+from mobilemamba.wavelet import SUB_BANDS
 
 
 @torch.library.custom_op("mobilemamba::haar_conv_cpu", mutates_args=(), device_types="cpu")
