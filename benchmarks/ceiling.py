@@ -22,17 +22,18 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from benchmarks.compilation import all_compiled
 from benchmarks.document import around_markers, replace_between
+from benchmarks.forms import Form, call_of, check_forms
+from benchmarks.networks import build, fused
+from benchmarks.threads import set_threads
 from mobilemamba.argument_types import positive
-from mobilemamba.benchmark.compilation import all_compiled
-from mobilemamba.benchmark.environment import environment, find_device, threads_in_words
-from mobilemamba.benchmark.forms import Form, call_of, check_forms
-from mobilemamba.benchmark.networks import build, fused
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.threads import set_threads
-from mobilemamba.benchmark.timing import Timing, interleaved
 from mobilemamba.bimamba import FusedBiMamba
 from mobilemamba.complexity import complexity
+from mobilemamba.environment import environment, find_device, threads_in_words
+from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
 from mobilemamba.wavelet_mamba import WaveletMamba
 
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}

@@ -25,12 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.document import around_markers, replace_between
+from benchmarks.networks import build
+from benchmarks.threads import set_threads
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
-from mobilemamba.benchmark.environment import environment
-from mobilemamba.benchmark.networks import build
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.threads import set_threads
-from mobilemamba.benchmark.timing import Timing, interleaved
+from mobilemamba.environment import environment
 from mobilemamba.export import (
     ExportError,
     ExportOptions,
@@ -42,6 +40,9 @@ from mobilemamba.export import (
 from mobilemamba.export.file_format import PACKAGES, file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner, random_images
+from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
 

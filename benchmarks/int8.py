@@ -22,19 +22,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.formats import CPU, trained_looking
+from benchmarks.threads import set_threads
 from mobilemamba import MobileMamba, ModelMetadata
 from mobilemamba.argument_types import positive
-from mobilemamba.benchmark.environment import environment
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.threads import set_threads
-from mobilemamba.benchmark.timing import Timing, interleaved
 from mobilemamba.checkpoints import load_training_checkpoint
+from mobilemamba.environment import environment
 from mobilemamba.export import ExportOptions, export_network
 from mobilemamba.export.calibration import ImageFiles, read_batches
 from mobilemamba.export.int8 import Int8Options, choose_images
 from mobilemamba.export.onnx import load
 from mobilemamba.export.parity import compare_logits, random_images
 from mobilemamba.export.quantisation import quantise, quantised_nodes
+from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
 
 BATCH_SIZE = 8
 

@@ -21,20 +21,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import formats
+from benchmarks import formats, latency, training_step
+from benchmarks.accuracy import PEERS, published
 from benchmarks.document import around_markers, replace_between
+from benchmarks.forms import Form
+from benchmarks.latency import Latency
+from benchmarks.networks import build
+from benchmarks.picture import draw, write_picture
+from benchmarks.threads import set_threads
+from benchmarks.training_step import TrainingStep
 from mobilemamba.argument_types import positive
-from mobilemamba.benchmark import latency, training_step
-from mobilemamba.benchmark.accuracy import PEERS, published
-from mobilemamba.benchmark.environment import environment
-from mobilemamba.benchmark.forms import Form
-from mobilemamba.benchmark.latency import Latency
-from mobilemamba.benchmark.networks import build
-from mobilemamba.benchmark.picture import draw, write_picture
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.threads import set_threads
-from mobilemamba.benchmark.training_step import TrainingStep
+from mobilemamba.environment import environment
 from mobilemamba.export import ExportError, check_installed
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
 

@@ -21,12 +21,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mobilemamba.benchmark.environment import environment
-from mobilemamba.benchmark.networks import build
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.timing import Timing, interleaved
+from benchmarks.networks import build
 from mobilemamba.bimamba import BiMamba
+from mobilemamba.environment import environment
+from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.files import write_json
 from mobilemamba.scan import ScanBackend, selective_scan
+from mobilemamba.tables import table
 
 Passes = Literal["forward", "forward and backward"]
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -69,7 +70,7 @@ class ScanTime:
 
     Args:
         size: Of the scan.
-        dtype: Of maps; A_log and D_skip are float32 as under autocast.
+        dtype: Of maps; A_log and D are float32 as under autocast.
         backend: Form.
         passes: What was timed.
         timing: Milliseconds per call.
@@ -122,7 +123,7 @@ def scan_sizes(network: str) -> list[ScanSize]:
 
     def note(module: BiMamba, inputs: tuple[Tensor], _: Tensor) -> None:
         height, width = inputs[0].shape[-2:]
-        directions, inner = module.step_bias.shape
+        directions, inner = module.dt_proj_bias.shape
         sizes.append(ScanSize(height, width, inner, directions, module.A_log.shape[-1]))
 
     for module in contender.network.modules():

@@ -27,9 +27,10 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_modules.command_line import CALLBACKS, CommandLine
 from lightning_modules.noise import silence
-from mobilemamba.benchmark.environment import environment
-from mobilemamba.benchmark.results import table, write_json
-from mobilemamba.benchmark.timing import synchronise
+from mobilemamba.environment import environment
+from mobilemamba.export.timing import synchronise
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
 
 MEASURED = (
     "scalar_layout",

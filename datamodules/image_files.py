@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from mobilemamba.errors import UserError
 
-class DataFolderError(ValueError):
+
+class DataFolderError(UserError):
     """A data folder that is not as it must be; the message says what was expected."""
 
 

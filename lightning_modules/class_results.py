@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.tensorboard import cell
-from mobilemamba.benchmark.results import table
+from mobilemamba.tables import table
 
 
 @dataclass(frozen=True)

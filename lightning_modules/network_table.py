@@ -6,8 +6,8 @@ import re
 
 from torch import nn
 
-from mobilemamba.benchmark.results import table
 from mobilemamba.complexity import Complexity, complexity_of_modules
+from mobilemamba.tables import table
 
 PARTS = re.compile(
     r"stem|head|stages\.\d+\.downsample|stages\.\d+\.blocks\.\d+"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-SCAN_PARAMETERS = ("A_log", "D_skip", "step_bias")
+SCAN_PARAMETERS = ("A_log", "D", "dt_proj_bias")
 """Attribute names of the parameters that Mamba's own training code exempts from weight decay."""
 
 
@@ -30,7 +30,7 @@ class OptimizerConfig:
         weight_decay: Decoupled weight decay, relative to the learning rate.
         betas: Decay rates of the averages of the gradient and its square.
         eps: Added to the denominator of the update.
-        decay_scan_parameters: Whether A_log and step_bias of the scan, two-dimensional, are decayed. The published
+        decay_scan_parameters: Whether A_log and dt_proj_bias of the scan, two-dimensional, are decayed. The published
             weights were trained so; false is Mamba's convention.
 
     Raises:

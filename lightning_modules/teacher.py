@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilemamba.checkpoints import load_training_checkpoint, read_file
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
 RECIPE_TEACHER = "tresnet_v2_l.miil_in21k_ft_in1k"
@@ -29,7 +30,7 @@ _NESTED_STATES = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training scripts put a network's weights in their files, the averaged ones first (timm's order)."""
 
 
-class TeacherError(ValueError):
+class TeacherError(UserError):
     """A teacher that cannot be had or does not fit; the message says which and what to do."""
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from mobilemamba import cpu_kernels
+from mobilemamba import kernels
 from mobilemamba.conv_norm import ConvNorm
 from mobilemamba.scan import selective_scan
 from mobilemamba.scan.rows import scan_map
@@ -44,19 +44,19 @@ class BiMamba(nn.Module):
         self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         self.act = nn.SiLU()
         # Rows: K * R step sizes, K * N rows of B, K * N rows of C.
-        self.scan_proj = nn.Conv2d(inner, directions * (rank + 2 * state_size), 1, bias=False)
-        self.step_weight = nn.Parameter(0.1 * torch.rand(directions, inner, rank))
-        self.step_bias = nn.Parameter(0.1 * torch.rand(directions, inner))
+        self.x_proj = nn.Conv2d(inner, directions * (rank + 2 * state_size), 1, bias=False)
+        self.dt_proj_weight = nn.Parameter(0.1 * torch.rand(directions, inner, rank))
+        self.dt_proj_bias = nn.Parameter(0.1 * torch.rand(directions, inner))
         # Flattened over K and D as in the release, where the rank of a tensor decides its weight decay.
         self.A_log = nn.Parameter(torch.zeros(directions * inner, state_size))
-        self.D_skip = nn.Parameter(torch.ones(directions * inner))
+        self.D = nn.Parameter(torch.ones(directions * inner))
         self.out_norm = LayerNorm2d(inner, eps=1e-5)
         self.out_proj = ConvNorm(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
         u, z = self.in_proj(x).chunk(2, dim=1)  # (B, D, H, W) each
-        if cpu_kernels.suit(x) and _is_untouched(self):
+        if kernels.suit(x) and _is_untouched(self):
             y = _mix_by_kernels(self, u.permute(0, 2, 3, 1), z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return self.out_proj(y)
         u = self.scanned(u)
@@ -73,8 +73,8 @@ class BiMamba(nn.Module):
         return _scan_by_kernel(self, u)
 
     def scan_inputs(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D_skip (K, D) for u."""
-        return scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
+        """Return step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D (K, D) for u."""
+        return scan_inputs(u, self.x_proj.weight, self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
 
     def fused(self) -> FusedBiMamba:
         """Return the form for inference; the projections must be plain convolutions already."""
@@ -94,15 +94,15 @@ class FusedBiMamba(nn.Module):
         assert isinstance(mamba.out_proj, nn.Conv2d)
         # Two convolutions, since a graph runtime would copy both halves of one.
         self.u_proj, self.z_proj = _halves(mamba.in_proj)
-        self.conv, self.act, self.scan_proj = mamba.conv, mamba.act, mamba.scan_proj
-        self.step_weight, self.step_bias = mamba.step_weight, mamba.step_bias
-        self.A_log, self.D_skip = mamba.A_log, mamba.D_skip
+        self.conv, self.act, self.x_proj = mamba.conv, mamba.act, mamba.x_proj
+        self.dt_proj_weight, self.dt_proj_bias = mamba.dt_proj_weight, mamba.dt_proj_bias
+        self.A_log, self.D = mamba.A_log, mamba.D
         self.out_norm, self.out_proj = mamba.out_norm, mamba.out_proj
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
         projections = ((self.u_proj, nn.Conv2d), (self.z_proj, nn.Conv2d), (self.out_proj, nn.Conv2d))
-        if cpu_kernels.suit(x) and _is_untouched(self) and cpu_kernels.untouched(*projections):
+        if kernels.suit(x) and _is_untouched(self) and kernels.untouched(*projections):
             return self._by_kernels(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         u = self.act(self.conv(self.u_proj(x)).permute(0, 2, 3, 1))  # (B, H, W, D)
         z = self.act(self.z_proj(x).permute(0, 2, 3, 1))
@@ -114,7 +114,7 @@ class FusedBiMamba(nn.Module):
 
     def _scan(self, u: Tensor) -> Tensor:
         u = u.permute(0, 3, 1, 2)
-        inputs = scan_inputs(u, self.scan_proj.weight, self.step_weight, self.step_bias, self.A_log, self.D_skip)
+        inputs = scan_inputs(u, self.x_proj.weight, self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
         return selective_scan(u, *inputs).permute(0, 2, 3, 1)
 
     def _by_kernels(self, x: Tensor) -> Tensor:
@@ -129,16 +129,16 @@ class FusedBiMamba(nn.Module):
 
     def _scan_rows(self, u: Tensor) -> Tensor:
         """The same as _scan, (B, H, W, D) to the same shape, by :func:`.scan.rows.scan_map`."""
-        k, d, r = self.step_weight.shape
+        k, d, r = self.dt_proj_weight.shape
         n = self.A_log.shape[-1]
         dtype = torch.promote_types(u.dtype, torch.float32)
-        low_rank, B, C = F.linear(u, self.scan_proj.weight.flatten(1)).split([k * r, k * n, k * n], dim=-1)
+        low_rank, B, C = F.linear(u, self.x_proj.weight.flatten(1)).split([k * r, k * n, k * n], dim=-1)
         # Columns of B carry the sign that the step sizes lack.
         low_rank, B, C = low_rank.split(r, dim=-1), (-B).to(dtype).split(1, dim=-1), C.to(dtype).split(1, dim=-1)
         rate = torch.exp(self.A_log.to(dtype)).view(k, d, n)
         outputs = []
         for direction in range(k):
-            logits = F.linear(low_rank[direction], -self.step_weight[direction], -self.step_bias[direction])
+            logits = F.linear(low_rank[direction], -self.dt_proj_weight[direction], -self.dt_proj_bias[direction])
             negative_step = _negative_softplus(logits.to(dtype))
             for state in range(n):
                 column = direction * n + state
@@ -146,42 +146,42 @@ class FusedBiMamba(nn.Module):
                 drive = negative_step * (u * B[column])
                 outputs.append(C[column] * scan_map(decay, drive, direction))
         # A subtraction, since graph optimisers merge an addition with the norm after it into one slower node.
-        return reduce(torch.add, outputs) - u * -self.D_skip.to(dtype).view(k, d).sum(0)
+        return reduce(torch.add, outputs) - u * -self.D.to(dtype).view(k, d).sum(0)
 
 
 def scan_inputs(
-    u: Tensor, scan_weight: Tensor, step_weight: Tensor, step_bias: Tensor, A_log: Tensor, D_skip: Tensor
+    u: Tensor, scan_weight: Tensor, dt_proj_weight: Tensor, dt_proj_bias: Tensor, A_log: Tensor, D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Project a feature map to what its scan needs.
 
     Args:
         u: (B, D, H, W).
         scan_weight: (K * (R + 2N), D, 1, 1).
-        step_weight: (K, D, R).
-        step_bias: (K, D).
+        dt_proj_weight: (K, D, R).
+        dt_proj_bias: (K, D).
         A_log: (K * D, N).
-        D_skip: (K * D,).
+        D: (K * D,).
 
     Returns:
-        Step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D_skip (K, D).
+        Step logits (B, K, D, H, W), A_log (K, D, N), B and C (B, K, N, H, W), D (K, D).
     """
-    k, d, r = step_weight.shape
+    k, d, r = dt_proj_weight.shape
     n = A_log.shape[-1]
     low_rank, B, C = torch.conv2d(u, scan_weight).split([k * r, k * n, k * n], dim=1)
-    step_logits = torch.conv2d(low_rank, step_weight.view(k * d, r, 1, 1), step_bias.view(k * d), groups=k)
+    dt = torch.conv2d(low_rank, dt_proj_weight.view(k * d, r, 1, 1), dt_proj_bias.view(k * d), groups=k)
     return (
-        step_logits.unflatten(1, (k, d)),
+        dt.unflatten(1, (k, d)),
         A_log.view(k, d, n),
         B.unflatten(1, (k, n)),
         C.unflatten(1, (k, n)),
-        D_skip.view(k, d),
+        D.view(k, d),
     )
 
 
 def _mix_by_kernels(mamba: BiMamba | FusedBiMamba, u: Tensor, z: Tensor) -> Tensor:
     """Convolve and scan u, normalise, and gate by z: what lies between the projections of a block, (B, H, W, D)."""
-    from mobilemamba.cpu_kernels.depthwise import depthwise_silu  # these import Numba
-    from mobilemamba.cpu_kernels.gated_norm import gated_norm
+    from mobilemamba.kernels.depthwise import depthwise_silu  # these import Numba
+    from mobilemamba.kernels.gated_norm import gated_norm
 
     norm, conv = mamba.out_norm, mamba.conv
     assert conv.bias is not None
@@ -191,16 +191,16 @@ def _mix_by_kernels(mamba: BiMamba | FusedBiMamba, u: Tensor, z: Tensor) -> Tens
 
 
 def _is_untouched(mamba: BiMamba | FusedBiMamba) -> bool:
-    return cpu_kernels.untouched(
-        (mamba.conv, nn.Conv2d), (mamba.act, nn.SiLU), (mamba.scan_proj, nn.Conv2d), (mamba.out_norm, LayerNorm2d)
+    return kernels.untouched(
+        (mamba.conv, nn.Conv2d), (mamba.act, nn.SiLU), (mamba.x_proj, nn.Conv2d), (mamba.out_norm, LayerNorm2d)
     )
 
 
 def _scan_by_kernel(mamba: BiMamba | FusedBiMamba, u: Tensor) -> Tensor:
-    from mobilemamba.cpu_kernels.scan import projected_scan  # imports Numba
+    from mobilemamba.kernels.scan import projected_scan  # imports Numba
 
-    projected = F.linear(u, mamba.scan_proj.weight.flatten(1))
-    weights = (mamba.step_weight, mamba.step_bias, mamba.A_log, mamba.D_skip)
+    projected = F.linear(u, mamba.x_proj.weight.flatten(1))
+    weights = (mamba.dt_proj_weight, mamba.dt_proj_bias, mamba.A_log, mamba.D)
     return projected_scan(*(x.float() for x in (u, projected, *weights)))
 
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state
+from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state, split_checkpoint
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that is not what it should be; the message says what it is and what to do."""
 
 
@@ -91,9 +92,8 @@ def load_training_checkpoint(path: str | Path, weights: WeightSource = "ema") ->
     if "mobilemamba" not in content:
         raise CheckpointError(f"{path} is no training checkpoint of this project: it holds {sorted(content)[:10]}.")
     description = content["mobilemamba"]
-    state = content["state_dict"]
-    if weights == "raw" and "current_model_state" in content:
-        state = content["current_model_state"]
+    raw, averaged = split_checkpoint(content)
+    state = averaged if averaged is not None and weights == "ema" else raw
     model = MobileMamba(MobileMambaConfig(**description["config"]))
     load_strictly(model, {key: value for key, value in state.items() if key.startswith(STUDENT_PREFIX)})
     return model.eval(), ModelMetadata.from_dict(description["metadata"])

@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
+from mobilemamba.errors import UserError
+
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -23,7 +25,7 @@ class Fusible(Protocol):
         """Return the equal layer; it may be this one, changed in place."""
 
 
-class FusionError(ValueError):
+class FusionError(UserError):
     """The network cannot be fused without changing what it computes."""
 
 

@@ -21,6 +21,14 @@ WeightSource = Literal["ema", "raw"]
 STUDENT_PREFIX = "student."
 """What the network's keys start with in training checkpoints."""
 
+OLD_NAMES = {
+    "step_weight": "dt_proj_weight",
+    "step_bias": "dt_proj_bias",
+    "scan_proj.weight": "x_proj.weight",
+    "D_skip": "D",
+}
+"""Ends of keys in checkpoints of version 0.1.0, and what they are called now."""
+
 # Published name -> ours. ConvNorm and head leaves are renamed last, everywhere.
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^patch_embed\.", "stem."),
@@ -36,11 +44,11 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.global_op\.", ".global_mixer."),
     (r"\.global_atten\.", ".mamba."),
     (r"\.conv2d\.", ".conv."),
-    (r"\.x_proj_weight$", ".scan_proj.weight"),
-    (r"\.dt_projs_weight$", ".step_weight"),
-    (r"\.dt_projs_bias$", ".step_bias"),
+    (r"\.x_proj_weight$", ".x_proj.weight"),
+    (r"\.dt_projs_weight$", ".dt_proj_weight"),
+    (r"\.dt_projs_bias$", ".dt_proj_bias"),
     (r"\.A_logs$", ".A_log"),
-    (r"\.Ds$", ".D_skip"),
+    (r"\.Ds$", ".D"),
     (r"\.mixer\.m\.attn\.", ".mixer.branch."),
     (r"\.proj\.1\.", ".proj."),
     (r"\.dw0\.m\.", ".conv_in.branch."),
@@ -82,16 +90,44 @@ def adapt_state(content: Mapping[str, Any], model: nn.Module, weights: WeightSou
         model: The network it is for.
         weights: Which weights to take where the file holds both raw and averaged ones.
     """
-    for key in ("net_E", "net") if weights == "ema" else ("net",):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    raw, averaged = split_checkpoint(content)
+    content = averaged if averaged is not None and weights == "ema" else raw
     state = {
         key.removeprefix("module.").removeprefix(STUDENT_PREFIX): value
         for key, value in content.items()
         if isinstance(value, Tensor)
     }
-    return convert_published(state, model) if is_published(state) else state
+    return convert_published(state, model) if is_published(state) else _with_new_names(state)
+
+
+def split_checkpoint(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Return the raw weights of a file and the averaged ones, None where it has none: the one place that knows.
+
+    A training checkpoint of this project has its averaged weights in ``state_dict`` and the raw ones in
+    ``current_model_state``; the authors' files have raw ones in ``net`` and averaged ones in ``net_E``.
+
+    Args:
+        content: Training checkpoint, published file, or flat state dict.
+
+    Returns:
+        State dicts with the keys of the file, such as "student.stem.0.conv.weight" in training checkpoints.
+    """
+    if "current_model_state" in content:
+        return content["current_model_state"], content["state_dict"]
+    if isinstance(content.get("net_E"), Mapping):
+        return content.get("net", content["net_E"]), content["net_E"]
+    for key in ("net", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            return content[key], None
+    return content, None
+
+
+def _with_new_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of this project's checkpoints from before its scan had the field's names."""
+    return {
+        re.sub(r"[^.]+(\.weight)?$", lambda leaf: OLD_NAMES.get(leaf[0], leaf[0]), key): value
+        for key, value in state.items()
+    }
 
 
 def is_published(state: Mapping[str, object]) -> bool:

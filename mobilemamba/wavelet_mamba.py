@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mobilemamba import cpu_kernels
+from mobilemamba import kernels
 from mobilemamba.bimamba import BiMamba, FusedBiMamba
 from mobilemamba.wavelet import SUB_BANDS, HaarAnalysis, HaarSynthesis
 
@@ -58,13 +58,13 @@ class WaveletConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C, H, W), in the wavelet domain."""
-        if len(self.convs) == 1 and cpu_kernels.suit(x) and self._is_untouched():
+        if len(self.convs) == 1 and kernels.suit(x) and self._is_untouched():
             return self._by_kernel(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self._level(x, 0)
 
     def _is_untouched(self) -> bool:
         scale = self.scales[0]
-        return cpu_kernels.untouched(
+        return kernels.untouched(
             (self.analysis, HaarAnalysis),
             (self.convs[0], nn.Conv2d),
             (scale, nn.Identity if isinstance(scale, nn.Identity) else ChannelScale),
@@ -73,7 +73,7 @@ class WaveletConv(nn.Module):
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         """The same as forward where there is one level, channels last."""
-        from mobilemamba.cpu_kernels.wavelet import haar_conv  # imports Numba
+        from mobilemamba.kernels.wavelet import haar_conv  # imports Numba
 
         conv, scale = self.convs[0], self.scales[0]
         assert isinstance(conv, nn.Conv2d)

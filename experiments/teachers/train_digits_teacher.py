@@ -5,6 +5,7 @@ Run from the project's root: ``python experiments/teachers/train_digits_teacher.
 """
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -40,7 +41,7 @@ class DigitsTeacher(LightningModule):
         self.accuracy(self.network(images), targets)
         self.log("val/top1", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW and a schedule stepped every iteration."""
         optimizer = torch.optim.AdamW(self.parameters(), weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

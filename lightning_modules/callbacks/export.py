@@ -20,9 +20,9 @@ from mobilemamba.export import (
     ParityError,
     ParityReport,
     check_installed,
-    check_writable,
     export_network,
 )
+from mobilemamba.files import check_writable
 
 DEFAULT_OPTIONS = ExportOptions()
 

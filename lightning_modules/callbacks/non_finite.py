@@ -18,9 +18,10 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_modules.classification import ImageClassification
+from mobilemamba.errors import UserError
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
     """Too many batches had a non-finite loss or gradient; the message names where it first appears."""
 
 

@@ -8,12 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_modules.receptive_field.errors import ReceptiveFieldError
+from lightning_modules.receptive_field.extent import measure_extent
+from lightning_modules.receptive_field.gradient import contribution_map
+from lightning_modules.receptive_field.picture import draw
 from lightning_modules.tensorboard import tensorboard_writer
 from lightning_modules.undisturbed import copied_network, validation_images
-from mobilemamba.receptive_field.errors import ReceptiveFieldError
-from mobilemamba.receptive_field.extent import measure_extent
-from mobilemamba.receptive_field.gradient import contribution_map
-from mobilemamba.receptive_field.picture import draw
 
 
 class ReceptiveField(Callback):
@@ -21,7 +21,7 @@ class ReceptiveField(Callback):
 
     Hooks: ``on_train_start`` draws that of the fresh network, ``on_train_end`` both. The first one goes into
     checkpoints, so that a resumed run can still show it. The method is that of ``mobilemamba erf``
-    (:mod:`mobilemamba.receptive_field.gradient`).
+    (:mod:`lightning_modules.receptive_field.gradient`).
 
     Args:
         images: Validation images to take the mean of, the same ones both times.

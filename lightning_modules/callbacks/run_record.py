@@ -23,8 +23,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_modules.classification import ImageClassification
-from mobilemamba.benchmark.environment import device_name
-from mobilemamba.benchmark.results import write_json
+from mobilemamba.environment import device_name
+from mobilemamba.files import write_json
 
 FILE_NAME = "record.json"
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from mobilemamba.decay import ScanDecay
+from lightning_modules.scan_memory import ScanDecay
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LONGEST = 1e6

@@ -1,6 +1,6 @@
 """Export of trained networks: fused, written, reloaded by their runtime and compared before they get their name."""
 
-from mobilemamba.export.artifact import check_writable, export_network, read_metadata, report_path
+from mobilemamba.export.artifact import export_network, read_metadata, report_path
 from mobilemamba.export.errors import ExportError, NotComparedWarning, ParityError
 from mobilemamba.export.file_format import check_installed
 from mobilemamba.export.options import ExportOptions
@@ -14,7 +14,6 @@ __all__ = [
     "ParityError",
     "ParityReport",
     "check_installed",
-    "check_writable",
     "export_network",
     "read_metadata",
     "report_path",

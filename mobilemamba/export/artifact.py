@@ -1,14 +1,13 @@
 """From a trained network to a file that is known to be right.
 
 Fuse a copy, compare in float64; trace, write in a hidden folder, reload with the file's own runtime, compare in
-float32; only then does the file move to its place, with all that belongs to it (:mod:`.atomic`).
+float32; only then does the file move to its place, with all that belongs to it.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import torch
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.export.atomic import appearing_whole
 from mobilemamba.export.errors import ExportError, NotComparedWarning
 from mobilemamba.export.file_format import FileFormat, file_format
 from mobilemamba.export.options import SUFFIXES, ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
+from mobilemamba.files import atomic_write, check_writable
 from mobilemamba.fusion import fuse
 from mobilemamba.metadata import ModelMetadata
 
@@ -57,7 +56,7 @@ def export_network(
     fuse_error = compare_fused(double, fused, (2, channels, *image_size))
     program = trace(fused.float(), channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
-    with appearing_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         form.write(program, unfinished, metadata)
         # Rounding the float64 copy gives back the network's own weights.
         comparisons = compare_runner(double.float(), form.load(unfinished), shapes) if form.load else ()
@@ -98,23 +97,6 @@ def read_metadata(path: str | Path) -> ModelMetadata:
     """
     path = Path(path)
     return _format_of(path).read_metadata(path)
-
-
-def check_writable(folder: str | Path) -> None:
-    """Create a folder where it does not exist and try to write in it.
-
-    Raises:
-        ExportError: When either is not possible.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ExportError(
-            f"Export folder {folder} cannot be written ({error.strerror}): choose another folder or correct its rights."
-        ) from error
 
 
 def check_request(network: nn.Module, path: Path, options: ExportOptions, metadata: ModelMetadata) -> MobileMamba:

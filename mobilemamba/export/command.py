@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.benchmark.results import table
 from mobilemamba.checkpoints import CheckpointError, load_published_weights, load_training_checkpoint
 from mobilemamba.export.artifact import export_network, report_path
 from mobilemamba.export.errors import ExportError, NotComparedWarning
@@ -18,6 +17,7 @@ from mobilemamba.export.int8_report import Int8Report
 from mobilemamba.export.options import ExportOptions, FormatName
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
+from mobilemamba.tables import table
 from mobilemamba.variants import VARIANTS
 
 HELP = "write a checkpoint as a file for deployment, BatchNorm folded, compared with its network"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mobilemamba.errors import UserError
 
-class ExportError(RuntimeError):
+
+class ExportError(UserError):
     """The export cannot be done as asked; the message names the value and the remedy."""
 
 

@@ -19,9 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from mobilemamba.benchmark.timing import interleaved
 from mobilemamba.export.artifact import check_request, export_network, report_path
-from mobilemamba.export.atomic import appearing_whole
 from mobilemamba.export.calibration import (
     FEWEST_IMAGES,
     ImageFiles,
@@ -35,6 +33,8 @@ from mobilemamba.export.onnx import load
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import Runner, compare_logits, compare_runner, random_images
 from mobilemamba.export.quantisation import quantise
+from mobilemamba.export.timing import interleaved
+from mobilemamba.files import atomic_write
 from mobilemamba.metadata import ModelMetadata
 
 BATCH_SIZE = 8
@@ -116,7 +116,7 @@ def export_int8(
         )
     calibration, compared = choose_images(int8, network.num_classes, metadata)
     batch_size = BATCH_SIZE if options.dynamic_batch else 1
-    with tempfile.TemporaryDirectory() as folder, appearing_whole(path) as unfinished:
+    with tempfile.TemporaryDirectory() as folder, atomic_write(path) as unfinished:
         source = Path(folder) / path.name
         float_report = export_network(network, source, options, metadata)
         batches = read_batches(calibration, metadata, batch_size)

@@ -28,26 +28,26 @@ __all__ = ["ScanBackend", "matrix_scan", "parallel_scan", "rows_scan", "selectiv
 
 def selective_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
     backend: ScanBackend = "auto",
 ) -> Tensor:
     """Scan a feature map in K directions and add the results.
 
     Args:
         u: Input, (B, D, H, W).
-        step_logits: Step sizes before softplus, (B, K, D, H, W).
+        dt: Step sizes before softplus, (B, K, D, H, W).
         A_log: Logarithm of the negative state matrix, (K, D, N).
         B: Input projection, (B, K, N, H, W).
         C: Output projection, (B, K, N, H, W).
-        D_skip: Skip weight, (K, D).
+        D: Skip weight, (K, D).
         backend: "auto" picks by place: "matrix" in exported graphs, "triton" on CUDA devices where Triton is installed
             (but "parallel" for float64 and for forward-mode derivatives), "rows" on CPUs outside of torch.compile,
             "parallel" elsewhere. "triton" has no second derivatives. Blocks have kernels of their own on CPUs
-            (:mod:`mobilemamba.cpu_kernels`).
+            (:mod:`mobilemamba.kernels`).
 
     Returns:
         (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
@@ -61,19 +61,19 @@ def selective_scan(
         backend = fastest_backend(u)
     match backend:
         case "matrix":
-            return matrix_scan(u, step_logits, A_log, B, C, D_skip)
+            return matrix_scan(u, dt, A_log, B, C, D)
         case "parallel":
-            return parallel_scan(u, step_logits, A_log, B, C, D_skip)
+            return parallel_scan(u, dt, A_log, B, C, D)
         case "rows":
-            return rows_scan(u, step_logits, A_log, B, C, D_skip)
+            return rows_scan(u, dt, A_log, B, C, D)
         case "sequential":
-            return sequential_scan(u, step_logits, A_log, B, C, D_skip)
+            return sequential_scan(u, dt, A_log, B, C, D)
         case "triton":
             if not TRITON_IS_INSTALLED:
                 raise ModuleNotFoundError("Scan backend 'triton' needs Triton: install it, or take backend 'parallel'.")
             from mobilemamba.scan.triton import triton_scan  # imports Triton: only those who scan by it need it
 
-            return triton_scan(u, step_logits, A_log, B, C, D_skip)
+            return triton_scan(u, dt, A_log, B, C, D)
         case _:
             raise ValueError(f"Scan backend {backend!r} is unknown: use one of {', '.join(get_args(ScanBackend))}.")
 

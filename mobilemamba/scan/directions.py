@@ -14,11 +14,11 @@ Recurrence = Callable[[Tensor, Tensor, int], Tensor]
 
 def scan_directions(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
     recurrence: Recurrence,
 ) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
@@ -28,18 +28,18 @@ def scan_directions(
 
     Args:
         u: (B, D, H, W).
-        step_logits: (B, K, D, H, W).
+        dt: (B, K, D, H, W).
         A_log: (K, D, N).
         B: (B, K, N, H, W).
         C: (B, K, N, H, W).
-        D_skip: (K, D).
+        D: (K, D).
         recurrence: States h_t = decay_t h_{t-1} + drive_t in a direction.
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
-    step = F.softplus(step_logits.to(dtype))  # (B, K, D, H, W)
+    step = F.softplus(dt.to(dtype))  # (B, K, D, H, W)
     decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
-    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+    y = D.to(dtype).sum(0).view(-1, 1, 1) * u
     for k in range(step.shape[1]):
         driven = step[:, k] * u  # (B, D, H, W)
         for n in range(A_log.shape[-1]):

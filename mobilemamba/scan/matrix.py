@@ -17,29 +17,29 @@ from mobilemamba.scan.parallel import doublings
 
 def matrix_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
 ) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
 
     The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments, but not under
     autocast, which exported graphs do not have.
     """
-    if step_logits.shape[1] > 2:  # the other two directions are the same over the transposed map
-        raster = matrix_scan(u, step_logits[:, :2], A_log[:2], B[:, :2], C[:, :2], D_skip[:2])
-        columns = matrix_scan(u.mT, step_logits[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D_skip[2:])
+    if dt.shape[1] > 2:  # the other two directions are the same over the transposed map
+        raster = matrix_scan(u, dt[:, :2], A_log[:2], B[:, :2], C[:, :2], D[:2])
+        columns = matrix_scan(u.mT, dt[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D[2:])
         return raster + columns.mT
     dtype = torch.promote_types(u.dtype, torch.float32)
     # Directions come first from here on, so that each meets its own matrix.
-    step = _softplus(step_logits.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
+    step = _softplus(dt.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
     B, C = B.to(dtype).transpose(0, 1), C.to(dtype).transpose(0, 1)  # (K, B, N, H, W)
     negative_rate = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
     u = u.to(dtype)
     drive = step * u  # (K, B, D, H, W)
-    y = D_skip.to(dtype).sum(0).view(-1, 1, 1) * u
+    y = D.to(dtype).sum(0).view(-1, 1, 1) * u
     for n in range(A_log.shape[-1]):
         log_decay = step * negative_rate[..., n, None, None]
         state = _scan_raster(log_decay, drive * B[:, :, n, None])

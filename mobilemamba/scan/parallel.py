@@ -21,14 +21,14 @@ DYNAMIC_SIZE_DOUBLINGS = 8
 
 def parallel_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
 ) -> Tensor:
     """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
-    return scan_directions(u, step_logits, A_log, B, C, D_skip, _scan_map)
+    return scan_directions(u, dt, A_log, B, C, D, _scan_map)
 
 
 def _scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:

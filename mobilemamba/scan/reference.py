@@ -9,34 +9,34 @@ from torch import Tensor
 
 def sequential_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
 ) -> Tensor:
     """Scan a feature map in K directions, following the recurrence literally.
 
-    For direction k, at its t-th pixel, with step = softplus(step_logits)::
+    For direction k, at its t-th pixel, with step = softplus(dt)::
 
         h_t = exp(-step_t * exp(A_log)) * h_{t-1} + step_t * B_t * u_t
-        y_t = C_t . h_t + D_skip * u_t
+        y_t = C_t . h_t + D * u_t
 
     The results of all directions are added at their pixels.
 
     Args:
         u: Input, (B, D, H, W).
-        step_logits: Step sizes before softplus, (B, K, D, H, W).
+        dt: Step sizes before softplus, (B, K, D, H, W).
         A_log: Logarithm of the negative state matrix, (K, D, N).
         B: Input projection, (B, K, N, H, W).
         C: Output projection, (B, K, N, H, W).
-        D_skip: Skip weight, (K, D).
+        D: Skip weight, (K, D).
 
     Returns:
         (B, D, H, W), in the dtype that the arguments promote to.
     """
     height, width = u.shape[-2:]
-    step = F.softplus(step_logits)
+    step = F.softplus(dt)
     total = torch.zeros_like(step[:, 0])
     for k, pixels in enumerate(scan_orders(height, width)[: step.shape[1]]):
         state = torch.zeros_like(step[:, k, :, 0, 0]).unsqueeze(-1).expand(-1, -1, A_log.shape[-1])  # (B, D, N)
@@ -47,7 +47,7 @@ def sequential_scan(
             B_t = B[:, k, :, row, column].unsqueeze(1)  # (B, 1, N)
             C_t = C[:, k, :, row, column].unsqueeze(1)
             state = torch.exp(-step_t * torch.exp(A_log[k])) * state + step_t * B_t * u_t
-            outputs.append((C_t * state).sum(-1) + D_skip[k] * u_t.squeeze(-1))
+            outputs.append((C_t * state).sum(-1) + D[k] * u_t.squeeze(-1))
         index = [row * width + column for row, column in pixels]
         ordered = torch.stack(outputs, dim=-1)  # (B, D, L) in the order of the scan
         raster = ordered[..., torch.argsort(torch.tensor(index))]

@@ -20,14 +20,14 @@ from mobilemamba.scan.directions import scan_directions
 
 def rows_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
 ) -> Tensor:
     """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
-    return scan_directions(u, step_logits, A_log, B, C, D_skip, _scan_channels_last)
+    return scan_directions(u, dt, A_log, B, C, D, _scan_channels_last)
 
 
 def scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:

@@ -35,11 +35,11 @@ INTERPRETED = triton.knobs.runtime.interpret
 
 def triton_scan(
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
 ) -> Tensor:
     """Scan a feature map in K directions; arguments as in :func:`.reference.sequential_scan`, result in float32.
 
@@ -55,41 +55,37 @@ def triton_scan(
         )
     if u.dtype == torch.float64:
         raise ValueError("Scan backend 'triton' holds its state in float32: for float64 take backend 'parallel'.")
-    if step_logits.shape[1] > 2:  # the other two directions are the same over the transposed map
-        raster = triton_scan(u, step_logits[:, :2], A_log[:2], B[:, :2], C[:, :2], D_skip[:2])
-        columns = triton_scan(u.mT, step_logits[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D_skip[2:])
+    if dt.shape[1] > 2:  # the other two directions are the same over the transposed map
+        raster = triton_scan(u, dt[:, :2], A_log[:2], B[:, :2], C[:, :2], D[:2])
+        columns = triton_scan(u.mT, dt[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D[2:])
         return raster + columns.mT
-    y, _ = scan_sequences(u.flatten(-2), step_logits.flatten(-2), A_log, B.flatten(-2), C.flatten(-2), D_skip)
+    y, _ = scan_sequences(u.flatten(-2), dt.flatten(-2), A_log, B.flatten(-2), C.flatten(-2), D)
     return y.view(u.shape)
 
 
 @torch.library.custom_op("mobilemamba::selective_scan", mutates_args=())
-def scan_sequences(
-    u: Tensor, step_logits: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D_skip: Tensor
-) -> tuple[Tensor, Tensor]:
+def scan_sequences(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
     """Scan sequences of L pixels forwards and, where K is 2, backwards.
 
     Args:
         u: Input, (B, D, L).
-        step_logits: Step sizes before softplus, (B, K, D, L).
+        dt: Step sizes before softplus, (B, K, D, L).
         A_log: Logarithm of the negative state matrix, (K, D, N).
         B: Input projection, (B, K, N, L).
         C: Output projection, (B, K, N, L).
-        D_skip: Skip weight, (K, D).
+        D: Skip weight, (K, D).
 
     Returns:
         y, (B, D, L), and the states that chunks hand to the next, (B, K, chunks - 1, D, N), both float32.
     """
-    inputs = [x.contiguous() for x in (u, step_logits, A_log, B, C, D_skip)]
-    y, handed = _forward_results(u, step_logits, A_log, B, C, D_skip)
+    inputs = [x.contiguous() for x in (u, dt, A_log, B, C, D)]
+    y, handed = _forward_results(u, dt, A_log, B, C, D)
     _launch(triton_kernels.forward_kernel, [*inputs, y, handed], u, A_log)
     return y, handed
 
 
 @scan_sequences.register_fake
-def _forward_results(
-    u: Tensor, step_logits: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D_skip: Tensor
-) -> tuple[Tensor, Tensor]:
+def _forward_results(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
     directions, channels, state_size = A_log.shape
     batch, _, length = u.shape
     handed = u.new_empty(batch, directions, _chunks(length) - 1, channels, state_size, dtype=torch.float32)
@@ -100,11 +96,11 @@ def _forward_results(
 def scan_sequences_backward(
     dy: Tensor,
     u: Tensor,
-    step_logits: Tensor,
+    dt: Tensor,
     A_log: Tensor,
     B: Tensor,
     C: Tensor,
-    D_skip: Tensor,
+    D: Tensor,
     handed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the six arguments of :func:`scan_sequences`, each in its argument's dtype.
@@ -114,24 +110,24 @@ def scan_sequences_backward(
     Args:
         dy: Gradient of y, (B, D, L).
         u: As there, like the next five.
-        step_logits: See there.
+        dt: See there.
         A_log: See there.
         B: See there.
         C: See there.
-        D_skip: See there.
+        D: See there.
         handed: Second result there.
     """
-    inputs = [x.contiguous() for x in (dy.float(), u, step_logits, A_log, B, C, D_skip, handed)]
+    inputs = [x.contiguous() for x in (dy.float(), u, dt, A_log, B, C, D, handed)]
     batch, channels, length = u.shape
     chunks = _chunks(length)
     blocks = triton.cdiv(channels, _block(channels, length)[0])
     # Where each direction is a launch, the second adds to the first one's: not to be rounded in between.
     du = u.new_empty(u.shape, dtype=u.dtype if chunks == 1 else torch.float32)
-    dlogits = step_logits.new_empty(step_logits.shape)
+    dlogits = dt.new_empty(dt.shape)
     dA_log = u.new_empty(batch, chunks, *A_log.shape, dtype=torch.float32)
     dB = u.new_empty(blocks, *B.shape, dtype=torch.float32)
     dC = torch.empty_like(dB)
-    dD_skip = u.new_empty(batch, chunks, *D_skip.shape, dtype=torch.float32)
+    dD_skip = u.new_empty(batch, chunks, *D.shape, dtype=torch.float32)
     outputs = [du, dlogits, dA_log, dB, dC, dD_skip]
     _launch(triton_kernels.backward_kernel, [*inputs, *outputs, batch], u, A_log)
     return (
@@ -140,7 +136,7 @@ def scan_sequences_backward(
         dA_log.sum((0, 1)).to(A_log.dtype),
         dB.sum(0).to(B.dtype),
         dC.sum(0).to(C.dtype),
-        dD_skip.sum((0, 1)).to(D_skip.dtype),
+        dD_skip.sum((0, 1)).to(D.dtype),
     )
 
 

@@ -5,9 +5,9 @@ import pytest
 from benchmarks import formats, readme
 from benchmarks.document import around_markers
 from benchmarks.formats import Support, support_table
-from mobilemamba.benchmark.latency import Latency
-from mobilemamba.benchmark.timing import Timing
-from mobilemamba.benchmark.training_step import TrainingStep
+from benchmarks.latency import Latency
+from benchmarks.training_step import TrainingStep
+from mobilemamba.export.timing import Timing
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,14 +18,14 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.studies import command, plan
+from experiments.studies.definition import Arm, Layer, Study, read_study
+from experiments.studies.errors import StudyError
+from experiments.studies.execution import extra_layer
+from experiments.studies.plan import Plan, PlannedArm, make_plan
 from lightning_modules.cli import main
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
-from mobilemamba.study import command, plan
-from mobilemamba.study.definition import Arm, Layer, Study, read_study
-from mobilemamba.study.errors import StudyError
-from mobilemamba.study.execution import extra_layer
-from mobilemamba.study.plan import Plan, PlannedArm, make_plan
 from tests.experiments.test_configs import EXPERIMENTS, STUDIES, TWO_STEPS, head
 
 pytestmark = [

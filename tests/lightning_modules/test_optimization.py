@@ -71,14 +71,14 @@ def test_published_groups_decay_every_matrix_and_no_vector_or_bias(tiny: MobileM
         decayed = parameter.ndim > 1 and not name.endswith(".bias")
         assert name in groups["decay" if decayed else "no_decay"]
     assert any(name.endswith("A_log") for name in groups["decay"])
-    assert any(name.endswith("D_skip") for name in groups["no_decay"])
+    assert any(name.endswith("D") for name in groups["no_decay"])
 
 
 def test_mambas_convention_leaves_the_scan_alone(tiny: MobileMambaConfig) -> None:
     published = names_by_group(MobileMamba(tiny), OptimizerConfig())
     groups = names_by_group(MobileMamba(tiny), OptimizerConfig(decay_scan_parameters=False))
     moved = published["decay"] - groups["decay"]
-    assert {name.rpartition(".")[2] for name in moved} == {"A_log", "step_bias"}
+    assert {name.rpartition(".")[2] for name in moved} == {"A_log", "dt_proj_bias"}
 
 
 def test_names_that_the_model_exempts_and_frozen_parameters_are_respected() -> None:

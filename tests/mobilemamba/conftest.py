@@ -21,7 +21,7 @@ def randomise(network: nn.Module) -> nn.Module:
                 ):
                     tensor.uniform_(low, high, generator=generator)
         for name, parameter in network.named_parameters():
-            if "scale" in name or name.endswith(("A_log", "D_skip", "step_bias")):
+            if "scale" in name or name.endswith((".A_log", ".D", "dt_proj_bias")):
                 parameter.uniform_(-0.9, 1.1, generator=generator)
     return network
 

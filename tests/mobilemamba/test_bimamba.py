@@ -47,7 +47,7 @@ def test_inference_form_without_known_size_is_equal(monkeypatch: pytest.MonkeyPa
 @torch.no_grad()
 def test_extreme_step_sizes_are_right_in_float32(logit: float) -> None:
     mamba = block()
-    mamba.step_bias.fill_(logit)
+    mamba.dt_proj_bias.fill_(logit)
     x = torch.randn(1, 16, 9, 9, dtype=torch.float64)
     torch.testing.assert_close(fused(copy.deepcopy(mamba).float())(x.float()).double(), mamba(x), rtol=1e-4, atol=1e-5)
 
@@ -73,7 +73,7 @@ def test_state_of_the_inference_form_is_float32_under_autocast(monkeypatch: pyte
         seen.append((decay.dtype, drive.dtype))
         return drive
 
-    monkeypatch.setattr("mobilemamba.cpu_kernels.NUMBA_IS_INSTALLED", False)
+    monkeypatch.setattr("mobilemamba.kernels.NUMBA_IS_INSTALLED", False)
     monkeypatch.setattr("mobilemamba.bimamba.scan_map", spy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fused(block().float())(torch.randn(1, 16, 4, 4))

@@ -12,8 +12,8 @@ from torch import nn
 
 from lightning_modules.callbacks import EMA, ReceptiveField
 from lightning_modules.classification import ImageClassification
+from lightning_modules.receptive_field.gradient import contribution_map
 from mobilemamba import MobileMambaConfig
-from mobilemamba.receptive_field.gradient import contribution_map
 from tests.lightning_modules.known_results import Last
 from tests.lightning_modules.tiny_data import TinyData
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_modules.callbacks import ScanDecays, scan_decay
 from lightning_modules.classification import ImageClassification
+from lightning_modules.scan_memory import ScanDecay
 from mobilemamba import MobileMambaConfig
-from mobilemamba.decay import ScanDecay
 from tests.lightning_modules.logged_events import events
 from tests.lightning_modules.tiny_data import TinyData
 

@@ -15,7 +15,7 @@ from lightning_modules.pictures.confusion import draw_confusion
 from lightning_modules.pictures.decay import decay_percentiles, draw_decays
 from lightning_modules.pictures.names import class_name
 from lightning_modules.pictures.samples import denormalised, draw_samples, label_text, mixed_labels
-from mobilemamba.decay import scan_decay
+from lightning_modules.scan_memory import scan_decay
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
 

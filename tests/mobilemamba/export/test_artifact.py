@@ -19,15 +19,15 @@ from mobilemamba.export import (
     NotComparedWarning,
     ParityError,
     artifact,
-    check_writable,
     export_network,
     read_metadata,
     report_path,
 )
-from mobilemamba.export.atomic import move_all
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.torch_export import TORCH_EXPORT
 from mobilemamba.export.tracing import trace
+from mobilemamba.files import _move_all as move_all
+from mobilemamba.files import check_writable
 
 FORMATS: tuple[FormatName, ...] = ("onnx", "pt2")
 

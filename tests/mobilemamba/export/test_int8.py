@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
+from experiments.cli import main
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
-from mobilemamba.command import main
 from mobilemamba.export import (
     ExportError,
     ExportOptions,

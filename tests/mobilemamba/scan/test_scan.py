@@ -44,9 +44,9 @@ def test_equals_the_sequential_scan(form: str, size: tuple[int, int], directions
 
 def test_sequential_scan_equals_the_formula_by_hand() -> None:
     u = torch.tensor([[[[2.0, 3.0]]]], dtype=torch.float64)
-    step_logits = torch.zeros(1, 2, 1, 1, 2, dtype=torch.float64)  # steps of log 2, decay of 1 / 2
+    dt = torch.zeros(1, 2, 1, 1, 2, dtype=torch.float64)  # steps of log 2, decay of 1 / 2
     ones = torch.ones(1, 2, 1, 1, 2, dtype=torch.float64)
-    y = sequential_scan(u, step_logits, ones[0, :, :1, 0, :1] * 0, ones, ones, torch.ones(2, 1, dtype=torch.float64))
+    y = sequential_scan(u, dt, ones[0, :, :1, 0, :1] * 0, ones, ones, torch.ones(2, 1, dtype=torch.float64))
     step = torch.log(torch.tensor(2.0, dtype=torch.float64))
     forward = torch.stack([step * 2, step * 2 / 2 + step * 3])
     backward = torch.stack([step * 3 / 2 + step * 2, step * 3])
@@ -67,13 +67,13 @@ def test_state_is_float32_for_half_inputs_and_under_autocast(form: str, dtype: t
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("logit", [-60.0, 60.0])
 def test_extreme_step_sizes_stay_finite_on_long_sequences(form: str, logit: float) -> None:
-    u, step_logits, A_log, B, C, D_skip = scan_arguments((32, 32), dtype=torch.float32)
-    step_logits = torch.full_like(step_logits, logit).requires_grad_()
-    y = FORMS[form](u, step_logits, A_log, B, C, D_skip)
+    u, dt, A_log, B, C, D = scan_arguments((32, 32), dtype=torch.float32)
+    dt = torch.full_like(dt, logit).requires_grad_()
+    y = FORMS[form](u, dt, A_log, B, C, D)
     y.sum().backward()
     assert torch.isfinite(y).all()
-    assert step_logits.grad is not None
-    assert torch.isfinite(step_logits.grad).all()
+    assert dt.grad is not None
+    assert torch.isfinite(dt.grad).all()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -106,8 +106,8 @@ def test_extreme_step_sizes(logit: float) -> None:
 
 @pytest.mark.parametrize("logit", [-20.0, -10.0, -3.0, 0.0, 10.0])
 def test_small_steps_keep_their_relative_precision(logit: float) -> None:
-    u, step_logits, A_log, B, C, _ = scan_arguments((1, 2), 1, dtype=torch.float32)
-    exact = [u.abs(), torch.full_like(step_logits, logit), A_log, B.abs(), C.abs(), torch.zeros(1, 3)]
+    u, dt, A_log, B, C, _ = scan_arguments((1, 2), 1, dtype=torch.float32)
+    exact = [u.abs(), torch.full_like(dt, logit), A_log, B.abs(), C.abs(), torch.zeros(1, 3)]
     actual = triton_scan(*(a.to(DEVICE) for a in exact))
     torch.testing.assert_close(actual.double().cpu(), sequential_scan(*(a.double() for a in exact)), rtol=1e-5, atol=0)
 

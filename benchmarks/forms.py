@@ -1,0 +1,83 @@
+"""The forms in which a network is timed: in PyTorch, or as a file in the runtime of an export format.
+
+"eager" is the network in eval mode as it was trained; "fused" has all norms folded; "compiled" is the fused network
+under torch.compile, "compiled-eager" the unfused one. Every other form is an export format: the fused network of a
+fixed shape, written as for deployment and run on the CPU by the format's own runtime in float32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks import BenchmarkError, fused, inference_call
+from mobilemamba.export.file_format import check_installed, file_format
+from mobilemamba.export.options import SUFFIXES
+from mobilemamba.export.quiet import quiet
+from mobilemamba.metadata import ModelMetadata
+
+Form = Literal["eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert"]
+
+
+def check_forms(forms: Iterable[Form], device: torch.device) -> None:
+    """Look whether forms can be measured, before any work.
+
+    Raises:
+        BenchmarkError: When an exported form is to run elsewhere than on the CPU.
+        ExportError: When the packages of one are missing; names the extra that has them.
+    """
+    for form in forms:
+        if form in SUFFIXES:
+            if device.type != "cpu":
+                raise BenchmarkError(f"Form {form!r} is measured on the CPU, not on {device}: leave it out of --forms.")
+            check_installed(form)
+
+
+def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> Callable[[], Tensor]:
+    """Return what is timed: a network's answer to images in one form.
+
+    Args:
+        network: In eval mode, as it was trained.
+        images: (B, C, H, W).
+        form: As in the module's description.
+        autocast: Whether PyTorch's own forms run in the device's mixed precision.
+
+    Raises:
+        BenchmarkError: When an exporter does not take the network.
+    """
+    match form:
+        case "eager":
+            return inference_call(network, images, autocast)
+        case "fused":
+            return inference_call(fused(network), images, autocast)
+        case "compiled":
+            return inference_call(torch.compile(fused(network)), images, autocast)
+        case "compiled-eager":
+            return inference_call(torch.compile(network), images, autocast)
+        case "onnx" | "pt2" | "openvino" | "executorch" | "litert":
+            return _exported_call(fused(network), images, form)
+
+
+def _exported_call(
+    network: nn.Module, images: Tensor, form: Literal["onnx", "pt2", "openvino", "executorch", "litert"]
+) -> Callable[[], Tensor]:
+    exporter = file_format(form)
+    assert exporter.load is not None  # only Core ML has no runtime here
+    height, width = images.shape[2:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{SUFFIXES[form]}"
+        try:
+            with torch.no_grad(), quiet():
+                program = torch.export.export(network, (images,))
+            exporter.write(program, path, ModelMetadata((height, width)))
+        except Exception as error:  # exporters raise what they like
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise BenchmarkError(
+                f"Form {form!r} does not take {type(network).__name__} ({reason}): leave it out of --forms."
+            ) from error
+        return inference_call(exporter.load(path), images)

@@ -1,0 +1,193 @@
+"""What the kernels for CPUs give: a MobileMamba with them and in plain operators, beside another network, all in turn.
+
+::
+
+    python -m benchmarks.kernels --threads 2
+
+Times a single image, a batch and a training step, and counts what autograd keeps for the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.document import around_markers, replace_between
+from benchmarks.networks import Contender, build, fused, inference_call
+from benchmarks.threads import set_threads
+from benchmarks.training_step import saved_bytes, step_call
+from mobilemamba import kernels
+from mobilemamba.argument_types import positive
+from mobilemamba.environment import environment, threads_in_words
+from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.files import write_json
+from mobilemamba.tables import table
+
+CPU = torch.device("cpu")
+
+MARKERS = "cpu_kernels"
+
+REPEATS = 3
+"""Calls of one form in a row: the first finds its weights elsewhere than in the cache."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One kind of call in three forms.
+
+    Args:
+        call: What was called.
+        plain: The network in plain operators.
+        kernels: The network with kernels.
+        reference: The other network.
+    """
+
+    call: str
+    plain: Timing
+    kernels: Timing
+    reference: Timing
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What autograd keeps for the backward pass, in 1e6 bytes per image.
+
+    Args:
+        plain: Of the network in plain operators.
+        kernels: Of the network with kernels.
+        reference: Of the other network.
+    """
+
+    plain: float
+    kernels: float
+    reference: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a table, write JSON."""
+    options = _parser().parse_args(arguments)
+    set_threads(options.threads)
+    around_markers(options.document, MARKERS)  # fails now rather than after the work
+    comparisons, kept = measure(options.network, options.reference, options.batch_size, options.rounds)
+    about = environment(CPU)
+    text = (
+        f"{about['device']}, {threads_in_words(about['threads'])}, float32, {options.network}; milliseconds, minimum "
+        f"of {REPEATS * options.rounds} calls.\n\n{format_comparisons(comparisons, kept, options.reference)}"
+    )
+    print(text)
+    settings = {"network": options.network, "reference": options.reference, "rounds": options.rounds}
+    results = {"results": [asdict(comparison) for comparison in comparisons], "kept": asdict(kept)}
+    write_json(options.output, {"environment": about, "settings": settings} | results)
+    replace_between(options.document, MARKERS, text)
+    print(f"\nWritten to {options.output} and {options.document}")
+
+
+def measure(network: str, reference: str, batch_size: int, rounds: int) -> tuple[list[Comparison], Kept]:
+    """Time all kinds of call in all forms, in turn.
+
+    Args:
+        network: A MobileMamba's timm name.
+        reference: timm's name of the other network.
+        batch_size: Images of a batch and of a training step.
+        rounds: Timed rounds.
+
+    Raises:
+        ModuleNotFoundError: When Numba is not installed.
+    """
+    if not kernels.NUMBA_IS_INSTALLED:
+        raise ModuleNotFoundError("There is nothing to compare without Numba: `pip install numba`.")
+    ours, other = (_Calls(build(name, CPU), batch_size) for name in (network, reference))
+    forms = {"plain": _in_plain_operators(ours.calls), "kernels": ours.calls, "reference": other.calls}
+    calls = {f"{kind} {form}": call for form, kinds in forms.items() for kind, call in kinds.items()}
+    timings = interleaved(calls, rounds, REPEATS, device=CPU, warmup=2)
+    comparisons = [Comparison(kind, **{form: timings[f"{kind} {form}"] for form in forms}) for kind in ours.calls]
+    with kernels.switched_off():
+        plain = ours.kept()
+    return comparisons, Kept(plain, kernels=ours.kept(), reference=other.kept())
+
+
+def format_comparisons(comparisons: Sequence[Comparison], kept: Kept, reference: str) -> str:
+    """Return a table with one row for each kind of call, and one for memory."""
+    header = ("", "plain operators", "kernels", reference, "kernels / plain", f"plain / {reference}")
+    rows = [
+        (comparison.call, comparison.plain.minimum, comparison.kernels.minimum, comparison.reference.minimum)
+        for comparison in comparisons
+    ]
+    rows.append(("kept for the backward pass, MB per image", kept.plain, kept.kernels, kept.reference))
+    return table(
+        (*header, f"kernels / {reference}"),
+        [
+            (name, *(f"{value:.1f}" for value in values), *(f"{ratio:.2f}" for ratio in _ratios(*values)))
+            for name, *values in rows
+        ],
+        left=1,
+    )
+
+
+def _ratios(plain: float, kernels: float, reference: float) -> tuple[float, float, float]:
+    return kernels / plain, plain / reference, kernels / reference
+
+
+class _Calls:
+    """What is timed of one network.
+
+    Args:
+        contender: The network.
+        batch_size: Images of a batch and of a training step.
+    """
+
+    def __init__(self, contender: Contender, batch_size: int) -> None:
+        image, images = contender.images(1, CPU), contender.images(batch_size, CPU)
+        inference = fused(contender.network)
+        self._batch_size = batch_size
+        self._training = copy.deepcopy(contender.network).train()
+        self._step = step_call(self._training, images, autocast=False)
+        self.calls: dict[str, Callable[[], object]] = {
+            "single image, eager": inference_call(contender.network, image),
+            "single image, fused": inference_call(inference, image),
+            f"{batch_size} images, fused": inference_call(inference, images),
+            f"training step, {batch_size} images": self._step,
+        }
+
+    def kept(self) -> float:
+        """Return what a training step keeps for its backward pass, in 1e6 bytes per image."""
+        return saved_bytes(self._training, self._step) / self._batch_size / 1e6
+
+
+def _in_plain_operators(calls: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    def plain(call: Callable[[], object]) -> None:
+        with kernels.switched_off():
+            call()
+
+    return {name: partial(plain, call) for name, call in calls.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
+    parser.add_argument("--reference", default="shvit_s3", help="network beside it (default: shvit_s3)")
+    parser.add_argument("--threads", type=positive, default=2, help="of PyTorch (default: 2)")
+    parser.add_argument("--batch-size", type=positive, default=16, help="of batches (default: 16)")
+    parser.add_argument("--rounds", type=positive, default=10, help="timed rounds of three calls (default: 10)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/cpu_kernels.json"))
+    parser.add_argument(
+        "--document",
+        type=Path,
+        default=Path("docs/performance.md"),
+        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

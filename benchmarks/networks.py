@@ -1,0 +1,96 @@
+"""Networks by timm name, MobileMamba's among them, and their inference forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.errors import UserError
+from mobilemamba.fusion import fuse
+
+
+class BenchmarkError(UserError):
+    """A measurement that cannot be made as asked; the message names the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network in eval mode and the images it is made for.
+
+    Args:
+        name: timm's name.
+        network: Random weights: they do not change the time.
+        image_shape: (C, H, W).
+    """
+
+    name: str
+    network: nn.Module
+    image_shape: tuple[int, int, int]
+
+    def images(self, batch_size: int, device: torch.device) -> Tensor:
+        """Return normal noise, (B, C, H, W)."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch_size, *self.image_shape, generator=generator).to(device)
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Return the network's logits for images, (B, num_classes).
+
+        Raises:
+            BenchmarkError: When it does not take images of this size.
+        """
+        try:
+            with torch.inference_mode():
+                return self.network(images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            height, width = images.shape[2:]
+            raise BenchmarkError(
+                f"{self.name} does not take images of {height}x{width} pixels: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Contender:
+    """Build a network.
+
+    Args:
+        name: timm's name.
+        device: Where it runs.
+        image_size: Height and width in pixels; None for the size that it was published for.
+
+    Raises:
+        BenchmarkError: When timm knows no network of this name.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
+        raise BenchmarkError(f"Network {name!r} is unknown to timm; near names: {close}.")
+    network = timm.create_model(name).to(device).eval()
+    channels, height, width = network.pretrained_cfg["input_size"]
+    return Contender(name, network, (channels, *(image_size or (height, width))))
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """Return a copy with all norms folded, by the network's own means."""
+    if isinstance(network, MobileMamba):
+        return fuse(network)
+    return reparameterize_model(network).eval()
+
+
+def inference_call(network: Callable[[Tensor], Tensor], images: Tensor, autocast: bool = False) -> Callable[[], Tensor]:
+    """Return what is timed: one forward pass in inference mode.
+
+    Args:
+        network: In eval mode; also a compiled one.
+        images: (B, C, H, W).
+        autocast: Whether it runs in bfloat16, as far as the device's mixed precision allows.
+    """
+
+    def call() -> Tensor:
+        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            return network(images)
+
+    return call

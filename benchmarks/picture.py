@@ -1,0 +1,84 @@
+"""Published accuracy against measured latency, as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmarks.accuracy import published
+from benchmarks.labels import Label, place_labels
+from benchmarks.latency import Latency
+from mobilemamba.files import write_bytes
+
+PANEL_INCHES = (6.0, 5.0)
+
+OURS, OTHERS = "C3", "0.35"
+"""Colours of MobileMamba and of other networks."""
+
+
+def draw(latencies: Sequence[Latency], title: str) -> Figure:
+    """Draw one panel for each form and batch size.
+
+    A network has a filled marker where it was trained from labels alone and a hollow one where with a teacher, at the
+    accuracy that its paper reports for the measured image size; networks without such a figure are left out.
+
+    Args:
+        latencies: What was measured.
+        title: Device and threads.
+    """
+    panels = list(dict.fromkeys((latency.form, latency.batch_size) for latency in latencies))
+    width, height = PANEL_INCHES
+    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+    figure.suptitle(title)
+    names = []
+    for axes, (form, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        shown = [latency for latency in latencies if (latency.form, latency.batch_size) == (form, batch_size)]
+        names.append(_draw_panel(axes, shown))
+        axes.set(
+            title=f"{form}, batch {batch_size}",
+            xlabel="milliseconds per batch (minimum)",
+            ylabel="published ImageNet-1k top-1, percent",
+        )
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", linestyle="", color=OTHERS, label="from labels alone"),
+            Line2D([], [], marker="o", linestyle="", color=OTHERS, markerfacecolor="white", label="with a teacher"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+    )
+    for axes, labels in zip(figure.axes, names, strict=True):
+        place_labels(axes, labels)
+    return figure
+
+
+def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> list[Label]:
+    """Draw the points of one panel and return their names, which are to be placed when all is drawn."""
+    labels = []
+    for latency in latencies:
+        figures = published(latency.network, latency.image_size)
+        if figures is None:
+            continue
+        colour = OURS if latency.network.startswith("mobilemamba") else OTHERS
+        x, both = latency.timing.minimum, (figures.top1, figures.top1_distilled)
+        known = tuple(top1 for top1 in both if top1 is not None)
+        axes.plot([x] * len(known), known, color=colour, linewidth=0.8, alpha=0.6)
+        for top1, face in zip(both, (colour, "white"), strict=True):
+            if top1 is not None:
+                axes.plot(x, top1, "o", color=colour, markerfacecolor=face)
+        labels.append(Label(latency.network.split(".")[0], x, known, colour))
+    axes.margins(x=0.2, y=0.1)
+    axes.grid(alpha=0.3)
+    return labels
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(path, content.getvalue())

@@ -1,0 +1,1 @@
+"""Experiments: their YAMLs, and what runs, compares and reports many of them."""

@@ -1,0 +1,274 @@
+"""A study as its YAML file gives it: a base, named arms, seeds and a budget.
+
+name: stages
+base:
+  configs: [three_stage.yaml]          # relative to the study's file
+  overrides: {model.teacher: null}
+compare_with: three_stage
+arms:
+  three_stage:
+    description: three stages behind a stride-16 stem
+  without_scan:
+    description: the wavelet branch alone
+    group: global part
+    configs: []
+    overrides:
+      model.network.scan: false        # or nested, as in a config
+seeds: [0, 1, 2]
+budget: {epochs: 300, hours: null}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.studies.errors import StudyError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""Names become folders."""
+
+TAKEN = ("run", "seed_everything", "data.seed", "data.init_args.seed", "ckpt_path")
+"""Options that the study sets itself."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a config: files and, behind them, single options.
+
+    Args:
+        configs: YAML files of ``lightning fit``, the later win.
+        overrides: Values by the dotted names of their options.
+    """
+
+    configs: tuple[Path, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the networks, or ways of training, that are compared.
+
+    Args:
+        name: Name, also of its folder.
+        description: What it is, in a few words.
+        layer: What it changes.
+        group: Arms of a group stand together in the report; "" for none.
+    """
+
+    name: str
+    description: str
+    layer: Layer
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each run trains.
+
+    Args:
+        epochs: trainer.max_epochs of all arms, or None to leave it to the base.
+        hours: Most hours of a run, after which it ends as if its epochs were over; None for no limit.
+
+    Raises:
+        StudyError: When a number is not positive.
+    """
+
+    epochs: int | None = None
+    hours: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        epochs, hours = self.epochs, self.hours
+        if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
+            raise StudyError(f"budget.epochs = {epochs!r} is not possible: use 1 or more, or null.")
+        if hours is not None and (not isinstance(hours, (int, float)) or isinstance(hours, bool) or hours <= 0):
+            raise StudyError(f"budget.hours = {hours!r} is not possible: use a positive number, or null.")
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The trainer's options."""
+        given: dict[str, Any] = {}
+        if self.epochs is not None:
+            given["trainer.max_epochs"] = self.epochs
+        if self.hours is not None:
+            minutes, seconds = divmod(round(self.hours * 3600), 60)
+            hours, minutes = divmod(minutes, 60)
+            days, hours = divmod(hours, 24)
+            given["trainer.max_time"] = f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
+        return given
+
+
+@dataclass(frozen=True)
+class Study:
+    """A base, arms, seeds and a budget.
+
+    Args:
+        name: Name, also of the study's folder.
+        base: What all arms share.
+        arms: At least one arm.
+        compare_with: Name of the arm that the others are compared with.
+        seeds: Seeds of initialisation, order and augmentation; each arm is run with each of them.
+        budget: How long each run trains.
+
+    Raises:
+        StudyError: When names or seeds are impossible; the message names field, value and remedy.
+    """
+
+    name: str
+    base: Layer
+    arms: tuple[Arm, ...]
+    compare_with: str
+    seeds: tuple[int, ...] = (0,)
+    budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_name("name", self.name)
+        if not self.arms:
+            raise StudyError("arms is empty: name at least one arm.")
+        names = [arm.name for arm in self.arms]
+        for name in names:
+            _check_name("arms", name)
+        # On some file systems they are one folder.
+        if len({name.lower() for name in names}) < len(names):
+            raise StudyError(f"arms = {names} holds a name twice (upper and lower case count as one): rename one.")
+        if self.compare_with not in names:
+            raise StudyError(f"compare_with = {self.compare_with!r} is no arm: use one of {', '.join(names)}.")
+        if not self.seeds or any(not isinstance(s, int) or isinstance(s, bool) or s < 0 for s in self.seeds):
+            raise StudyError(f"seeds = {list(self.seeds)} is not possible: give whole numbers of 0 or more.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise StudyError(f"seeds = {list(self.seeds)} holds a seed twice: give each once.")
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file.
+
+    Args:
+        path: YAML file as in the module's head; its configs are relative to its folder.
+
+    Raises:
+        StudyError: When the file is no study; names field, value and remedy.
+        OSError: When the file cannot be read.
+    """
+    try:
+        content = yaml.load(path.read_text(), Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path} is no YAML file of a study: {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} holds no study: give base, arms and compare_with.")
+    try:
+        return _study(content, path)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
+
+
+def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return nested and dotted overrides by their dotted names.
+
+    Args:
+        overrides: Mapping of names, or parts of names, to values or further mappings.
+        where: What to call them in an error.
+
+    Raises:
+        StudyError: When a name is given twice, is none, or belongs to the study.
+    """
+    flat: dict[str, Any] = {}
+    _flatten(overrides, "", flat, where)
+    for name in flat:
+        if name in TAKEN or name.startswith("run."):
+            raise StudyError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+    return flat
+
+
+def _flatten(overrides: Mapping[str, Any], prefix: str, flat: dict[str, Any], where: str) -> None:
+    for key, value in overrides.items():
+        if not isinstance(key, str) or not key:
+            raise StudyError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
+        name = prefix + key
+        if isinstance(value, Mapping) and value:
+            _flatten(value, f"{name}.", flat, where)
+        elif name in flat:
+            raise StudyError(f"{where} sets {name} twice: leave one out.")
+        else:
+            flat[name] = value
+
+
+def _study(content: dict[str, Any], path: Path) -> Study:
+    _check_fields("the study", content, [f.name for f in fields(Study)])
+    arms = _mapping("arms", content.get("arms"))
+    budget = _mapping("budget", content.get("budget"))
+    _check_fields("budget", budget, [f.name for f in fields(Budget)])
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list):
+        raise StudyError(f"seeds = {seeds!r} is not possible: give a list, such as [0, 1, 2].")
+    base = _mapping("base", content.get("base"))
+    _check_fields("base", base, ["configs", "overrides"])
+    return Study(
+        name=str(content.get("name", path.stem)),
+        base=_layer("base", base, path.parent),
+        arms=tuple(_arm(str(name), arm, path.parent) for name, arm in arms.items()),
+        compare_with=str(content.get("compare_with", next(iter(arms), ""))),
+        seeds=tuple(seeds),
+        budget=Budget(**budget),
+    )
+
+
+def _arm(name: str, content: Any, folder: Path) -> Arm:
+    where = f"arms.{name}"
+    given = _mapping(where, content)
+    _check_fields(where, given, ["description", "group", "configs", "overrides"])
+    if not given.get("description"):
+        raise StudyError(f"{where} has no description: say in a few words what it is.")
+    layer = _layer(where, given, folder)
+    return Arm(name, str(given["description"]), layer, str(given.get("group") or ""))
+
+
+def _layer(where: str, content: Mapping[str, Any], folder: Path) -> Layer:
+    configs = content.get("configs") or []
+    if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
+        raise StudyError(f"{where}.configs = {configs!r} is not possible: give a list of YAML files.")
+    overrides = flatten(_mapping(f"{where}.overrides", content.get("overrides")), f"{where}.overrides")
+    return Layer(tuple(folder / config for config in configs), overrides)
+
+
+def _mapping(where: str, content: Any) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise StudyError(f"{where} = {content!r} is not possible: give names with values.")
+    return content
+
+
+def _check_fields(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in content:
+        if name not in known:
+            similar = get_close_matches(str(name), known, n=1, cutoff=0.0)
+            raise StudyError(f"{where} has no field {name!r}: did you mean {similar[0]}? All are {', '.join(known)}.")
+
+
+def _check_name(where: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise StudyError(
+            f"{where} = {name!r} is not possible: use letters, digits, '_', '-' and '.', a letter or digit first."
+        )
+
+
+class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """YAML in which a name that is given twice is an error, not replaced in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping of different keys."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"{key!r} is given twice (line {key_node.start_mark.line + 1}); rename one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)

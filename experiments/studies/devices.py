@@ -1,0 +1,82 @@
+"""Where runs go side by side on one machine: a worker takes one run at a time and sees its own devices only."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from experiments.studies.errors import StudyError
+
+ACCELERATOR = {name: ("--trainer.accelerator", name) for name in ("cpu", "gpu")}
+"""Said to Lightning, which otherwise takes the CPU in silence where it finds no GPU."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A place for one run.
+
+    Args:
+        name: What to call it.
+        environment: Variables that its processes get besides those of this one.
+        arguments: Options of ``lightning fit`` for the runs here.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+
+def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]:
+    """Return the workers of ``--devices``.
+
+    Args:
+        devices: "auto" is one worker with all devices; "cpu:N" are N workers that share the cores; "0,1" are two
+            workers with one GPU each, "0+1,2+3" two with two. Numbers are those of PyTorch: they count the GPUs that
+            CUDA_VISIBLE_DEVICES of this process leaves.
+        threads: CPU threads of each worker. None: for CPU workers an equal share of the cores, else PyTorch's choice.
+
+    Raises:
+        StudyError: When devices or threads are impossible, or this machine has no such GPU.
+    """
+    if threads is not None and threads < 1:
+        raise StudyError(f"--threads {threads} is not possible: use 1 or more.")
+    given = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    if devices == "auto":
+        return (Worker("all devices", given),)
+    if match := re.fullmatch(r"cpu(?::([1-9]\d*))?", devices):
+        count = int(match[1] or 1)
+        shared = {"OMP_NUM_THREADS": str(max(1, available_cores() // count)), "CUDA_VISIBLE_DEVICES": ""} | given
+        return tuple(Worker(f"CPU worker {index}", shared, ACCELERATOR["cpu"]) for index in range(count))
+    if re.fullmatch(r"\d+(\+\d+)*(,\d+(\+\d+)*)*", devices):
+        groups = [group.split("+") for group in devices.split(",")]
+        used = [device for group in groups for device in group]
+        if len(set(used)) == len(used):
+            return tuple(_gpu_worker([int(number) for number in group], given) for group in groups)
+    raise StudyError(
+        f"--devices {devices} is not possible: use auto, cpu:N for N runs at a time on the CPU, or numbers of GPUs, "
+        "each once: 0,1 for two runs at a time, 0+1,2+3 for two with two GPUs each."
+    )
+
+
+def _gpu_worker(numbers: Sequence[int], given: Mapping[str, str]) -> Worker:
+    from torch.cuda import device_count  # imported here: it takes seconds, which other devices need not
+
+    count = device_count()
+    for number in numbers:
+        if number >= count:
+            remedy = f"use numbers below {count}" if count else "use cpu:N"
+            raise StudyError(
+                f"--devices names GPU {number}, but PyTorch sees {count} here (torch.cuda.device_count()): {remedy}."
+            )
+    # Where this process was given some of the GPUs, its numbers count those.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+    names = [visible[number] if visible != [""] else str(number) for number in numbers]
+    environment = {**given, "CUDA_VISIBLE_DEVICES": ",".join(names)}
+    return Worker(f"GPU {'+'.join(map(str, numbers))}", environment, ACCELERATOR["gpu"])
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

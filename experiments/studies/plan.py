@@ -1,0 +1,263 @@
+"""What a study comes to: every arm's whole config, refused before anything runs where it makes no sense."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import combinations
+from typing import Any
+
+from experiments.studies.definition import Arm, Layer, Study, flatten
+from experiments.studies.errors import StudyError
+
+SETTINGS: Mapping[str, Any] = {
+    "enable.record": True,
+    "enable.last_checkpoint": True,
+    # A run goes on from its last epoch, where order and augmentation go on as if it had not ended.
+    "enable.interrupt": False,
+    "trainer.enable_progress_bar": False,
+}
+"""Options of every run, whatever the configs say: what a study needs to go on and to report."""
+
+RUN_FOLDERS = ("last_checkpoint.dirpath", "best_checkpoint.dirpath", "export.folder")
+"""Options that are null by default, which is a folder in that of the run."""
+
+BYTES_PER_WEIGHT = 4
+LOG_BYTES = 2**21
+"""What a run writes besides checkpoints and exports, generously."""
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm and what it means.
+
+    Args:
+        arm: As the study gives it.
+        config: Every option of ``lightning fit`` but those that differ between the runs of an arm.
+        network: Every field of the MobileMambaConfig.
+        image_size: Height and width in pixels.
+        num_classes: Classes of the data.
+        parameters: Parameters of the network.
+        missing_data: What is wrong with the folder of the data, "" where it is there.
+    """
+
+    arm: Arm
+    config: Mapping[str, Any]
+    network: Mapping[str, Any]
+    image_size: tuple[int, int]
+    num_classes: int
+    parameters: int
+    missing_data: str = ""
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self.arm.name
+
+    @property
+    def bytes_per_run(self) -> int:
+        """What a run takes on disk at most: checkpoints of weights, their average and AdamW's two, and exports."""
+        enabled = self.config["enable"]
+        checkpoint = 4 if enabled["ema"] else 3
+        # The last checkpoint is written beside its predecessor.
+        copies = checkpoint * (2 + bool(enabled["best_checkpoint"])) + 2 * bool(enabled["export"])
+        return self.parameters * BYTES_PER_WEIGHT * copies + LOG_BYTES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with all arms resolved.
+
+    Args:
+        study: As it was given.
+        arms: In the study's order.
+    """
+
+    study: Study
+    arms: tuple[PlannedArm, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what plan.json holds."""
+        base = next(planned for planned in self.arms if planned.name == self.study.compare_with)
+        return {
+            "name": self.study.name,
+            "base": self.study.compare_with,
+            "seeds": list(self.study.seeds),
+            "arms": [
+                {
+                    "name": planned.name,
+                    "description": planned.arm.description,
+                    "group": planned.arm.group,
+                    "configs": [path.name for path in planned.arm.layer.configs],
+                    "overrides": _changes(base, planned),
+                    "network": dict(planned.network),
+                    "image_size": list(planned.image_size),
+                }
+                for planned in self.arms
+            ],
+        }
+
+
+def make_plan(study: Study, extra: Layer) -> Plan:
+    """Resolve all arms, in one process, and refuse what makes no sense.
+
+    Args:
+        study: The study.
+        extra: Further base of all arms, such as a smaller scale. It wins over the study's base and the files of the
+            arms; only the overrides of an arm win over it.
+
+    Raises:
+        StudyError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
+            of classes differ, or runs would write the same files.
+    """
+    _check_files(study, extra)
+    requests = [_arguments(study, extra, None), *(_arguments(study, extra, arm) for arm in study.arms)]
+    base, *answers = resolve(requests)
+    if "error" in base:
+        files_alone = _arguments(replace(study, base=Layer(study.base.configs)), Layer(extra.configs), None)
+        known = resolve([files_alone])[0].get("options", ())
+        given = {**study.base.overrides, **extra.overrides}
+        raise StudyError(f"The base of {study.name} is not possible: {_problem(given, known, base['error'])}")
+    for arm, answer in zip(study.arms, answers, strict=True):
+        if "error" in answer:
+            raise StudyError(f"arms.{arm.name}: {_problem(arm.layer.overrides, base['options'], answer['error'])}")
+    arms = tuple(_planned(arm, answer) for arm, answer in zip(study.arms, answers, strict=True))
+    _check_different(arms)
+    _check_classes(arms)
+    _check_folders(arms)
+    return Plan(study, arms)
+
+
+def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Return what command lines of ``lightning fit`` mean, as :mod:`lightning_modules.resolve` answers.
+
+    Args:
+        requests: Arguments of ``lightning fit``.
+
+    Raises:
+        RuntimeError: When the process that resolves them fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_modules.resolve"],
+        input=json.dumps([{"arguments": list(arguments)} for arguments in requests]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The configs could not be resolved:\n{done.stderr}")
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+def options(overrides: Mapping[str, Any]) -> list[str]:
+    """Return overrides as options of a command line."""
+    # Text is taken as it is, anything else as YAML, of which JSON is a part.
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the values of two nested configs that differ, by their dotted names; None stands for a missing one."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*before, *(key for key in after if key not in before)]:
+        one, other = before.get(key), after.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found |= differences(one, other, f"{prefix}{key}.")
+        elif one != other or (key in before) != (key in after):
+            found[f"{prefix}{key}"] = (one, other)
+    return found
+
+
+def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
+    layers = [study.base, Layer(overrides=study.budget.overrides)]
+    # An arm's files describe it at full scale; its overrides are what it is about.
+    layers += [] if arm is None else [Layer(arm.layer.configs)]
+    layers += [extra]
+    layers += [] if arm is None else [Layer(overrides=arm.layer.overrides)]
+    layers += [Layer(overrides=SETTINGS)]
+    arguments: list[str] = []
+    for layer in layers:
+        for path in layer.configs:
+            arguments += ["--config", str(path)]
+        arguments += options(layer.overrides)
+    return arguments
+
+
+def _check_files(study: Study, extra: Layer) -> None:
+    named = [("base.configs", study.base), *((f"arms.{arm.name}.configs", arm.layer) for arm in study.arms)]
+    for where, layer in (*named, ("--config", extra)):
+        for path in layer.configs:
+            if not path.is_file():
+                raise StudyError(
+                    f"{where} names {path}, which is no file: check the path, relative to the study's file."
+                )
+
+
+def _problem(overrides: Mapping[str, Any], known: Sequence[str], error: str) -> str:
+    """Return what is wrong with a layer: an unknown option with the nearest one, or what the parser said."""
+    for name in overrides:
+        # What the parser refused, though the name is known, is the value.
+        if known and name not in known and not any(option.startswith(f"{name}.") for option in known):
+            nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            return f"unknown override {name}: did you mean {nearest}?"
+    return error.strip()
+
+
+def _planned(arm: Arm, answer: Mapping[str, Any]) -> PlannedArm:
+    config = dict(answer["config"])
+    del config["run"], config["seed_everything"]
+    config.pop("ckpt_path", None)
+    data = dict(config["data"])
+    data["init_args"] = {name: value for name, value in data["init_args"].items() if name != "seed"}
+    config["data"] = data
+    height, width = answer["image_size"]
+    return PlannedArm(
+        arm,
+        config,
+        answer["network"],
+        (height, width),
+        answer["num_classes"],
+        answer["parameters"],
+        answer["missing_data"],
+    )
+
+
+def _changes(base: PlannedArm, arm: PlannedArm) -> dict[str, Any]:
+    """Return the values of an arm's config that differ from the base arm's, whether files or overrides give them."""
+    values = {name: value for name, (_, value) in differences(base.config, arm.config).items()}
+    return flatten(values, f"arms.{arm.name}")
+
+
+def _check_different(arms: Sequence[PlannedArm]) -> None:
+    for one, other in combinations(arms, 2):
+        if one.config == other.config:
+            raise StudyError(
+                f"arms.{one.name} and arms.{other.name} are alike, every option has the same value in both: change or "
+                "remove one."
+            )
+
+
+def _check_classes(arms: Sequence[PlannedArm]) -> None:
+    first = arms[0]
+    for other in arms[1:]:
+        if other.num_classes != first.num_classes:
+            raise StudyError(
+                f"arms.{other.name} has data.num_classes = {other.num_classes}, but arms.{first.name} has "
+                f"{first.num_classes}: their accuracies cannot be compared; give all arms the same data."
+            )
+
+
+def _check_folders(arms: Sequence[PlannedArm]) -> None:
+    for planned in arms:
+        for option in RUN_FOLDERS:
+            section, _, name = option.partition(".")
+            value = (planned.config.get(section) or {}).get(name)
+            if value is not None:
+                raise StudyError(
+                    f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
+                    "leave it out, and each run has a folder of its own."
+                )

@@ -1,0 +1,115 @@
+"""How far a study is: a line for every run that ends, and below them what runs now and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.studies.jobs import Job
+from experiments.studies.runs import Run
+
+
+class StudyProgress:
+    """Prints and counts what becomes of the runs; to be used as a context.
+
+    Args:
+        total: Runs of the study, finished ones included.
+        capacity: Runs at a time.
+        console: Where to print.
+    """
+
+    def __init__(self, total: int, capacity: int, console: Console) -> None:
+        self.console = console
+        self.capacity = capacity
+        self.total = total
+        self.done = 0
+        self._durations: list[float] = []
+        self._started: dict[Run, float] = {}
+        self._bar = Progress(
+            TextColumn("{task.fields[state]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, state="", left="")
+
+    def __enter__(self) -> StudyProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def skipped(self, run: Run) -> None:
+        """A run was finished before."""
+        self._end(f"{run.label}: skipped, it is finished")
+
+    def started(self, job: Job) -> None:
+        """A run was started."""
+        self._started[job.run] = time.monotonic()
+        resumed = ", resumed" if job.run.checkpoint is not None else ""
+        self._print(f"{job.run.label}: started on {job.place}{resumed}")
+
+    def finished(self, run: Run, remark: str = "") -> None:
+        """A run has been trained to its end; the remark says what has failed after that."""
+        seconds = self._took(run)
+        self._durations.append(seconds)
+        self._end(f"{run.label}: finished in {_clock(seconds)}{_accuracy(run)}{remark}")
+
+    def retried(self, run: Run, reason: str) -> None:
+        """A run has failed for the first time."""
+        self._print(f"{run.label}: FAILED after {_clock(self._took(run))}, is tried once more: {reason}")
+
+    def failed(self, run: Run, reason: str) -> None:
+        """A run has failed for good."""
+        self._end(f"{run.label}: FAILED AGAIN after {_clock(self._took(run))}: {reason}")
+
+    def running(self, runs: Iterable[Run]) -> None:
+        """Show what runs now, and about how long it will take, where there is a terminal."""
+        if not self._bar.disable:  # each state is a file to be read
+            self._bar.update(self._task, state="; ".join(map(_state, runs)), left=self.time_left())
+
+    def time_left(self) -> str:
+        """Return an estimate by the mean of the runs that have ended, "" before the first."""
+        if not self._durations:
+            return ""
+        mean = sum(self._durations) / len(self._durations)
+        elapsed = sum(time.monotonic() - begun for begun in self._started.values())
+        work = max(0.0, (self.total - self.done) * mean - elapsed)
+        return f"about {_clock(work / min(self.capacity, max(1, self.total - self.done)))} left"
+
+    def _took(self, run: Run) -> float:
+        return time.monotonic() - self._started.pop(run)
+
+    def _end(self, line: str) -> None:
+        self.done += 1
+        self._bar.update(self._task, completed=self.done)
+        self._print(f"[{self.done}/{self.total}] {line}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _state(run: Run) -> str:
+    record = run.record()
+    return run.label if record is None else f"{run.label}, epoch {record['epochs']}"
+
+
+def _accuracy(run: Run) -> str:
+    record = run.record()
+    metrics = {} if record is None else record["metrics"]
+    top1 = metrics.get("val/top1_ema", metrics.get("val/top1_raw"))
+    return "" if top1 is None else f", top-1 {top1:.2%}"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,180 @@
+"""Throughput and latency of the arms' networks, measured in turn in one process and kept in the study's folder.
+
+Networks are fused, with random weights, in inference. Each device has a file of its own, ``speed_DEVICE.json``, so that
+reports written on several machines add up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.networks import Contender, fused, inference_call
+from experiments.studies.reporting.errors import ReportError
+from experiments.studies.reporting.outcomes import ArmOutcome
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.environment import environment, find_device, threads_in_words
+from mobilemamba.export.timing import interleaved
+from mobilemamba.files import write_json
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """How speed is measured.
+
+    Args:
+        device: PyTorch device.
+        batch_size: Images per call for the throughput.
+        rounds: Timed rounds.
+        autocast: Whether the networks run in the device's mixed precision instead of float32.
+        anew: Whether to measure even what has been measured.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 16
+    rounds: int = 20
+    autocast: bool = False
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one network.
+
+    Args:
+        throughput: Images per second in a batch.
+        latency: Milliseconds of a single image.
+    """
+
+    throughput: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class DeviceSpeeds:
+    """Of all arms on one device.
+
+    Args:
+        device: Its name and how it was used, for people.
+        speeds: By arm.
+    """
+
+    device: str
+    speeds: Mapping[str, Speed]
+
+
+def measure_speeds(folder: Path, arms: Sequence[ArmOutcome], settings: SpeedSettings) -> None:
+    """Measure all arms on a device and keep the figures, unless those of the same networks are there.
+
+    Args:
+        folder: The study's.
+        arms: Arms.
+        settings: How to measure.
+
+    Raises:
+        BenchmarkError: When the device is not to be had.
+    """
+    device = find_device(settings.device)
+    about = environment(device)
+    used = {
+        "device": about["device"],
+        "threads": about["threads"] if device.type == "cpu" else None,
+        "autocast": settings.autocast,
+    }
+    path = folder / f"speed_{_file_name(**used)}.json"
+    content = {
+        "settings": used | {"batch_size": settings.batch_size, "rounds": settings.rounds},
+        "networks": {arm.name: _network_key(arm) for arm in arms},
+    }
+    if path.is_file() and not settings.anew:
+        kept = _read(path)
+        if all(kept.get(key) == value for key, value in content.items()):
+            return
+    speeds = _measure(arms, device, settings)
+    speeds_by_arm = {arm.name: asdict(speeds[_network_key(arm)]) for arm in arms}
+    write_json(path, {"environment": about} | content | {"speeds": speeds_by_arm})
+
+
+def read_speeds(folder: Path, arms: Sequence[ArmOutcome]) -> list[DeviceSpeeds]:
+    """Return what was measured of the arms as they are, one entry for each device.
+
+    Args:
+        folder: The study's.
+        arms: Arms; one whose network has changed since has no speed.
+    """
+    devices = []
+    for path in sorted(folder.glob("speed_*.json")):
+        content = _read(path)
+        try:
+            name = _describe(content["settings"])
+            speeds = {
+                arm.name: Speed(**content["speeds"][arm.name])
+                for arm in arms
+                if content["networks"].get(arm.name) == _network_key(arm)
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ReportError(
+                f"{path} is of another version (it lacks {error}): delete it and report again."
+            ) from error
+        if speeds:
+            devices.append(DeviceSpeeds(name, speeds))
+    return devices
+
+
+def _measure(arms: Sequence[ArmOutcome], device: torch.device, settings: SpeedSettings) -> dict[str, Speed]:
+    """Time each different network once, by :func:`_network_key`."""
+    networks = {_network_key(arm): arm for arm in arms}
+    contenders = {key: _contender(arm, device) for key, arm in networks.items()}
+
+    def medians(images: int) -> dict[str, float]:
+        calls = {
+            key: inference_call(contender.network, contender.images(images, device), settings.autocast)
+            for key, contender in contenders.items()
+        }
+        return {key: timing.median for key, timing in interleaved(calls, settings.rounds, 2, device).items()}
+
+    batches, single = medians(settings.batch_size), medians(1)
+    return {key: Speed(settings.batch_size / batches[key] * 1e3, single[key]) for key in networks}
+
+
+def _contender(arm: ArmOutcome, device: torch.device) -> Contender:
+    network = fused(MobileMamba(arm.network).to(device).eval())
+    return Contender(arm.name, network, (arm.network.in_chans, *arm.image_size))
+
+
+def _network_key(arm: ArmOutcome) -> str:
+    """Return what the speed depends on; equal for arms that differ in their training alone."""
+    return json.dumps([asdict(arm.network), arm.image_size])
+
+
+def _file_name(device: str, threads: int | None, autocast: bool) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    name += "" if threads is None else f"_{threads}_threads"
+    return f"{name}_autocast" if autocast else name
+
+
+def _describe(settings: Mapping[str, Any]) -> str:
+    threads = settings["threads"]
+    words = [
+        settings["device"],
+        *([] if threads is None else [threads_in_words(threads)]),
+        "mixed precision" if settings["autocast"] else "float32",
+        f"throughput in batches of {settings['batch_size']}",
+    ]
+    return ", ".join(words)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ReportError(f"{path} is damaged: delete it and report again.") from error
+    if not isinstance(content, dict):
+        raise ReportError(f"{path} is damaged: delete it and report again.")
+    return content

@@ -1,0 +1,210 @@
+"""Runs as jobs of a SLURM cluster, by submitit (github.com/facebookincubator/submitit), an optional package.
+
+All runs that can start are one array job. A job that reaches its time limit or is preempted is requeued by submitit,
+and goes on from its last checkpoint. With several GPUs a job has one task per GPU, each of them a process of
+``lightning fit``, as Lightning expects it under SLURM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.studies.errors import StudyError
+from experiments.studies.jobs import Job
+from experiments.studies.runs import LOG, Run, log_line
+
+JOB_ID = "slurm_job.txt"
+
+MAX_REQUEUES = 100
+"""A job goes on where it was, so a long run may well be cut into many; but not without end."""
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """What a job asks for.
+
+    Args:
+        partition: SLURM partition; None leaves it to the cluster.
+        minutes: Time limit of a job, after which it is requeued and goes on.
+        gpus: GPUs per run.
+        cpus: CPU cores per GPU, or per run without one.
+        parallel: Most jobs at a time.
+        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
+
+    Raises:
+        StudyError: When a number is out of range.
+    """
+
+    partition: str | None = None
+    minutes: int = 24 * 60
+    gpus: int = 1
+    cpus: int = 8
+    parallel: int = 256
+    cluster: Literal["slurm", "local"] = "slurm"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for option, value, least in (
+            ("--time", self.minutes, 1),
+            ("--gpus", self.gpus, 0),
+            ("--cpus", self.cpus, 1),
+            ("--parallel", self.parallel, 1),
+        ):
+            if value < least:
+                raise StudyError(f"{option} {value} is not possible: use {least} or more.")
+
+
+class FitTask:
+    """What a job does; submitit pickles it.
+
+    Args:
+        run: The run.
+        program: The ``lightning`` command.
+    """
+
+    def __init__(self, run: Run, program: Sequence[str]) -> None:
+        self.run = run
+        self.program = tuple(program)
+
+    def __call__(self) -> None:
+        """Run fit, or go on with it.
+
+        Raises:
+            RuntimeError: When fit fails.
+        """
+        process = int(os.environ.get("SLURM_PROCID", "0"))
+        log = self.run.folder / (LOG if process == 0 else f"fit.process_{process}.log")
+        command = [*self.program, *self.run.arguments]
+        with log.open("ab") as output:
+            output.write(log_line(command))
+            output.flush()  # before the process writes there
+            status = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                preexec_fn=_leave_requeueing_to_submitit,
+            ).returncode
+        if status:
+            raise RuntimeError(f"{self.run.label} ended with status {status}: {self.run.reason()}")
+
+    def checkpoint(self) -> Any:
+        """Let submitit requeue the same task, before a time limit or a preemption."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _leave_requeueing_to_submitit() -> None:
+    """Ignore, in the process of fit, the signal that SLURM sends to all processes of a job before its time is up."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+class ClusterJob:
+    """A submitted job.
+
+    Args:
+        run: The run.
+        job: submitit's.
+        place: Where it runs, in words.
+    """
+
+    def __init__(self, run: Run, job: Any, place: str) -> None:
+        self.run = run
+        self.place = place
+        self._job = job
+
+    def status(self) -> int | None:
+        """Return 0 or 1 once it has ended, None before."""
+        if not self._job.done():
+            return None
+        (self.run.folder / JOB_ID).unlink(missing_ok=True)
+        return 0 if self._job.exception() is None else 1
+
+    def stop(self) -> None:
+        """Cancel it."""
+        self._job.cancel()
+        (self.run.folder / JOB_ID).unlink(missing_ok=True)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for nothing: the cluster ends it."""
+
+
+class ClusterLauncher:
+    """Submits runs as array jobs, and finds again those of a study that was killed.
+
+    Args:
+        folder: Folder of submitit's scripts and logs, which all machines must see.
+        name: Name of the jobs.
+        program: The ``lightning`` command.
+        options: What a job asks for.
+
+    Raises:
+        StudyError: When submitit is not installed, or there is no SLURM.
+    """
+
+    def __init__(self, folder: Path, name: str, program: Sequence[str], options: ClusterOptions) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise StudyError(
+                "--launcher slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout."
+            ) from error
+        self._submitit = submitit
+        self.capacity = 10**6  # the cluster queues them
+        self.poll_seconds = 10.0 if options.cluster == "slurm" else 0.5
+        self.jobs: list[Job] = []
+        self.folder = folder.absolute()
+        self.program = tuple(program)
+        self.options = options
+        try:
+            self._executor = submitit.AutoExecutor(
+                folder=self.folder / "%j", cluster=options.cluster, slurm_max_num_timeout=MAX_REQUEUES
+            )
+        except RuntimeError as error:
+            raise StudyError(f"--launcher slurm is not possible here: {error}") from error
+        self._executor.update_parameters(
+            name=name,
+            timeout_min=options.minutes,
+            cpus_per_task=options.cpus,
+            gpus_per_node=options.gpus,
+            tasks_per_node=max(1, options.gpus),
+            slurm_array_parallelism=options.parallel,
+            **({} if options.partition is None else {"slurm_partition": options.partition}),
+        )
+
+    def start(self, runs: Sequence[Run]) -> list[Job]:
+        """Submit runs as one array, but for those whose jobs are still there."""
+        found = {run: self._find(run) for run in runs}
+        known: list[Job] = [job for job in found.values() if job is not None]
+        new = [run for run, job in found.items() if job is None]
+        self.jobs = [job for job in self.jobs if job.status() is None] + known
+        for run in new:
+            run.prepare()
+        with self._executor.batch() if new else contextlib.nullcontext():
+            submitted = [self._executor.submit(FitTask(run, self.program)) for run in new]
+        started: list[Job] = [
+            ClusterJob(run, job, f"{self.options.cluster} job {job.job_id}")
+            for run, job in zip(new, submitted, strict=True)
+        ]
+        self.jobs += started
+        for run, job in zip(new, submitted, strict=True):
+            (run.folder / JOB_ID).write_text(job.job_id)
+        return known + started
+
+    def _find(self, run: Run) -> ClusterJob | None:
+        """Return the job of an earlier command, where it is waiting or running."""
+        path = run.folder / JOB_ID
+        if self.options.cluster != "slurm" or not path.is_file():
+            return None
+        job_id = path.read_text().strip()
+        job = self._submitit.SlurmJob(folder=self.folder / "%j", job_id=job_id, tasks=[0])
+        return None if job.done(force_check=True) else ClusterJob(run, job, f"slurm job {job_id}, submitted before")

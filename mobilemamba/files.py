@@ -1,0 +1,80 @@
+"""Files that appear whole, with all that belongs to them, or not at all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mobilemamba.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a path of the same name in a hidden folder; whatever is written into that folder then moves beside ``path``.
+
+    After an error, Ctrl-C included, nothing of it is left and older files are as they were.
+
+    Args:
+        path: Where the file is to be; its folder is created where it does not exist.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished") as folder:
+        yield Path(folder) / path.name
+        _move_all(Path(folder), path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, in UTF-8."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def check_writable(folder: str | Path) -> None:
+    """Create a folder where it does not exist and try to write in it.
+
+    Raises:
+        UserError: When either fails.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Folder {folder} cannot be written ({error.strerror}): choose another folder or correct its rights."
+        ) from error
+
+
+def _move_all(finished: Path, target: Path) -> None:
+    """Move all entries of one folder to another on the same file system, or none of them."""
+    names = [entry.name for entry in finished.iterdir()]
+    older = finished / "older"
+    older.mkdir()
+    moves: list[tuple[Path, Path]] = []
+    try:
+        for name in names:
+            for source, destination in ((target / name, older / name), (finished / name, target / name)):
+                if source.exists():
+                    moves.append((source, destination))
+                    source.rename(destination)
+    except BaseException:
+        for source, destination in reversed(moves):
+            if not source.exists():
+                destination.rename(source)
+        raise

@@ -1,7 +1,0 @@
-"""What can go wrong in measuring a receptive field, apart from errors of the operating system."""
-
-from __future__ import annotations
-
-
-class ReceptiveFieldError(ValueError):
-    """The measurement cannot be done as asked; the message names the value and the remedy."""

@@ -1,7 +1,0 @@
-"""What goes wrong with a report that the user can mend."""
-
-from __future__ import annotations
-
-
-class ReportError(ValueError):
-    """A study that cannot be reported; the message names the folder or file, and the remedy."""

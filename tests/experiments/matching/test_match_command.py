@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from benchmarks.networks import Contender
+from experiments.cli import main
+from experiments.matching import cost, matching
+from experiments.matching.layouts import LAYOUTS, find_layout
+from mobilemamba import MobileMamba, MobileMambaConfig
+
+EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "ablations"
+
+TINY = """
+# A layout of two stages.
+run: {name: tiny, folder: runs/tiny}
+model:
+  network: {stem_stride: 4, widths: [16, 24], depths: [1, 1], mixer_stages: [false, true], global_shares: [0, 0.7],
+    local_shares: [0, 0.3], local_kernels: [[3], [3]], wavelet_kernels: [3, 3]}
+callbacks: [{class_path: some.Callback}]
+"""
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network under the name of a large one."""
+
+    def build(name: str, device: torch.device) -> Contender:
+        network = MobileMamba(MobileMambaConfig(widths=(32, 32, 48), depths=(1, 1, 1), num_classes=5))
+        return Contender(name, network.to(device).eval(), (3, 64, 64))
+
+    monkeypatch.setattr(matching, "build", build)
+
+
+@pytest.fixture
+def scripted_times(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Times that are the parameters of a network, in milliseconds, and the batch sizes that were asked for."""
+    batches: list[int] = []
+
+    def call(network: nn.Module, images: torch.Tensor, autocast: bool) -> Callable[[], float]:
+        batches.append(len(images))
+        assert images.shape[1:] == (3, 64, 96)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+        return lambda: sum(parameter.numel() for parameter in network.parameters()) / 1e3
+
+    def timed(calls: dict[str, Callable[[], float]], rounds: int, repeats: int, device: torch.device) -> Any:
+        return {name: [call()] * rounds * repeats for name, call in calls.items()}
+
+    monkeypatch.setattr(cost, "inference_call", call)
+    monkeypatch.setattr(cost, "interleaved_seconds", timed)
+    return batches
+
+
+@pytest.mark.usefixtures("reference")
+def test_throughput_is_matched_and_the_arm_written(
+    layout: Path, scripted_times: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--layout", str(layout), "--image-size", "64", "96", "--batch-size", "3", "--output", "new/arm.yaml"]
+    assert main(["match", "--reference", "mobilemamba_s6", *options]) == 0
+    printed = capsys.readouterr()
+    text = Path("new/arm.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert set(scripted_times) == {3}
+    # What the file had stays, but for widths and name.
+    before = yaml.safe_load(TINY)
+    widths = config["model"]["network"]["widths"]
+    assert config["run"] == {"name": "arm", "folder": "runs/tiny"}
+    assert config["callbacks"] == before["callbacks"]
+    assert config["model"]["network"] == before["model"]["network"] | {"widths": widths}
+    assert all(width % 8 == 0 for width in widths)
+    network = MobileMamba(MobileMambaConfig(**config["model"]["network"], num_classes=5))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert f"{parameters:,} parameters" in text
+    assert "# Command:   lightning fit --config new/arm.yaml --data.root" in text
+    assert "times the throughput of mobilemamba_s6 (" in text
+    assert f"torch {torch.__version__}, timm" in text
+    assert "standard error of the ratio 0.0%" in text
+    assert f"--layout {layout} --metric throughput" in text.split("Found by:")[1].replace("\n# ", " ")
+    assert max(map(len, text.splitlines())) <= 120
+    assert f"Widths {widths[0]}, {widths[1]}" in printed.out
+    assert "measured anew" in printed.err
+    assert os.listdir("new") == ["arm.yaml"]
+
+
+@pytest.mark.usefixtures("reference")
+def test_latency_is_of_single_images(layout: Path, scripted_times: list[int]) -> None:
+    options = ["--layout", str(layout), "--metric", "latency", "--image-size", "64", "96"]
+    assert main(["match", "--reference", "mobilemamba_s6", *options]) == 0
+    assert set(scripted_times) == {1}
+    text = Path("tiny_as_mobilemamba_s6.yaml").read_text()
+    assert "times the latency of mobilemamba_s6 (" in text
+    assert " ms): latency on " in text.replace("\n# ", " ")
+
+
+@pytest.mark.usefixtures("reference")
+def test_real_times_are_compared(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A tolerance that most times fulfil: how fast the networks are is no matter here.
+    options = ["--layout", str(layout), "--rounds", "5", "--repeats", "1", "--tolerance", "0.95", "--autocast"]
+    status = main(["match", "--reference", "mobilemamba_s6", *options])
+    printed = capsys.readouterr().err
+    assert re.search(r"^ +\d+ +\d+ +\d+\.\d{3} \+- \d+\.\d{3} times its throughput, scaled$", printed, re.MULTILINE)
+    if status:  # on a busy machine
+        assert re.search(r"error: (Whether widths .* cannot be told|No widths match)", printed.splitlines()[-1])
+    else:
+        assert "times the throughput" in Path("tiny_as_mobilemamba_s6.yaml").read_text()
+
+
+@pytest.mark.usefixtures("reference")
+def test_multiply_accumulates_are_matched_without_timing(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["match", "--reference", "mobilemamba_s6", "--layout", str(layout), "--metric", "macs"]) == 0
+    text = Path("tiny_as_mobilemamba_s6.yaml").read_text()
+    assert "times the MACs of mobilemamba_s6: multiply-accumulates at 64 x 64 pixels" in text
+    assert "standard error" not in text
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_table_holds_the_layouts_of_the_experiments(name: str) -> None:
+    experiment = find_layout(str(EXPERIMENTS / f"{name}.yaml"))
+    table = LAYOUTS[name].network
+    assert {**vars(experiment.network), "widths": None} == {**vars(table), "widths": None}
+    assert experiment.experiment["trainer"] == LAYOUTS[name].experiment["trainer"]
+    assert experiment.experiment["data"] == LAYOUTS[name].experiment["data"]
+    assert LAYOUTS[name].paper_row in (EXPERIMENTS / f"{name}.yaml").read_text()
+
+
+def test_a_reference_that_cannot_be_matched_names_the_nearest(
+    layout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minute = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 5))
+    monkeypatch.setattr(matching, "build", lambda name, device: Contender(name, minute, (3, 64, 64)))
+    assert main(["match", "--reference", "mobilemamba_s6", "--layout", str(layout), "--metric", "macs"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("mobilemamba match: error: No widths match the reference within 3.0%")
+    assert "The nearest are [8, 8], at" in error
+    assert "cannot be made cheaper" in error
+    assert os.listdir() == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reference", "mobilemamba_s7"], "'mobilemamba_s7' is unknown to timm"),
+        (["--layout", "four_stage"], "four_stage is unknown: did you mean four_stage_cnn?"),
+        (["--layout", "missing.yaml"], "missing.yaml does not exist"),
+        (["--tolerance", "3"], "--tolerance 3.0 is not possible"),
+        (["--rounds", "4"], "--rounds 4 is not possible"),
+        (["--metric", "latency", "--batch-size", "2"], "--batch-size 2 is not possible: latency is that of single"),
+        (["--image-size", "16"], "--image-size 16 16 is too small for four_stage_cnn: use 32 or more"),
+        (["--image-size", "1", "2", "3"], "--image-size 1 2 3 is not possible"),
+        (["--device", "nowhere"], "--device nowhere is not to be had"),
+        (["--output", "/proc/arm.yaml"], "/proc cannot be written"),
+        (["--reference", "vit_tiny_patch16_224", "--image-size", "64"], "does not take images of 64 x 64 pixels"),
+    ],
+)
+def test_what_is_not_possible_is_said_at_once(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"--reference": ["mobilemamba_t2"], "--layout": ["four_stage_cnn"]}
+    for name, values in given.items():
+        options = options if name in options else [name, *values, *options]
+    assert main(["match", *options]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "holds no config of an experiment"),
+        ("model: {network: {widht: 3}}", "model.network has no field widht"),
+        ("model: {network: {widths: [192]}}", "MobileMambaConfig.depths = "),
+        ("model: {network: 3}", "model.network = 3 is not possible"),
+        ("model: [1, 2", "is no YAML file"),
+    ],
+)
+def test_a_file_that_is_no_layout_is_refused(
+    text: str, message: str, layout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.write_text(text)
+    assert main(["match", "--reference", "mobilemamba_t2", "--layout", str(layout)]) == 1
+    assert message in capsys.readouterr().err

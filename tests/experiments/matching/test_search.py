@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.matching import cost
+from experiments.matching.bracket import Bracket, Point
+from experiments.matching.cost import Comparison, Conditions, MacsMeasure, TimeMeasure, noise
+from experiments.matching.errors import MatchError
+from experiments.matching.layouts import LAYOUTS
+from experiments.matching.search import Search, first_scale
+from experiments.matching.widths import LARGEST_WIDTH, Widths, WidthSpace
+from mobilemamba import MobileMamba, MobileMambaConfig
+from mobilemamba.complexity import complexity
+
+SPACE = WidthSpace(MobileMambaConfig(widths=(96, 192, 288)), 8)
+
+Cost = Callable[[Widths], float]
+
+
+class Scripted:
+    """Measures by a formula, and keeps what it was asked."""
+
+    def __init__(self, cost: Cost, target: float, noise: float = 0.001) -> None:
+        self.cost, self.target, self.noise = cost, target, noise
+        self.asked: list[tuple[list[Widths], int]] = []
+
+    def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
+        self.asked.append((list(candidates), effort))
+        return [Comparison(widths, self.cost(widths), self.target, self.noise) for widths in candidates]
+
+
+def uneven(widths: Widths) -> float:
+    """Costs like those of hardware: most in the first stage, and more where a width is no multiple of 16."""
+    return sum(
+        weight * width**1.3 * (1.0 if width % 16 == 0 else 1.15)
+        for weight, width in zip((9, 3, 1), widths, strict=True)
+    )
+
+
+def search(measure: Scripted, tolerance: float = 0.03, scale: float = 1.0) -> Comparison:
+    return Search(SPACE, measure, tolerance, lambda *_: None).run(scale)
+
+
+@pytest.mark.parametrize("target", [2_000, 7_000, 11_111, 40_000, 60_000])
+@pytest.mark.parametrize("guess", [0.5, 1.0, 3.0])
+def test_widths_are_found_from_near_and_far(target: float, guess: float) -> None:
+    measure = Scripted(uneven, target)
+    found = search(measure, scale=guess)
+    assert found.within(0.03)
+    assert uneven(found.widths) == pytest.approx(target, rel=0.031)
+    assert len(measure.asked) < 14
+    assert measure.asked[-1] == ([found.widths], 2)  # what counts was measured anew, and longer
+
+
+def test_single_stages_change_where_scaling_steps_over_the_reference() -> None:
+    def first_stage_alone_is_dear(widths: Widths) -> float:
+        return 1000 * widths[0] + widths[1] + widths[2]
+
+    # Scaled by one factor, the others are 504 wide in sum where the first is 96 wide, at most.
+    found = search(Scripted(first_stage_alone_is_dear, 1000 * 96 + 540, noise=0.0), tolerance=1e-4)
+    assert found.widths[0] == 96
+    assert abs(found.widths[1] + found.widths[2] - 540) <= 8
+
+
+def test_a_lucky_sample_is_no_match() -> None:
+    calls = itertools.count()
+
+    def lucky_once(widths: Widths) -> float:
+        return 100.0 if next(calls) == 0 else uneven(widths)
+
+    measure = Scripted(lucky_once, 100.0)
+    with pytest.raises(MatchError):
+        search(measure)
+    assert measure.asked[:2] == [([SPACE.at(1.0)], 1), ([SPACE.at(1.0)], 2)]
+
+
+def test_each_widths_are_measured_anew_once() -> None:
+    generator = random.Random(0)
+    measure = Scripted(lambda widths: uneven(widths) * math.exp(generator.gauss(0, 0.05)), 11_111)
+    with contextlib.suppress(MatchError):
+        search(measure, tolerance=0.01)
+    confirmed = [candidates[0] for candidates, effort in measure.asked if effort == 2]
+    assert len(confirmed) == len(set(confirmed))
+
+
+def test_a_reference_cheaper_than_any_widths_names_the_nearest() -> None:
+    with pytest.raises(MatchError, match=r"nearest are \[8, 8, 8\], at .* times .*cannot be made cheaper") as raised:
+        search(Scripted(uneven, uneven((8, 8, 8)) / 2))
+    assert "at 2.000 times the reference's cost" in str(raised.value)
+
+
+def test_a_reference_dearer_than_any_widths_names_the_nearest() -> None:
+    measure = Scripted(uneven, uneven((LARGEST_WIDTH,) * 3) * 10)
+    with pytest.raises(MatchError, match=rf"nearest are \[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"):
+        search(measure)
+    assert len(measure.asked) < 8
+
+
+def test_no_widths_within_a_narrow_tolerance_names_the_nearest() -> None:
+    with pytest.raises(MatchError, match=r"within 0\.0%.*wider --tolerance"):
+        search(Scripted(uneven, 11_111, noise=0.0), tolerance=1e-6)
+
+
+def test_a_noisy_figure_is_measured_longer_whatever_it_says() -> None:
+    measure = Scripted(uneven, uneven(SPACE.at(1.0)), noise=0.02)
+    with pytest.raises(
+        MatchError, match=r"cannot be told: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
+    ):
+        search(measure)
+    assert measure.asked == [([SPACE.at(1.0)], effort) for effort in (1, 2, 6)]
+
+
+def test_first_scale_is_where_multiply_accumulates_agree() -> None:
+    measure = Scripted(lambda widths: float(sum(width**2 for width in widths)), 516_096)
+    assert SPACE.at(first_scale(SPACE, measure)) == (192, 384, 576)
+
+
+def test_next_scale() -> None:
+    # One side known: the cost is taken to grow with the scale to the power of 1.5.
+    assert Bracket().next_scale(2.0, math.log(8)) == pytest.approx(0.5)
+    # Both known: on the line between them, in logarithms.
+    assert Bracket(below=Point(1.0, -0.3)).next_scale(4.0, 0.3) == pytest.approx(2.0)
+    assert Bracket(above=Point(16.0, 0.3)).next_scale(1.0, -0.1) == pytest.approx(2.0)
+    # Not beside an end.
+    assert Bracket(below=Point(1.0, -1e-9)).next_scale(2.0, 0.3) == pytest.approx(2**0.1)
+    # A new point takes the place of the last on its side.
+    assert Bracket(Point(1.0, -0.3), Point(9.0, 0.6)).next_scale(4.0, 0.3) == pytest.approx(2.0)
+
+
+def test_tolerance_holds_in_both_directions() -> None:
+    assert Comparison((8,), 102.9, 100.0, 0.0).within(0.03)
+    assert Comparison((8,), 97.1, 100.0, 0.0).within(0.03)
+    assert not Comparison((8,), 97.05, 100.0, 0.0).within(0.03)  # 1 / 0.9705 is 1.0304
+    assert not Comparison((8,), 103.1, 100.0, 0.0).within(0.03)
+
+
+def test_ratios_say_what_their_metric_means() -> None:
+    dearer = Comparison((8,), 200.0, 100.0, 0.0)
+    assert dearer.ratio("throughput") == 0.5
+    assert dearer.ratio("latency") == dearer.ratio("macs") == 2.0
+
+
+def test_noise_is_the_standard_error_of_five_parts() -> None:
+    # Ratios of the parts' medians: 1, 1, 1, 1 and e.
+    seconds = [2.0, 0.5, 1.0] * 4 + [math.e, 3.0, 0.1]
+    expected = math.sqrt(((1 - 0.2) ** 2 + 4 * 0.2**2) / 4) / math.sqrt(5)
+    assert noise(seconds, [1.0] * 15) == pytest.approx(expected)
+    assert noise([3.0] * 7, [1.0] * 7) == 0.0
+
+
+def test_multiply_accumulates_of_a_layout_beside_itself() -> None:
+    layout = LAYOUTS["three_stage"].network
+    measure = MacsMeasure(complexity(MobileMamba(layout), (64, 64)).total_macs, WidthSpace(layout, 8), (64, 64))
+    same, narrower = measure([(192, 384, 448), (96, 192, 224)])
+    assert same.excess == 0.0
+    assert 0.2 < narrower.cost / narrower.reference_cost < 0.4
+
+
+def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=3)
+    space = WidthSpace(network, 8)
+    conditions = Conditions((64, 64), 2, torch.device("cpu"), rounds=5, repeats=1)
+    seen: list[tuple[list[str], int]] = []
+
+    def timed(calls: dict[str, Callable[[], torch.Tensor]], rounds: int, *_: object) -> dict[str, list[float]]:
+        seen.append((list(calls), rounds))
+        assert all(call().shape == (2, 3) for call in calls.values())
+        return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
+
+    monkeypatch.setattr(cost, "interleaved_seconds", timed)
+    results = TimeMeasure(MobileMamba(network).eval(), space, conditions)([(16, 16, 16), (16, 24, 16)], effort=2)
+    assert seen == [(["reference", "(16, 16, 16)", "(16, 24, 16)"], 10)]
+    assert [result.widths for result in results] == [(16, 16, 16), (16, 24, 16)]
+    assert [result.cost for result in results] == pytest.approx([2.0, 3.0])
+    assert [result.reference_cost for result in results] == pytest.approx([1.0, 1.0])
+
+
+class OneLayer(nn.Module):
+    """As wide as a candidate's first stage; all of them share one forward pass."""
+
+    def __init__(self, config: MobileMambaConfig) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, config.widths[0], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+def test_every_candidate_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
+        return graph.forward
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=backend))
+    monkeypatch.setattr(cost, "MobileMamba", OneLayer)
+    network = MobileMambaConfig(widths=(88, 88, 88), num_classes=3)
+    conditions = Conditions((8, 8), 1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
+    measure = TimeMeasure(OneLayer(network).eval(), WidthSpace(network, 8), conditions)
+    candidates = [(width, 88, 88) for width in range(8, 88, 8)]
+    measure(candidates)  # more than torch.compile keeps by default
+    assert widths == [88, *range(8, 88, 8)]
+    measure(candidates[:1])
+    assert widths[11:] == [88, 8]  # what was measured before is forgotten

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.studies.reporting import speed
+from experiments.studies.reporting.outcomes import read_study
+from experiments.studies.reporting.speed import Speed, SpeedSettings, measure_speeds, read_speeds
+from mobilemamba import environment
+from mobilemamba.export.timing import Timing
+from tests.experiments.studies.reporting.conftest import made_up_times
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Times made up; the number of networks in each measurement."""
+    measured: list[int] = []
+
+    def interleaved(calls: Mapping[str, Callable[[], torch.Tensor]], *rest: object) -> dict[str, Timing]:
+        measured.append(len(calls))
+        return made_up_times(calls, *rest)
+
+    monkeypatch.setattr(speed, "interleaved", interleaved)
+    return measured
+
+
+def test_each_network_is_timed_once_in_batches_and_alone(study: Path, timed: list[int]) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, SpeedSettings(batch_size=4, rounds=1))
+    assert timed == [2, 2]
+    (device,) = read_speeds(study, arms)
+    # Two arms share their network.
+    assert device.speeds == {"base": Speed(400.0, 10.0), "no_scan": Speed(200.0, 20.0), "no_ema": Speed(400.0, 10.0)}
+    assert device.device.endswith("throughput in batches of 4")
+
+
+def test_speed_is_measured_anew_only_where_something_changed(
+    study: Path, timed: list[int], change_plan: Callable[[Callable[[dict[str, Any]], None]], None]
+) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, SpeedSettings(batch_size=2))
+    measure_speeds(study, arms, SpeedSettings(batch_size=2))
+    assert len(timed) == 2
+    measure_speeds(study, arms, SpeedSettings(batch_size=2, anew=True))
+    assert len(timed) == 4
+    measure_speeds(study, arms, SpeedSettings(batch_size=4))
+    assert len(timed) == 6
+    change_plan(lambda plan: plan["arms"][1]["network"].update(state_size=2))
+    arms = read_study(study).arms
+    (device,) = read_speeds(study, arms)
+    assert device.speeds.keys() == {"base", "no_ema"}  # what was measured of the third is another network's
+    measure_speeds(study, arms, SpeedSettings(batch_size=4))
+    assert len(timed) == 8
+    (device,) = read_speeds(study, arms)
+    assert device.speeds.keys() == {"base", "no_scan", "no_ema"}
+
+
+def test_several_devices_add_up(study: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, SpeedSettings(batch_size=2))
+    monkeypatch.setattr(environment, "device_name", lambda device: "Another (R) CPU")
+    measure_speeds(study, arms, SpeedSettings(batch_size=2))
+    assert (study / f"speed_another_r_cpu_{torch.get_num_threads()}_threads.json").is_file()
+    measure_speeds(study, arms, SpeedSettings(batch_size=2, autocast=True))
+    first, mixed, second = sorted(device.device for device in read_speeds(study, arms))
+    assert first.startswith("Another (R) CPU, ")
+    assert "float32" in first
+    assert mixed == first.replace("float32", "mixed precision")
+    assert not second.startswith("Another")
+
+
+def test_speed_is_really_measured(study: Path) -> None:
+    arms = read_study(study).arms
+    measure_speeds(study, arms, SpeedSettings(batch_size=2, rounds=1, autocast=True))
+    (path,) = study.glob("speed_*.json")
+    content = json.loads(path.read_text())
+    assert all(figures["throughput"] > 0 < figures["latency"] for figures in content["speeds"].values())
+    assert content["environment"]["versions"]["torch"] == torch.__version__

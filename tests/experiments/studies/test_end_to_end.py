@@ -1,0 +1,58 @@
+"""A real study: two small networks, resolved and trained by ``lightning fit``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.cli import main
+
+BASE: dict[str, Any] = {
+    "data": {
+        "class_path": "datamodules.DigitsDataModule",
+        "init_args": {"batch_size": 32, "image_size": 32, "validation_share": 0.9},
+    },
+    "model": {"network": {"stem_stride": 4, "widths": [16, 32, 32], "depths": [1, 1, 1]}},
+    "enable": {"export": False, "best_checkpoint": False},
+    "trainer": {"accelerator": "cpu", "limit_train_batches": 2, "limit_val_batches": 2, "log_every_n_steps": 1},
+}
+STUDY = """
+base: {configs: [base.yaml]}
+arms:
+  whole: {description: all parts}
+  without_scan: {description: no scan, overrides: {model.network.scan: false}}
+seeds: [7]
+budget: {epochs: 2}
+"""
+
+
+def test_a_study_trains_its_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    study = tmp_path / "tiny.yaml"
+    study.write_text(STUDY)
+    assert main(["ablate", str(study), "--devices", "cpu:2", "--set", "model.network.state_size=2"]) == 0
+    folder = Path("runs/studies/tiny")
+    report = (folder / "report" / "report.md").read_text()
+    assert "whole" in report
+    assert "without_scan" in report
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["base"] == "whole"
+    networks = {arm["name"]: arm["network"] for arm in plan["arms"]}
+    assert {name: network["scan"] for name, network in networks.items()} == {"whole": True, "without_scan": False}
+    assert all((network["state_size"], network["num_classes"]) == (2, 10) for network in networks.values())
+    records = {}
+    for arm in networks:
+        run = folder / "runs" / arm / "seed_7"
+        assert {"config.yaml", "record.json", "fit.log", "checkpoints"} <= {path.name for path in run.iterdir()}
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert (config["seed_everything"], config["data"]["init_args"]["seed"]) == (7, 7)
+        assert config["model"]["network"]["scan"] == networks[arm]["scan"]
+        records[arm] = json.loads((run / "record.json").read_text())
+        assert (records[arm]["finished"], records[arm]["epochs"], records[arm]["steps"]) == (True, 2, 4)
+        assert len(records[arm]["curves"]["val/top1_ema"]) == 2
+    assert records["whole"]["parameters"] > records["without_scan"]["parameters"]

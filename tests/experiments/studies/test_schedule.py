@@ -1,0 +1,310 @@
+"""Runs are run, skipped, continued, tried again, given up or stopped; none takes another with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from experiments.studies import disk
+from experiments.studies.devices import make_workers
+from experiments.studies.errors import StudyError
+from experiments.studies.local import LocalLauncher
+from experiments.studies.lock import locked
+from experiments.studies.progress import StudyProgress
+from experiments.studies.reporting.errors import ReportError
+from experiments.studies.runs import Run
+from experiments.studies.schedule import run_all
+from tests.experiments.studies.conftest import Fake
+
+Ablate = Callable[..., int]
+ALL = [("plain", "seed_0"), ("no_scan", "seed_0"), ("plain", "seed_1"), ("no_scan", "seed_1")]
+
+
+def test_every_arm_is_run_with_every_seed(
+    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate() == 0
+    assert sorted(fake.started) == sorted(ALL)
+    for call in fake.calls:
+        arguments, seed = call["arguments"], call["seed"].removeprefix("seed_")
+        assert arguments == [
+            *["fit", "--config", str(folder / "configs" / f"{call['arm']}.yaml")],
+            *["--seed_everything", seed, "--data.seed", seed],
+            *["--run.folder", str(folder / "runs"), "--run.name", call["arm"], "--run.version", f"seed_{seed}"],
+            *["--trainer.accelerator", "cpu"],
+        ]
+        assert call["gpus"] == ""
+        command, output = (folder / "runs" / call["arm"] / call["seed"] / "fit.log").read_text().splitlines()
+        assert command == f"$ {shlex.join([*fake.program, *arguments])}"
+        assert output == "trains from epoch 0"
+    shown = capsys.readouterr().out
+    assert shown.count(": finished in 0:00:0") == 4
+    assert "[4/4] " in shown
+    assert "top-1 50.00%" in shown
+
+
+def test_finished_runs_are_skipped(ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablate("--arms", "plain", "--seeds", "1") == 0
+    assert fake.started == [("plain", "seed_1")]
+    assert ablate() == 0
+    assert sorted(fake.started) == sorted(ALL)
+    assert "plain, seed 1: skipped, it is finished" in capsys.readouterr().out
+
+
+def test_a_failed_run_goes_on_once_from_its_checkpoint(
+    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.faults(plain=["fail"])
+    assert ablate("--seeds", "0") == 0
+    assert sorted(fake.started) == [("no_scan", "seed_0"), ("plain", "seed_0"), ("plain", "seed_0")]
+    run = folder / "runs" / "plain" / "seed_0"
+    again = [call for call in fake.calls if call["arm"] == "plain"][1]
+    assert again["arguments"][-4:-2] == ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    assert [line for line in (run / "fit.log").read_text().splitlines() if not line.startswith("$ ")] == [
+        "trains from epoch 0",
+        "error: a step went wrong",
+        "trains from epoch 1",
+    ]
+    assert not (run / "failure.txt").exists()
+    assert "is tried once more: a step went wrong" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_twice_is_reported_and_the_others_are_kept(
+    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.faults(plain=["fail at once", "fail at once"])
+    assert ablate("--seeds", "0") == 1
+    failure = folder / "runs" / "plain" / "seed_0" / "failure.txt"
+    assert failure.read_text().splitlines()[:2] == [
+        "plain, seed 0 failed 2 times, the last time with status 1.",
+        "the data are nowhere",
+    ]
+    captured = capsys.readouterr()
+    assert "1 of 2 runs failed twice (plain, seed 0: the data are nowhere)" in captured.err
+    assert "no_scan, seed 0: finished" in captured.out
+    assert (folder / "report").is_dir()
+    # It begins anew, since there is no checkpoint, and the failure is forgotten once it has not failed.
+    assert ablate("--seeds", "0") == 0
+    assert fake.started.count(("plain", "seed_0")) == 3
+    assert fake.started.count(("no_scan", "seed_0")) == 1
+    assert not failure.exists()
+
+
+def test_a_fit_that_ends_well_without_having_finished_has_failed(
+    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.faults(plain=["unfinished", "unfinished"])
+    assert ablate("--seeds", "0") == 1
+
+
+def test_failed_runs_are_listed_even_if_the_report_fails(
+    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_report(folder: Path) -> None:
+        raise ReportError("it cannot be written")
+
+    monkeypatch.setattr("experiments.studies.report.write_report", write_report)
+    fake.faults(plain=["fail at once", "fail at once"])
+    assert ablate("--seeds", "0") == 1
+    message = capsys.readouterr().err
+    assert "1 of 2 runs failed twice (plain, seed 0: the data are nowhere)" in message
+    assert "ablate: error: it cannot be written" in message
+
+
+def test_a_run_that_was_trained_but_not_exported_is_finished(
+    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.faults(plain=["fail to export"])
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert fake.started == [("plain", "seed_0")]
+    expected = "top-1 50.00%, but then failed with status 1: not all files were exported"
+    assert expected in capsys.readouterr().out
+    assert not (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists()
+
+
+def test_without_any_finished_run_there_is_no_report(ablate: Ablate, fake: Fake, folder: Path) -> None:
+    fake.faults(plain=["fail", "fail"])
+    assert ablate("--seeds", "0", "--arms", "plain") == 1
+    assert not (folder / "report").exists()
+
+
+def test_what_an_interrupted_run_left_is_cleared_where_it_cannot_go_on(
+    ablate: Ablate, fake: Fake, folder: Path
+) -> None:
+    run = folder / "runs" / "plain" / "seed_0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "record.json").write_text(json.dumps({"finished": False, "epochs": 1, "metrics": {}}))
+    (run / "events.out").write_text("half an epoch")
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert "--ckpt_path" not in fake.calls[0]["arguments"]
+    assert not (run / "events.out").exists()
+
+
+def set_free_space(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    class Usage:
+        free = size
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage)
+
+
+def test_a_full_disk_stops_all_and_is_said_clearly(
+    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_free_space(monkeypatch, 10**8)
+    fake.faults(plain=["full"], no_scan=["hang"])
+    begun = time.monotonic()
+    assert ablate() == 1
+    assert time.monotonic() - begun < 20
+    assert {seed for _, seed in fake.started} == {"seed_0"}
+    message = capsys.readouterr().err
+    assert "seed_0 is full, all runs were stopped: make room" in message
+    assert "goes on from its last whole checkpoint" in message
+    # Once there is room, what the log says of that time is of no account.
+    fake.faults(plain=["fail"], no_scan=[])
+    assert ablate() == 0
+
+
+def test_another_disk_that_is_full_stops_nothing(
+    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_free_space(monkeypatch, 10**10)
+    fake.faults(plain=["full"])
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert "is tried once more: [Errno 28] No space left on device" in capsys.readouterr().out
+
+
+def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) -> None:
+    fake.faults(a=["hang"])
+    runs = [Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1)]
+    (runs[1].folder / "checkpoints").mkdir(parents=True)
+    (runs[1].folder / "checkpoints" / "last.ckpt").touch()
+    (runs[1].folder / "fit.log").mkdir()
+    launcher = LocalLauncher(make_workers("cpu:2"), fake.program)
+    with pytest.raises(IsADirectoryError):
+        run_all(runs, launcher, StudyProgress(2, 2, Console()))
+    assert [job.run.seed for job in launcher.jobs] == [0]
+    assert launcher.jobs[0].status() is not None
+
+
+def test_a_hangup_that_is_ignored_stays_so(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = LocalLauncher.start
+
+    def hang_up(self: LocalLauncher, runs: object) -> object:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return start(self, runs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalLauncher, "start", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ablate("--seeds", "0", "--arms", "plain") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
+    ablate: Ablate,
+    fake: Fake,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    number: signal.Signals,
+) -> None:
+    if number == signal.SIGHUP:  # ignored where these tests run under nohup; a study would ignore it, too
+        previous = signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, previous))
+    fake.faults(plain=["hang"])
+    command = ["mobilemamba", "ablate", "../small.yaml", "--set", "a=b c"]
+    monkeypatch.setattr(sys, "argv", command)
+
+    def press() -> None:
+        while not fake.hanging:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = Thread(target=press)
+    thread.start()
+    assert ablate("--seeds", "0", "--arms", "plain") == 130
+    thread.join()
+    assert (fake.folder / "interrupted").exists()
+    captured = capsys.readouterr()
+    assert "To go on:\n  mobilemamba ablate ../small.yaml --set 'a=b c'" in captured.out
+    assert ablate("--seeds", "0", "--arms", "plain") == 0
+    assert fake.calls[-1]["arguments"][-4] == "--ckpt_path"
+
+
+def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path: Path, study: Path) -> None:
+    fake.faults(plain=["hang"])
+    script = (
+        "import sys; from pathlib import Path; from experiments.studies import execution, plan\n"
+        "from experiments.cli import main; from tests.experiments.studies.conftest import fake_resolve\n"
+        "plan.resolve = fake_resolve\n"
+        f"execution.lightning_program = lambda: {fake.program!r}\n"
+        f"sys.exit(main(['ablate', {str(study)!r}, '--arms', 'plain', '--seeds', '0', '--output', 'out']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])}
+    killed = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while not fake.hanging:
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    try:
+        expected = f"out is in use by process {killed.pid} or a run that it started"
+        with pytest.raises(StudyError, match=expected), locked(Path("out")):
+            pass
+    finally:
+        os.kill(int(fake.hanging), signal.SIGINT)
+    while True:
+        try:
+            with locked(Path("out")):
+                break
+        except StudyError:
+            time.sleep(0.05)
+
+
+def test_a_changed_arm_is_refused_with_what_changed(
+    ablate: Ablate, fake: Fake, folder: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablate("--arms", "plain") == 0
+    text = study.read_text()
+    # An arm that was never run may change.
+    study.write_text(text.replace("model.network.scan: false", "model.network.state_size: 4"))
+    assert ablate("--arms", "plain") == 0
+    study.write_text(text.replace("model: {teacher: null}", "model: {teacher: yes}"))
+    assert ablate("--arms", "plain") == 1
+    message = capsys.readouterr().err
+    assert "arms.plain has changed since its runs in" in message
+    assert "model.teacher was 'null' and is 'true'" in message
+    assert "Choose another --output" in message
+    assert len(fake.calls) == 2
+    assert "model.teacher: 'null'" not in (folder / "plan.json").read_text()
+    assert "teacher: 'null'" in (folder / "configs" / "plain.yaml").read_text()
+
+
+def test_runs_share_the_cores_and_take_turns(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.studies.devices.available_cores", lambda: 12)
+    most = []
+    start = LocalLauncher.start
+
+    def watched(self: LocalLauncher, runs: object) -> object:
+        jobs = start(self, runs)  # type: ignore[arg-type]
+        most.append(sum(job.status() is None for job in self.jobs))
+        return jobs
+
+    monkeypatch.setattr(LocalLauncher, "start", watched)
+    assert ablate("--devices", "cpu:3") == 0
+    assert {call["threads"] for call in fake.calls} == {"4"}
+    assert most[0] == 3
+    assert max(most) == 3
