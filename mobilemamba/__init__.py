@@ -8,19 +8,19 @@ Beside a scan, B and C are also its input and output projections, as in the Mamb
 """
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import CheckpointError, load_published_weights, load_training_checkpoint
+from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
 from mobilemamba.config import MobileMambaConfig
-from mobilemamba.fusion import FusionError, fuse
+from mobilemamba.errors import UserError
+from mobilemamba.fusion import fuse
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.variants import VARIANTS, Variant
 
 __all__ = [
     "VARIANTS",
-    "CheckpointError",
-    "FusionError",
     "MobileMamba",
     "MobileMambaConfig",
     "ModelMetadata",
+    "UserError",
     "Variant",
     "fuse",
     "load_published_weights",

@@ -7,7 +7,6 @@ follows github.com/lewandofskee/MobileMamba/blob/0980f48, whose weights load exa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,10 +14,12 @@ from timm.layers import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices  # no public path in timm
 from torch import Tensor, nn
 
-from mobilemamba.config import MobileMambaConfig
+from mobilemamba.config import MobileMambaConfig, check_pooling
 from mobilemamba.conv_norm import NormLinear
+from mobilemamba.errors import UserError
 from mobilemamba.published import adapt_state
 from mobilemamba.stages import Stage, Stem
+from mobilemamba.wavelet_mamba import WaveletConv
 
 
 class MobileMamba(nn.Module):
@@ -33,7 +34,7 @@ class MobileMamba(nn.Module):
         self.config = config = MobileMambaConfig() if config is None else config
         self.num_classes = config.num_classes
         self.in_chans = config.in_chans
-        self.num_features = self.head_hidden_size = config.widths[-1]
+        self.num_features = config.widths[-1]
         self.feature_info = [
             {"num_chs": width, "reduction": config.stem_stride * 2**stage, "module": f"stages.{stage}"}
             for stage, width in enumerate(config.widths)
@@ -44,6 +45,9 @@ class MobileMamba(nn.Module):
             *(Stage(config, stage, rates[stage].tolist()) for stage in range(config.num_stages))
         )
         self.reset_classifier(config.num_classes, config.global_pool)
+        # Every way of loading takes the authors' files and older checkpoints, inside a LightningModule too.
+        self.register_load_state_dict_pre_hook(_adapt_loaded)
+        self.register_load_state_dict_post_hook(_fill_fixed_filters)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to logits (B, num_classes)."""
@@ -53,7 +57,7 @@ class MobileMamba(nn.Module):
         """Map images (B, C, H, W) to the last stage's feature map.
 
         Raises:
-            ValueError: When the images are smaller than ``config.min_image_size``, have other channels than in_chans,
+            UserError: When the images are smaller than ``config.min_image_size``, have other channels than in_chans,
                 or are in another dtype than the weights without autocast.
         """
         self._check_input(x)
@@ -87,10 +91,10 @@ class MobileMamba(nn.Module):
             The feature maps, or (last map, feature maps).
 
         Raises:
-            ValueError: For another output_fmt.
+            UserError: For another output_fmt.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt = {output_fmt!r} is not possible: MobileMamba gives 'NCHW' feature maps.")
+            raise UserError(f"output_fmt = {output_fmt!r} must be 'NCHW': MobileMamba gives no other feature maps.")
         self._check_input(x)
         wanted, last = feature_take_indices(len(self.stages), indices)
         features = []
@@ -108,7 +112,7 @@ class MobileMamba(nn.Module):
         wanted, last = feature_take_indices(len(self.stages), indices)
         if last + 1 < len(self.stages):
             self.stages = self.stages[: last + 1]
-            self.num_features = self.head_hidden_size = self.config.widths[last]
+            self.num_features = self.config.widths[last]
             prune_head = True
         if prune_head:
             self.reset_classifier(0, "")
@@ -120,17 +124,23 @@ class MobileMamba(nn.Module):
         return self.head.linear if isinstance(self.head, NormLinear) else self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new classifier, and another pooling if one is named."""
-        self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        like = next(self.parameters())
-        head = NormLinear(self.num_features, num_classes, self.config.drop_rate) if num_classes else nn.Identity()
-        self.head = head.to(like.device, like.dtype).train(self.training)
+        """Give the network a new classifier, and another pooling if one is named.
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights, under our or the published names: timm's checkpoint_path takes the authors' files too."""
-        return super().load_state_dict(adapt_state(state_dict, self), strict, assign)
+        Args:
+            num_classes: Outputs; 0 leaves the classifier out.
+            global_pool: One of timm's poolings; "" keeps the feature map and goes with num_classes = 0 alone.
+
+        Raises:
+            UserError: When the pooling is unknown, or a classifier is to follow no pooling.
+        """
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        check_pooling(pool, num_classes)
+        self.num_classes = num_classes
+        self.global_pool = SelectAdaptivePool2d(pool_type=pool, flatten=bool(pool))
+        self.head_hidden_size = self.num_features * (self.global_pool.feat_mult() if pool else 1)
+        like = next(self.parameters())
+        head = NormLinear(self.head_hidden_size, num_classes, self.config.drop_rate) if num_classes else nn.Identity()
+        self.head = head.to(like.device, like.dtype).train(self.training)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -151,18 +161,17 @@ class MobileMamba(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass instead of storing their activations."""
         for stage in self.stages:
-            assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
+            raise UserError(
                 f"Input of shape {tuple(x.shape)} does not fit: expected (B, {self.in_chans}, H, W); "
                 "set MobileMambaConfig.in_chans for other images."
             )
         dtype = next(self.parameters()).dtype
         if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
-            raise ValueError(
+            raise UserError(
                 f"Input in {x.dtype} does not fit weights in {dtype}: normalise the images and convert them by "
                 f".to({dtype}), or run the network under torch.autocast."
             )
@@ -170,7 +179,20 @@ class MobileMamba(nn.Module):
         height, width = x.shape[-2:]
         smallest = self.config.min_image_size
         if isinstance(height, int) and isinstance(width, int) and min(height, width) < smallest:
-            raise ValueError(
+            raise UserError(
                 f"Image size {height}x{width} is too small: {self.config.num_stages} stages behind a stride-"
                 f"{self.config.stem_stride} stem need at least {smallest}x{smallest} pixels."
             )
+
+
+def _adapt_loaded(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename what is loaded, in place, from published or older names to ours."""
+    own = {key.removeprefix(prefix): state.pop(key) for key in list(state) if key.startswith(prefix)}
+    state.update({f"{prefix}{key}": value for key, value in adapt_state(own, network).items()})
+
+
+def _fill_fixed_filters(network: nn.Module, _: Any) -> None:
+    """Fill what no state dict holds, for a network that was built on the meta device."""
+    for module in network.modules():
+        if isinstance(module, WaveletConv):
+            module.init_non_persistent_buffers()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.conv_norm import ConvNorm
+from mobilemamba.fusion import fuse_children
 from mobilemamba.mrffi import MRFFI
 
 
@@ -27,8 +28,9 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
     @torch.no_grad()
-    def fused(self) -> nn.Module:
+    def fuse(self) -> nn.Module:
         """Merge the skip into a depthwise convolution by adding 1 at its centre; other branches stay as they are."""
+        fuse_children(self)
         conv = self.branch
         if not isinstance(conv, nn.Conv2d) or not conv.groups == conv.in_channels == conv.out_channels:
             return self

@@ -22,10 +22,6 @@ from mobilemamba.metadata import ModelMetadata
 from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state, split_checkpoint
 
 
-class CheckpointError(UserError):
-    """A file that is not what it should be; the message says what it is and what to do."""
-
-
 def load_published_weights(
     model: MobileMamba, source: str | Path | Mapping[str, Any], weights: WeightSource = "ema"
 ) -> MobileMamba:
@@ -40,12 +36,12 @@ def load_published_weights(
         The model.
 
     Raises:
-        CheckpointError: When keys or shapes differ; lists what is missing on either side.
+        UserError: When keys or shapes differ; lists what is missing on either side.
     """
     content = source if isinstance(source, Mapping) else read_file(Path(source))
     state = adapt_state(content, model, weights)
     if not state:
-        raise CheckpointError(f"No weights found: the file holds {sorted(content)[:10]}, not tensors or 'net'.")
+        raise UserError(f"No weights found: the file holds {sorted(content)[:10]}, not tensors or 'net'.")
     load_strictly(model, state)
     return model
 
@@ -55,7 +51,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        CheckpointError: When the file is damaged or holds more than tensors and plain values.
+        UserError: When the file is damaged or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
@@ -63,18 +59,18 @@ def read_file(path: Path) -> dict[str, Any]:
         try:
             return dict(load_file(path))
         except SafetensorError as error:
-            raise CheckpointError(f"Checkpoint {path} is damaged or not a safetensors file: {error}") from error
+            raise UserError(f"Checkpoint {path} is damaged or not a safetensors file: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
+        raise UserError(
             f"Checkpoint {path} is refused: it is damaged or holds objects other than tensors and plain values, whose "
             "loading could run code. Re-save its state dict alone with torch.save or safetensors where you trust it."
         ) from error
     except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"Checkpoint {path} is damaged or not a PyTorch file: {error}") from error
+        raise UserError(f"Checkpoint {path} is damaged or not a PyTorch file: {error}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of weights.")
+        raise UserError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of weights.")
     return content
 
 
@@ -86,11 +82,11 @@ def load_training_checkpoint(path: str | Path, weights: WeightSource = "ema") ->
         weights: Averaged or raw weights; a run without averaging has only one kind, which is returned for both.
 
     Raises:
-        CheckpointError: When the file is no such checkpoint.
+        UserError: When the file is no such checkpoint.
     """
     content = read_file(Path(path))
     if "mobilemamba" not in content:
-        raise CheckpointError(f"{path} is no training checkpoint of this project: it holds {sorted(content)[:10]}.")
+        raise UserError(f"{path} is no training checkpoint of this project: it holds {sorted(content)[:10]}.")
     description = content["mobilemamba"]
     raw, averaged = split_checkpoint(content)
     state = averaged if averaged is not None and weights == "ema" else raw
@@ -119,5 +115,5 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             if entries:
                 more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
                 lines.append(f"  {title} ({len(entries)}): {'; '.join(entries[:8])}{more}")
-        raise CheckpointError("\n".join(lines))
+        raise UserError("\n".join(lines))
     model.load_state_dict(state)

@@ -1,8 +1,8 @@
 """Parameters and multiply-accumulates (MACs) of a network: what it costs before anything is timed.
 
 Convolutions and matrix products are counted as they run, by PyTorch's own counter. The selective scan consists of
-neither; the paper (arXiv:2411.15941) counts it as 9 * L * K * D * N for each block. It is kept apart, since other
-counters leave it out.
+neither; the paper (arXiv:2411.15941) adds its operations, 9 * L * K * D * N for each block, to the MACs one to one.
+They are kept apart, since other counters leave them out.
 
 For the published networks this finds 0.4 to 0.8 percent less than the paper. Its counter is not known; one that adds
 normalisation layers finds more.
@@ -18,10 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobilemamba.bimamba import BiMamba, FusedBiMamba
-
-SCAN_MACS_PER_STATE = 9
-"""Multiply-accumulates of a scan for each pixel, direction, inner channel and state, as the paper counts them."""
+from mobilemamba.bimamba import BiMamba
+from mobilemamba.scan.flops import FLOPS_PER_STATE
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,12 @@ def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> di
     shapes = copy.deepcopy(network).to("meta").eval()  # tensors without numbers: shapes alone are propagated
     scans: dict[str, int] = {}
 
-    def count_scan(name: str, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        assert isinstance(block, BiMamba | FusedBiMamba)
+    def count_scan(name: str, block: BiMamba, inputs: tuple[Tensor], output: Tensor) -> None:
         height, width = inputs[0].shape[-2:]
-        scans[name] = SCAN_MACS_PER_STATE * height * width * _states(block)
+        scans[name] = FLOPS_PER_STATE * height * width * block.A_log.numel()  # K * D * N states for each pixel
 
     for name, module in shapes.named_modules():
-        if isinstance(module, BiMamba | FusedBiMamba):
+        if isinstance(module, BiMamba):
             module.register_forward_hook(partial(count_scan, name))
     images = torch.empty(1, _image_channels(shapes), *image_size, dtype=next(shapes.parameters()).dtype, device="meta")
     # Not inference_mode: there, some products do not reach the counter.
@@ -86,11 +83,6 @@ def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> di
         )
         for name, module in network.named_modules()
     }
-
-
-def _states(block: BiMamba | FusedBiMamba) -> int:
-    """Return K * D * N: the states of all directions at one pixel."""
-    return block.A_log.numel()
 
 
 def _image_channels(network: nn.Module) -> int:

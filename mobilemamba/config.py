@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from mobilemamba.errors import require
+
 GLOBAL_CHANNEL_MULTIPLE = 16
 """The global part of a stage is rounded to this many channels, as in the release."""
+
+
+POOLINGS = ("avg", "max", "avgmax", "catavgmax")
+"""Poolings of timm's SelectAdaptivePool2d, which knows each with "fast" in front, too."""
 
 
 class ChannelSplit(NamedTuple):
@@ -46,10 +52,11 @@ class MobileMambaConfig:
         ffn_expansion: Hidden width of the feed-forward parts, relative to the stage's width.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         drop_rate: Dropout before the classifier.
-        global_pool: Pooling before the classifier, as in timm; "" keeps the feature map.
+        global_pool: Pooling before the classifier, one of timm's: avg, max, avgmax, catavgmax, the same with "fast" in
+            front, or "" for the feature map, with num_classes = 0.
 
     Raises:
-        ValueError: When fields contradict each other; the message names field, value and remedy.
+        UserError: When fields contradict each other; the message names field, value and allowed.
     """
 
     in_chans: int = 3
@@ -70,7 +77,7 @@ class MobileMambaConfig:
     ffn_expansion: float = 2.0
     drop_path_rate: float = 0.0
     drop_rate: float = 0.0
-    global_pool: Literal["avg", "max", "avgmax", ""] = "avg"
+    global_pool: str = "avg"
 
     def __post_init__(self) -> None:
         """Turn lists (as YAML and JSON give them) into tuples and check every field."""
@@ -109,21 +116,20 @@ class MobileMambaConfig:
         return ChannelSplit(global_channels, local_channels, width - global_channels - local_channels)
 
     def _check_scalars(self) -> None:
-        _check(self.in_chans >= 1, "in_chans", self.in_chans, "use at least 1")
-        _check(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 (no classifier) or more")
-        _check(self.stem_stride in (2, 4, 8, 16), "stem_stride", self.stem_stride, "use 2, 4, 8 or 16")
-        _check(self.wavelet_levels >= 0, "wavelet_levels", self.wavelet_levels, "use 0 (off) or more")
-        _check(self.scan_directions in (1, 2, 4), "scan_directions", self.scan_directions, "use 1, 2 or 4")
-        _check(self.state_size >= 1, "state_size", self.state_size, "use at least 1")
-        _check(self.scan_expansion > 0, "scan_expansion", self.scan_expansion, "use a positive number")
-        _check(self.ffn_expansion > 0, "ffn_expansion", self.ffn_expansion, "use a positive number")
-        _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "use a rate in [0, 1)")
-        _check(0 <= self.drop_rate < 1, "drop_rate", self.drop_rate, "use a rate in [0, 1)")
-        pools = ("avg", "max", "avgmax", "")
-        _check(self.global_pool in pools, "global_pool", self.global_pool, f"use one of {pools}")
+        _check(self.in_chans >= 1, "in_chans", self.in_chans, "at least 1")
+        _check(self.num_classes >= 0, "num_classes", self.num_classes, "0 (no classifier) or more")
+        _check(self.stem_stride in (2, 4, 8, 16), "stem_stride", self.stem_stride, "2, 4, 8 or 16")
+        _check(self.wavelet_levels >= 0, "wavelet_levels", self.wavelet_levels, "0 (off) or more")
+        _check(self.scan_directions in (1, 2, 4), "scan_directions", self.scan_directions, "1, 2 or 4")
+        _check(self.state_size >= 1, "state_size", self.state_size, "at least 1")
+        _check(self.scan_expansion > 0, "scan_expansion", self.scan_expansion, "a positive number")
+        _check(self.ffn_expansion > 0, "ffn_expansion", self.ffn_expansion, "a positive number")
+        _check(0 <= self.drop_path_rate < 1, "drop_path_rate", self.drop_path_rate, "a rate in [0, 1)")
+        _check(0 <= self.drop_rate < 1, "drop_rate", self.drop_rate, "a rate in [0, 1)")
+        check_pooling(self.global_pool, self.num_classes)
 
     def _check_lengths(self) -> None:
-        _check(self.num_stages >= 1, "widths", self.widths, "give one width per stage")
+        _check(self.num_stages >= 1, "widths", self.widths, "one width per stage")
         per_stage: dict[str, Sequence[object]] = {
             "depths": self.depths,
             "mixer_stages": self.mixer_stages,
@@ -133,45 +139,56 @@ class MobileMambaConfig:
             "wavelet_kernels": self.wavelet_kernels,
         }
         for name, values in per_stage.items():
-            remedy = f"give {self.num_stages} entries, one per stage: widths={self.widths} has {self.num_stages}"
-            _check(len(values) == self.num_stages, name, values, remedy)
+            allowed = f"{self.num_stages} entries, one per stage: widths={self.widths} has {self.num_stages}"
+            _check(len(values) == self.num_stages, name, values, allowed)
 
     def _check_stage(self, stage: int) -> None:
         width = self.widths[stage]
-        _check(width >= 1, f"widths[{stage}]", width, "use a positive number of channels")
+        _check(width >= 1, f"widths[{stage}]", width, "a positive number of channels")
         if stage == 0:
             divisor = self.stem_stride // 2
-            remedy = f"use a multiple of {divisor}: the stem doubles its width up to stride {self.stem_stride}"
-            _check(width % divisor == 0, "widths[0]", width, remedy)
-        _check(self.depths[stage] >= 1, f"depths[{stage}]", self.depths[stage], "use at least one block")
+            allowed = f"a multiple of {divisor}: the stem doubles its width up to stride {self.stem_stride}"
+            _check(width % divisor == 0, "widths[0]", width, allowed)
+        _check(self.depths[stage] >= 1, f"depths[{stage}]", self.depths[stage], "at least one block")
         if self.mixer_stages[stage]:
             self._check_mixer(stage)
 
     def _check_mixer(self, stage: int) -> None:
         global_share, local_share = self.global_shares[stage], self.local_shares[stage]
-        _check(0 <= global_share <= 1, f"global_shares[{stage}]", global_share, "use a share in [0, 1]")
-        _check(0 <= local_share <= 1, f"local_shares[{stage}]", local_share, "use a share in [0, 1]")
+        _check(0 <= global_share <= 1, f"global_shares[{stage}]", global_share, "a share in [0, 1]")
+        _check(0 <= local_share <= 1, f"local_shares[{stage}]", local_share, "a share in [0, 1]")
         _check(
             global_share + local_share <= 1 + 1e-9,
             f"local_shares[{stage}]",
             local_share,
-            f"global_shares[{stage}]={global_share} leaves {1 - global_share:.3g}",
+            f"at most {1 - global_share:.3g}, what global_shares[{stage}] = {global_share} leaves",
         )
         split = self.channel_split(stage)
         if split.global_channels:
-            remedy = f"switch one on, or set global_shares[{stage}] to 0"
-            _check(self.scan or self.wavelet_levels > 0, "scan", "False with wavelet_levels=0", remedy)
+            allowed = f"true, or wavelet_levels at least 1, or global_shares[{stage}] 0"
+            _check(self.scan or self.wavelet_levels > 0, "scan", self.scan, allowed)
             kernel = self.wavelet_kernels[stage]
-            _check(kernel >= 1 and kernel % 2 == 1, f"wavelet_kernels[{stage}]", kernel, "use an odd kernel size")
+            _check(kernel >= 1 and kernel % 2 == 1, f"wavelet_kernels[{stage}]", kernel, "an odd kernel size")
         if split.local_channels:
             kernels = self.local_kernels[stage]
             field = f"local_kernels[{stage}]"
-            _check(len(kernels) >= 1, field, kernels, "give at least one kernel size")
-            _check(all(k >= 1 and k % 2 == 1 for k in kernels), field, kernels, "use odd kernel sizes")
-            remedy = f"use at most {split.local_channels} kernels: that many channels are local"
-            _check(len(kernels) <= split.local_channels, field, kernels, remedy)
+            _check(len(kernels) >= 1, field, kernels, "at least one kernel size")
+            _check(all(k >= 1 and k % 2 == 1 for k in kernels), field, kernels, "odd kernel sizes")
+            allowed = f"at most {split.local_channels} kernels: that many channels are local"
+            _check(len(kernels) <= split.local_channels, field, kernels, allowed)
 
 
-def _check(condition: bool, field: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"MobileMambaConfig.{field} = {value!r} is not possible: {remedy}.")
+def check_pooling(global_pool: str, num_classes: int) -> None:
+    """Refuse a pooling that timm does not have, and a classifier without pooling.
+
+    Raises:
+        UserError: For either.
+    """
+    known = ("", "fast", *POOLINGS, *(f"fast{name}" for name in POOLINGS))
+    _check(global_pool in known, "global_pool", global_pool, f"one of {', '.join(map(repr, known))}")
+    allowed = f"a pooling where num_classes is {num_classes}, not 0"
+    _check(bool(global_pool) or num_classes == 0, "global_pool", global_pool, allowed)
+
+
+def _check(condition: bool, field: str, value: object, allowed: str) -> None:
+    require(condition, f"MobileMambaConfig.{field}", value, allowed)

@@ -1,18 +1,15 @@
 """Layers with a BatchNorm that can be folded into their neighbour for inference.
 
-Each gives ``fused()``: the equivalent layer without the norm, on the same device and in the same dtype. It is exact
+Each gives ``fuse()``: the equivalent layer without the norm, on the same device and in the same dtype. It is exact
 only for the running statistics, so it is asked for in eval mode (:func:`mobilemamba.fuse` checks this).
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-_Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ConvNorm(nn.Module):
@@ -48,24 +45,12 @@ class ConvNorm(nn.Module):
         return self.norm(self.conv(x))
 
     @torch.no_grad()
-    def fused(self) -> nn.Conv2d | ChannelAffine:
+    def fuse(self) -> nn.Conv2d | ChannelAffine:
         """Return one biased convolution equal to this layer in eval mode; of a depthwise 1x1 less is left."""
-        conv, scale = self.conv, _scale(self.norm)
+        conv = fuse_conv_bn_eval(self.conv, self.norm)
         if conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == conv.stride == (1, 1):
-            return ChannelAffine(conv.weight.flatten() * scale, self.norm.bias - _mean(self.norm) * scale)
-        return _with_parameters(
-            nn.Conv2d(
-                conv.in_channels,
-                conv.out_channels,
-                conv.kernel_size,  # type: ignore[arg-type]  # nn.Conv2d types it wider than it stores it
-                conv.stride,  # type: ignore[arg-type]
-                conv.padding,  # type: ignore[arg-type]
-                groups=conv.groups,
-                device="meta",
-            ),
-            weight=conv.weight * scale.view(-1, 1, 1, 1),
-            bias=self.norm.bias - _mean(self.norm) * scale,
-        )
+            return ChannelAffine(conv.weight.flatten(), conv.bias)
+        return conv
 
 
 class ChannelAffine(nn.Module):
@@ -82,8 +67,6 @@ class ChannelAffine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        if torch.compiler.is_exporting():  # for graph runtimes it is one operator, and no change of layout, as that
-            return F.conv2d(x, self.weight.unsqueeze(1), self.bias.flatten(), groups=len(self.weight))
         return torch.addcmul(self.bias, x, self.weight)
 
 
@@ -109,29 +92,31 @@ class NormLinear(nn.Module):
         return self.linear(self.drop(self.norm(x)))
 
     @torch.no_grad()
-    def fused(self) -> nn.Linear:
+    def fuse(self) -> nn.Linear:
         """Return one linear layer equal to this one in eval mode."""
-        linear, scale = self.linear, _scale(self.norm)
-        shift = self.norm.bias - _mean(self.norm) * scale
-        return _with_parameters(
-            nn.Linear(linear.in_features, linear.out_features, device="meta"),
-            weight=linear.weight * scale,
-            bias=linear.bias + linear.weight @ shift,
-        )
+        norm, linear = self.norm, self.linear
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        # Built on "meta" and given its tensors, so that it takes over device and dtype of its source.
+        fused = nn.Linear(linear.in_features, linear.out_features, device="meta")
+        fused.weight = nn.Parameter(linear.weight * scale)
+        fused.bias = nn.Parameter(linear.bias + linear.weight @ shift)
+        return fused.eval()
 
 
-def _mean(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    assert norm.running_mean is not None  # both layers above track statistics
-    return norm.running_mean
+class Pointwise(nn.Module):
+    """A 1x1 convolution as a matrix product that gives channels-last maps: inside a fused BiMamba no map is copied.
 
+    Args:
+        weight: (C_out, C_in, 1, 1).
+        bias: (C_out,), or None.
+    """
 
-def _scale(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    assert norm.running_var is not None
-    return norm.weight * (norm.running_var + norm.eps).rsqrt()
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().flatten(1).clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
-
-def _with_parameters(layer: _Layer, weight: Tensor, bias: Tensor) -> _Layer:
-    # Built on "meta" and given its tensors, so that it takes over device and dtype of its source.
-    layer.weight = nn.Parameter(weight.contiguous())
-    layer.bias = nn.Parameter(bias)
-    return layer.eval()
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H, W)."""
+        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.config import ChannelSplit, MobileMambaConfig
 from mobilemamba.conv_norm import ConvNorm
+from mobilemamba.fusion import fuse_children
 from mobilemamba.multi_kernel import MultiKernelConv
 from mobilemamba.wavelet_mamba import WaveletConv, WaveletMamba
 
@@ -41,12 +42,13 @@ class MRFFI(nn.Module):
         mixed += parts  # the identity part, if there is one
         return self.proj(self.act(torch.cat(mixed, dim=1)))
 
-    def fused(self) -> MRFFI:
+    def fuse(self) -> MRFFI:
         """Let the local part carry the identity part too, in place: one part less to split, and to join again.
 
         A local part hands non-negative values on untouched where its kernels are 1 at the centre, and what is negative
         the activation behind it removes anyway.
         """
+        fuse_children(self)
         global_channels, local_channels, identity_channels = self.split
         if self.local_mixer is not None and identity_channels:
             self.local_mixer.append_identity(identity_channels)

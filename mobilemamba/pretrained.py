@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from mobilemamba.checkpoints import CheckpointError, read_file
+from mobilemamba.checkpoints import read_file
+from mobilemamba.errors import UserError
 
 PUBLISHED_REPOSITORY = "Lewandofski/MobileMamba"
 
@@ -34,7 +35,7 @@ def download_published(variant: str, distilled: bool = True) -> dict[str, Any]:
         weights = sorted(file for file in files if file.endswith((".pth", ".safetensors")))
         if weights:
             return read_file(Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0])))
-    except CheckpointError:
+    except UserError:
         raise
     # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
     except Exception as error:

@@ -7,13 +7,14 @@ training form, and the fused export, which is turned back into training form wit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mobilemamba.conv_norm import ConvNorm, NormLinear
+from mobilemamba.errors import UserError
 from mobilemamba.wavelet import haar_filters
 
 WeightSource = Literal["ema", "raw"]
@@ -21,13 +22,15 @@ WeightSource = Literal["ema", "raw"]
 STUDENT_PREFIX = "student."
 """What the network's keys start with in training checkpoints."""
 
-OLD_NAMES = {
-    "step_weight": "dt_proj_weight",
-    "step_bias": "dt_proj_bias",
-    "scan_proj.weight": "x_proj.weight",
-    "D_skip": "D",
-}
-"""Ends of keys in checkpoints of version 0.1.0, and what they are called now."""
+# Names in this project's checkpoints before its scan had the field's names -> now.
+_OLD_NAMES: tuple[tuple[str, str], ...] = (
+    (r"\.step_weight$", ".dt_proj_weight"),
+    (r"\.step_bias$", ".dt_proj_bias"),
+    (r"\.scan_proj\.weight$", ".x_proj.weight"),
+    (r"\.D_skip$", ".D"),
+    (r"\.wavelet\.convs\.(\d+)\.weight$", r".wavelet.weights.\1"),
+    (r"\.wavelet\.scales\.(\d+)\.weight$", r".wavelet.scales.\1"),
+)
 
 # Published name -> ours. ConvNorm and head leaves are renamed last, everywhere.
 _RENAMES: tuple[tuple[str, str], ...] = (
@@ -39,8 +42,8 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.dwconv1x1\.", ".2.conv."),
     (r"\.bn2\.", ".2.norm."),
     (r"\.base_scale\.", ".mamba_scale."),
-    (r"\.wavelet_convs\.", ".wavelet.convs."),
-    (r"\.wavelet_scale\.", ".wavelet.scales."),
+    (r"\.wavelet_convs\.(\d+)\.weight$", r".wavelet.weights.\1"),
+    (r"\.wavelet_scale\.(\d+)\.weight$", r".wavelet.scales.\1"),
     (r"\.global_op\.", ".global_mixer."),
     (r"\.global_atten\.", ".mamba."),
     (r"\.conv2d\.", ".conv."),
@@ -97,7 +100,7 @@ def adapt_state(content: Mapping[str, Any], model: nn.Module, weights: WeightSou
         for key, value in content.items()
         if isinstance(value, Tensor)
     }
-    return convert_published(state, model) if is_published(state) else _with_new_names(state)
+    return convert_published(state, model) if is_published(state) else with_new_names(state)
 
 
 def split_checkpoint(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
@@ -122,12 +125,15 @@ def split_checkpoint(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Map
     return content, None
 
 
-def _with_new_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of this project's checkpoints from before its scan had the field's names."""
-    return {
-        re.sub(r"[^.]+(\.weight)?$", lambda leaf: OLD_NAMES.get(leaf[0], leaf[0]), key): value
-        for key, value in state.items()
-    }
+def with_new_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of this project's older checkpoints."""
+    return {_rename(key, _OLD_NAMES): value for key, value in state.items()}
+
+
+def _rename(key: str, renames: Sequence[tuple[str, str]]) -> str:
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def is_published(state: Mapping[str, object]) -> bool:
@@ -143,7 +149,7 @@ def convert_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str
         model: The network it is for.
 
     Raises:
-        ValueError: When the file's fixed wavelet filters are not Haar.
+        UserError: When the file's fixed wavelet filters are not Haar.
     """
     converted = {}
     for key, value in state.items():
@@ -163,9 +169,7 @@ def rename_published(key: str) -> str:
     if stage:
         index, rest = int(stage[1]) - 1, stage[2]
         key = f"stages.{index}.{_rename_in_stage(rest, has_downsample=index > 0)}"
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return _rename(key, _RENAMES)
 
 
 def _rename_in_stage(rest: str, has_downsample: bool) -> str:
@@ -191,7 +195,7 @@ def _check_haar(key: str, filters: Tensor) -> None:
     # The fixed filters are made here, not loaded; a file with others would silently compute something else.
     expected = haar_filters().repeat(filters.shape[0] // 4, 1, 1, 1)
     if filters.shape != expected.shape or not torch.allclose(filters.double(), expected, atol=1e-6):
-        raise ValueError(f"{key} is not the Haar wavelet; only published (Haar) weights can be loaded.")
+        raise UserError(f"{key} is not the Haar wavelet; only published (Haar) weights can be loaded.")
 
 
 def _is_fused(state: Mapping[str, object]) -> bool:

@@ -7,10 +7,12 @@ low-low, high along H, high along W, high along both. "High" is (first - second)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pywt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 SUB_BANDS = 4
 """Sub-bands of one level of a 2-D transform."""
@@ -26,53 +28,47 @@ def haar_filters() -> Tensor:
     return torch.stack([torch.outer(along_h, along_w) for along_h, along_w in bands]).unsqueeze(1)
 
 
-class HaarAnalysis(nn.Module):
+def haar_analysis(x: Tensor, filters: Tensor) -> Tensor:
     """One level of the transform: (B, C, H, W) to (B, 4C, ceil(H / 2), ceil(W / 2)).
 
     Args:
-        channels: Input channels C.
+        x: Feature map; an odd side is zero-padded at its right or bottom end.
+        filters: :func:`haar_filters` repeated for each channel, (4C, 1, 2, 2).
     """
-
-    filters: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        filters = haar_filters().repeat(channels, 1, 1, 1).to(torch.get_default_dtype())
-        self.register_buffer("filters", filters, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform x, (B, C, H, W); an odd side is zero-padded at its right or bottom end."""
-        return F.conv2d(pad_to_even(x), self.filters.to(x.dtype), stride=2, groups=self.channels)
+    return F.conv2d(pad_to_even(x), filters.to(x.dtype), stride=2, groups=x.shape[1])
 
 
-class HaarSynthesis(nn.Module):
+def haar_synthesis(bands: Tensor, filters: Tensor) -> Tensor:
     """The inverse: (B, 4C, H, W) to (B, C, 2H, 2W).
 
-    It has its own filter tensors: one shared between both directions is exported wrongly by some runtimes.
+    Args:
+        bands: Sub-bands.
+        filters: As for :func:`haar_analysis`.
+    """
+    return F.conv_transpose2d(bands, filters.to(bands.dtype), stride=2, groups=bands.shape[1] // SUB_BANDS)
+
+
+def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis: Tensor) -> Tensor:
+    """Convolve the sub-bands of x, (B, C, H, W), and transform them back, to the same shape.
+
+    Each further level transforms the untouched low-low band of the level above; on the way back its result is added to
+    that band's convolved form.
 
     Args:
-        channels: Output channels C.
+        x: Feature map.
+        weights: Depthwise kernels of each level, (4C, 1, k, k).
+        analysis: Filters of the transform, (4C, 1, 2, 2).
+        synthesis: Filters of its inverse. They are the same, but one tensor for both is exported wrongly by some
+            runtimes.
     """
-
-    filters: Tensor
-    per_pixel: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        filters = haar_filters().repeat(channels, 1, 1, 1).to(torch.get_default_dtype())
-        self.register_buffer("filters", filters, persistent=False)
-        # The same as a 1x1 convolution, from four bands to four pixels.
-        per_pixel = haar_filters().view(SUB_BANDS, -1, 1, 1).transpose(0, 1).repeat(channels, 1, 1, 1)
-        self.register_buffer("per_pixel", per_pixel.to(torch.get_default_dtype()), persistent=False)
-
-    def forward(self, bands: Tensor) -> Tensor:
-        """Transform bands, (B, 4C, H, W), back."""
-        if torch.compiler.is_exporting():  # phones' runtimes have no transposed convolution of groups, or a slow one
-            pixels = F.conv2d(bands, self.per_pixel.to(bands.dtype), groups=self.channels)
-            return F.pixel_shuffle(pixels, 2)
-        return F.conv_transpose2d(bands, self.filters.to(bands.dtype), stride=2, groups=self.channels)
+    height, width = x.shape[-2:]
+    bands = haar_analysis(x, analysis)
+    convolved = F.conv2d(bands, weights[0], padding=weights[0].shape[-1] // 2, groups=bands.shape[1])
+    if len(weights) > 1:
+        finer = haar_conv(bands[:, ::SUB_BANDS], weights[1:], analysis, synthesis)  # (B, C, H / 2, W / 2)
+        low, high = convolved.unflatten(1, (-1, SUB_BANDS)).split([1, SUB_BANDS - 1], dim=2)
+        convolved = torch.cat([low + finer.unsqueeze(2), high], dim=2).flatten(1, 2)
+    return haar_synthesis(convolved, synthesis)[..., :height, :width]
 
 
 def pad_to_even(x: Tensor) -> Tensor:

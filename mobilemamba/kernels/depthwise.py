@@ -17,7 +17,7 @@ from mobilemamba.kernels.vector_math import ONE, ZERO, Floats, exponential, sigm
 
 
 @torch.library.custom_op("mobilemamba::depthwise_silu_cpu", mutates_args=(), device_types="cpu")
-def depthwise_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def depthwise_silu_op(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel with its own kernel, at stride 1 and with zeros around the map, and take SiLU.
 
     Args:
@@ -33,20 +33,20 @@ def depthwise_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-@depthwise_silu.register_fake
+@depthwise_silu_op.register_fake
 def _result(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("mobilemamba::depthwise_silu_cpu_backward", mutates_args=(), device_types="cpu")
-def depthwise_silu_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the three arguments of :func:`depthwise_silu`.
+def depthwise_silu_op_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the three arguments of :func:`depthwise_silu_op`.
 
     Args:
         dy: Gradient of its result, (G, H, W, C).
-        x: As there, like the next two.
-        weight: See there.
-        bias: See there.
+        x: (G, H, W, C).
+        weight: (C, 1, k, k).
+        bias: (C,).
     """
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     parts, size, channels = parts_of(len(x)), weight.shape[-1], len(weight)
@@ -56,20 +56,9 @@ def depthwise_silu_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor)
     return dx, dtaps.sum(0).permute(2, 0, 1).unsqueeze(1).contiguous(), dbias.sum(0)
 
 
-@depthwise_silu_backward.register_fake
+@depthwise_silu_op_backward.register_fake
 def _gradients(dy: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in arguments)
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-    return depthwise_silu_backward(dy, *ctx.saved_tensors)
-
-
-depthwise_silu.register_autograd(_backward, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.mobilemamba.depthwise_silu_cpu)

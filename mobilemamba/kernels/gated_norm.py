@@ -14,7 +14,7 @@ from mobilemamba.kernels.vector_math import ONE, Floats, dot, exponential, sigmo
 
 
 @torch.library.custom_op("mobilemamba::gated_norm_cpu", mutates_args=(), device_types="cpu")
-def gated_norm(x: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def gated_norm_op(x: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm(x) * SiLU(z), over the last axis; all in float32.
 
     Args:
@@ -32,24 +32,24 @@ def gated_norm(x: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -
     return y
 
 
-@gated_norm.register_fake
+@gated_norm_op.register_fake
 def _result(x: Tensor, *others: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("mobilemamba::gated_norm_cpu_backward", mutates_args=(), device_types="cpu")
-def gated_norm_backward(
+def gated_norm_op_backward(
     dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, z, weight and bias of :func:`gated_norm`.
+    """Return the gradients of x, z, weight and bias of :func:`gated_norm_op`.
 
     Args:
         dy: Gradient of its result, (G, H, W, D).
-        x: As there, like the next four.
-        z: See there.
-        weight: See there.
-        bias: See there.
-        eps: See there.
+        x: (G, H, W, D).
+        z: (G, H, W, D).
+        weight: (D,).
+        bias: (D,).
+        eps: Added to the variance.
     """
     dx, dz = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
     pixels = x[..., 0].numel()
@@ -60,21 +60,9 @@ def gated_norm_backward(
     return dx, dz, dweight.sum(0), dbias.sum(0)
 
 
-@gated_norm_backward.register_fake
+@gated_norm_op_backward.register_fake
 def _gradients(dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in (x, z, weight, bias))
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *gated_norm_backward(dy, *ctx.saved_tensors, ctx.eps), None
-
-
-gated_norm.register_autograd(_backward, setup_context=_save)
 
 
 def _rows(*tensors: Tensor) -> list[Floats]:
@@ -132,11 +120,11 @@ def _norm_backward(
 
     Args:
         dy: Gradient of y, (pixels, D).
-        x: As in :func:`_norm`, like the next four.
-        z: See there.
-        weight: See there.
-        bias: See there.
-        eps: See there.
+        x: (pixels, D).
+        z: (pixels, D).
+        weight: (D,).
+        bias: (D,).
+        eps: Added to the variance.
         dx: (pixels, D), written.
         dz: (pixels, D), written.
         dweight: (parts, D), added to.

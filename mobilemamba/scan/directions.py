@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Recurrence = Callable[[Tensor, Tensor, int], Tensor]
-"""Maps decays and drives, (B, D, H, W) each, and a direction in 0 to 3 to states (B, D, H, W)."""
+"""Maps A_bar and delta_B_u, (B, D, H, W) each, and a direction in 0 to 3 to states (B, D, H, W)."""
 
 
 def scan_directions(
@@ -33,16 +33,16 @@ def scan_directions(
         B: (B, K, N, H, W).
         C: (B, K, N, H, W).
         D: (K, D).
-        recurrence: States h_t = decay_t h_{t-1} + drive_t in a direction.
+        recurrence: States h_t = A_bar_t h_{t-1} + delta_B_u_t in a direction.
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, B, C = u.to(dtype), B.to(dtype), C.to(dtype)
-    step = F.softplus(dt.to(dtype))  # (B, K, D, H, W)
-    decay_rate = torch.exp(A_log.to(dtype))  # (K, D, N)
+    delta = F.softplus(dt.to(dtype))  # (B, K, D, H, W)
+    A = torch.exp(A_log.to(dtype))  # (K, D, N)
     y = D.to(dtype).sum(0).view(-1, 1, 1) * u
-    for k in range(step.shape[1]):
-        driven = step[:, k] * u  # (B, D, H, W)
+    for k in range(delta.shape[1]):
+        delta_u = delta[:, k] * u  # (B, D, H, W)
         for n in range(A_log.shape[-1]):
-            decay = torch.exp(-step[:, k] * decay_rate[k, :, n].view(-1, 1, 1))
-            y = y + C[:, k, n, None] * recurrence(decay, driven * B[:, k, n, None], k)
+            A_bar = torch.exp(-delta[:, k] * A[k, :, n].view(-1, 1, 1))
+            y = y + C[:, k, n, None] * recurrence(A_bar, delta_u * B[:, k, n, None], k)
     return y

@@ -31,32 +31,32 @@ def parallel_scan(
     return scan_directions(u, dt, A_log, B, C, D, _scan_map)
 
 
-def _scan_map(decay: Tensor, drive: Tensor, direction: int) -> Tensor:
-    """States h_t = decay_t h_{t-1} + drive_t over (..., H, W) in the given direction."""
+def _scan_map(A_bar: Tensor, delta_B_u: Tensor, direction: int) -> Tensor:
+    """States h_t = A_bar_t h_{t-1} + delta_B_u_t over (..., H, W) in the given direction."""
     if direction >= 2:  # column-major: the same over the transposed map
-        return _scan_map(decay.mT, drive.mT, direction - 2).mT
+        return _scan_map(A_bar.mT, delta_B_u.mT, direction - 2).mT
     reverse = direction == 1
-    state, product = _scan_last_axis(decay, drive, reverse)
+    state, product = _scan_last_axis(A_bar, delta_B_u, reverse)
     end = 0 if reverse else -1
     row_state, _ = _scan_last_axis(product[..., end], state[..., end], reverse)
     carried = _shift(row_state, 1, 0.0, reverse)  # what the rows before hand to each row
     return torch.addcmul(state, product, carried.unsqueeze(-1))
 
 
-def _scan_last_axis(decay: Tensor, drive: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+def _scan_last_axis(A_bar: Tensor, delta_B_u: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """Inclusive scan; returns the states and the products of all decays up to each position."""
-    for doubling in range(doublings(decay.shape[-1])):
+    for doubling in range(doublings(A_bar.shape[-1])):
         distance = 2**doubling
-        drive = torch.addcmul(drive, decay, _shift(drive, distance, 0.0, reverse))
-        decay = decay * _shift(decay, distance, 1.0, reverse)
-    return drive, decay
+        delta_B_u = torch.addcmul(delta_B_u, A_bar, _shift(delta_B_u, distance, 0.0, reverse))
+        A_bar = A_bar * _shift(A_bar, distance, 1.0, reverse)
+    return delta_B_u, A_bar
 
 
 def doublings(length: int | torch.SymInt) -> int:
     """Return how often a reach of one must double to cover the length."""
     if isinstance(length, torch.SymInt):
         return DYNAMIC_SIZE_DOUBLINGS
-    return (length - 1).bit_length()
+    return (int(length) - 1).bit_length()  # a traced length is a tensor
 
 
 def _shift(x: Tensor, distance: int, fill: float, reverse: bool) -> Tensor:

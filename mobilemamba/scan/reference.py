@@ -17,9 +17,9 @@ def sequential_scan(
 ) -> Tensor:
     """Scan a feature map in K directions, following the recurrence literally.
 
-    For direction k, at its t-th pixel, with step = softplus(dt)::
+    For direction k, at its t-th pixel, with delta = softplus(dt)::
 
-        h_t = exp(-step_t * exp(A_log)) * h_{t-1} + step_t * B_t * u_t
+        h_t = exp(-delta_t * exp(A_log)) * h_{t-1} + delta_t * B_t * u_t
         y_t = C_t . h_t + D * u_t
 
     The results of all directions are added at their pixels.
@@ -36,17 +36,17 @@ def sequential_scan(
         (B, D, H, W), in the dtype that the arguments promote to.
     """
     height, width = u.shape[-2:]
-    step = F.softplus(dt)
-    total = torch.zeros_like(step[:, 0])
-    for k, pixels in enumerate(scan_orders(height, width)[: step.shape[1]]):
-        state = torch.zeros_like(step[:, k, :, 0, 0]).unsqueeze(-1).expand(-1, -1, A_log.shape[-1])  # (B, D, N)
+    delta = F.softplus(dt)
+    total = torch.zeros_like(delta[:, 0])
+    for k, pixels in enumerate(scan_orders(height, width)[: delta.shape[1]]):
+        state = torch.zeros_like(delta[:, k, :, 0, 0]).unsqueeze(-1).expand(-1, -1, A_log.shape[-1])  # (B, D, N)
         outputs = []
         for row, column in pixels:
-            step_t = step[:, k, :, row, column].unsqueeze(-1)  # (B, D, 1)
+            delta_t = delta[:, k, :, row, column].unsqueeze(-1)  # (B, D, 1)
             u_t = u[:, :, row, column].unsqueeze(-1)
             B_t = B[:, k, :, row, column].unsqueeze(1)  # (B, 1, N)
             C_t = C[:, k, :, row, column].unsqueeze(1)
-            state = torch.exp(-step_t * torch.exp(A_log[k])) * state + step_t * B_t * u_t
+            state = torch.exp(-delta_t * torch.exp(A_log[k])) * state + delta_t * B_t * u_t
             outputs.append((C_t * state).sum(-1) + D[k] * u_t.squeeze(-1))
         index = [row * width + column for row, column in pixels]
         ordered = torch.stack(outputs, dim=-1)  # (B, D, L) in the order of the scan

@@ -3,9 +3,9 @@
 It reads every argument once and keeps states in registers, where the other forms write each doubling to memory. Both
 passes are operators of ``torch.library``: ``torch.compile`` keeps them whole, without a break of the graph. Nothing is
 built at installation; Triton, which comes with PyTorch's CUDA builds, compiles the kernels when a map of new shape is
-first met. Second derivatives are left to the other forms.
+first met. Derivatives other than first ones are those of the parallel form.
 
-Importing this module imports Triton: :func:`mobilemamba.scan.selective_scan` does so when it needs it.
+Importing this module imports Triton: :func:`mobilemamba.dispatch.selective_scan` does so when it needs it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from mobilemamba.derivatives import CompiledKernel
+from mobilemamba.errors import UserError
 from mobilemamba.scan import triton_kernels
 from mobilemamba.scan.flops import scan_backward_flops, scan_flops
+from mobilemamba.scan.parallel import parallel_scan
 
 CHUNK = 1024
 """Pixels that are scanned at once; longer maps take several chunks and a launch for each direction."""
@@ -47,20 +50,29 @@ def triton_scan(
     are taken; those that are not contiguous over pixels are copied.
 
     Raises:
-        ValueError: When the input is not on a CUDA device (and kernels are not interpreted), or in float64.
+        UserError: When the input is not on a CUDA device (and kernels are not interpreted), or in float64.
     """
     if not (u.is_cuda or INTERPRETED):
-        raise ValueError(
-            f"Scan backend 'triton' needs a CUDA device, u is on {u.device}: move it there, or take backend 'parallel'."
+        raise UserError(
+            f"Scan form 'triton' needs a CUDA device, u is on {u.device}: move it there, or take form 'parallel'."
         )
     if u.dtype == torch.float64:
-        raise ValueError("Scan backend 'triton' holds its state in float32: for float64 take backend 'parallel'.")
+        raise UserError("Scan form 'triton' holds its state in float32: for float64 take form 'parallel'.")
     if dt.shape[1] > 2:  # the other two directions are the same over the transposed map
         raster = triton_scan(u, dt[:, :2], A_log[:2], B[:, :2], C[:, :2], D[:2])
         columns = triton_scan(u.mT, dt[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D[2:])
         return raster + columns.mT
-    y, _ = scan_sequences(u.flatten(-2), dt.flatten(-2), A_log, B.flatten(-2), C.flatten(-2), D)
+    arguments = (u.flatten(-2), dt.flatten(-2), A_log, B.flatten(-2), C.flatten(-2), D)
+    # A graph holds the operator itself, whose first derivatives torch.library knows.
+    y = scan_sequences(*arguments)[0] if torch.compiler.is_compiling() else _SCAN(*arguments)
     return y.view(u.shape)
+
+
+def plain_sequences(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The function of :func:`scan_sequences` in plain operators."""
+    maps = (x.unsqueeze(-2) for x in (u, dt))
+    y = parallel_scan(*maps, A_log, B.unsqueeze(-2), C.unsqueeze(-2), D)
+    return y.squeeze(-2)
 
 
 @torch.library.custom_op("mobilemamba::selective_scan", mutates_args=())
@@ -109,13 +121,13 @@ def scan_sequences_backward(
 
     Args:
         dy: Gradient of y, (B, D, L).
-        u: As there, like the next five.
-        dt: See there.
-        A_log: See there.
-        B: See there.
-        C: See there.
-        D: See there.
-        handed: Second result there.
+        u: (B, D, L).
+        dt: (B, K, D, L).
+        A_log: (K, D, N).
+        B: (B, K, N, L).
+        C: (B, K, N, L).
+        D: (K, D).
+        handed: States that chunks hand to the next, (B, K, chunks - 1, D, N).
     """
     inputs = [x.contiguous() for x in (dy.float(), u, dt, A_log, B, C, D, handed)]
     batch, channels, length = u.shape
@@ -154,6 +166,7 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
 
 
 scan_sequences.register_autograd(_backward, setup_context=_save)
+_SCAN = CompiledKernel(scan_sequences, scan_sequences_backward, plain_sequences, kept=1)
 
 
 register_flop_formula(torch.ops.mobilemamba.selective_scan)(scan_flops)

@@ -19,7 +19,7 @@ from mobilemamba.wavelet import SUB_BANDS
 
 
 @torch.library.custom_op("mobilemamba::haar_conv_cpu", mutates_args=(), device_types="cpu")
-def haar_conv(x: Tensor, weight: Tensor) -> Tensor:
+def haar_conv_op(x: Tensor, weight: Tensor) -> Tensor:
     """Transform, convolve each sub-band of each channel with its own kernel, and transform back.
 
     An odd side is taken as if one row or column of zeros followed.
@@ -38,14 +38,14 @@ def haar_conv(x: Tensor, weight: Tensor) -> Tensor:
     return y
 
 
-@haar_conv.register_fake
+@haar_conv_op.register_fake
 def _result(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("mobilemamba::haar_conv_cpu_weight_gradient", mutates_args=(), device_types="cpu")
 def haar_conv_weight_gradient(dy: Tensor, x: Tensor, size: int) -> Tensor:
-    """Return the gradient of the weight of :func:`haar_conv`, (4C, 1, k, k).
+    """Return the gradient of the weight of :func:`haar_conv_op`, (4C, 1, k, k).
 
     Args:
         dy: Gradient of its result, (G, H, W, C).
@@ -65,21 +65,10 @@ def _gradient(dy: Tensor, x: Tensor, size: int) -> Tensor:
     return x.new_empty(SUB_BANDS * x.shape[-1], 1, size, size)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    x, weight = ctx.saved_tensors
-    needs_dx, needs_dweight = ctx.needs_input_grad
+def haar_conv_op_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of both arguments of :func:`haar_conv_op`."""
     # The transform is orthonormal: its transpose is its inverse. That of a convolution has the kernel turned round.
-    return (
-        haar_conv(dy, weight.flip(-1, -2)) if needs_dx else None,
-        haar_conv_weight_gradient(dy, x, weight.shape[-1]) if needs_dweight else None,
-    )
-
-
-haar_conv.register_autograd(_backward, setup_context=_save)
+    return haar_conv_op(dy, weight.flip(-1, -2)), haar_conv_weight_gradient(dy, x, weight.shape[-1])
 
 
 @register_flop_formula(torch.ops.mobilemamba.haar_conv_cpu)
@@ -182,10 +171,10 @@ def _butterfly(x0: Floats, x1: Floats, x2: Floats, x3: Floats, y0: Floats, y1: F
         x1: The lower left; the high one along the height.
         x2: The upper right; the high one along the width.
         x3: The lower right; the high one along both.
-        y0: Written, like the next three: the same in the other domain.
-        y1: See there.
-        y2: See there.
-        y3: See there.
+        y0: Written, the counterpart of x0 in the other domain.
+        y1: Written, that of x1.
+        y2: Written, that of x2.
+        y3: Written, that of x3.
     """
     for d in range(x0.size):
         left, right = x0[d] + x1[d], x2[d] + x3[d]

@@ -1,0 +1,186 @@
+"""The one place that decides which form of the scan runs, and whether compiled kernels do.
+
+============================  =======================================================================
+where                         what runs
+============================  =======================================================================
+CPU, eager, not float64       Numba kernels (:mod:`mobilemamba.kernels`) where Numba is installed
+CPU, eager, otherwise         plain operators, the scan in rows
+CUDA, eager or compiled       plain operators, the scan as a Triton kernel (not in float64)
+every graph of a CPU,         plain operators, the scan in the parallel form, which graphs of any kind
+exported or traced graphs,    can hold and which compilers merge with what is around it
+other devices
+============================  =======================================================================
+
+The network calls these functions and asks nothing itself. Derivatives of kernels that have no kernel of their own are
+taken by plain operators (:mod:`mobilemamba.derivatives`).
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilemamba import wavelet
+from mobilemamba.errors import UserError
+from mobilemamba.scan import parallel, projected, reference, rows
+
+ScanForm = Literal["parallel", "rows", "sequential", "triton"]
+
+_PLAIN = ContextVar("_PLAIN", default=False)
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Use no compiled kernel of CPUs for what is called inside, in this thread; to compare, mostly."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def depthwise_silu(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve each channel of u, (B, D, H, W), by its own kernel of weight, (D, 1, k, k), and take SiLU."""
+    kernels = _kernels_for(u)
+    if kernels is not None and bias is not None:
+        return kernels.depthwise_silu(u, weight, bias)
+    return F.silu(F.conv2d(u, weight, bias, padding=weight.shape[-1] // 2, groups=u.shape[1]))
+
+
+def projected_scan(
+    u: Tensor, x_dbl: Tensor, dt_proj_weight: Tensor, dt_proj_bias: Tensor, A_log: Tensor, D: Tensor
+) -> Tensor:
+    """Make step sizes and scan, as :func:`mobilemamba.scan.projected.split` says of the arguments.
+
+    Returns:
+        (B, D, H, W); float32 at least where plain operators run.
+    """
+    kernels = _kernels_for(u)
+    if kernels is not None:
+        return kernels.projected_scan(u, x_dbl, dt_proj_weight, dt_proj_bias, A_log, D)
+    if scan_form(u) == "rows":
+        return rows.projected_rows_scan(u, x_dbl, dt_proj_weight, dt_proj_bias, A_log, D)
+    return selective_scan(u, *projected.split(x_dbl, dt_proj_weight, dt_proj_bias, A_log, D))
+
+
+def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return LayerNorm(y) * SiLU(z) over the channels of (B, D, H, W), in the dtype of z."""
+    kernels = _kernels_for(z)
+    if kernels is not None:
+        return kernels.gated_norm(y, z, weight, bias, eps)
+    normal = F.layer_norm(y.permute(0, 2, 3, 1).to(weight.dtype), weight.shape, weight, bias, eps)
+    return normal.permute(0, 3, 1, 2).to(z.dtype) * F.silu(z)
+
+
+def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis: Tensor) -> Tensor:
+    """Convolve x in the wavelet domain; arguments and result as of :func:`mobilemamba.wavelet.haar_conv`."""
+    kernels = _kernels_for(x)
+    if kernels is not None and len(weights) == 1:
+        return kernels.haar_conv(x, weights[0])
+    return wavelet.haar_conv(x, weights, analysis, synthesis)
+
+
+def selective_scan(
+    u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor, form: ScanForm | Literal["auto"] = "auto"
+) -> Tensor:
+    """Scan a feature map in K directions and add the results; every form gives the same numbers.
+
+    Args:
+        u: Input, (B, D, H, W).
+        dt: Step sizes before softplus, (B, K, D, H, W).
+        A_log: Logarithm of the negative state matrix, (K, D, N).
+        B: Input projection, (B, K, N, H, W).
+        C: Output projection, (B, K, N, H, W).
+        D: Skip weight, (K, D).
+        form: "auto" picks by device and dtype, see the table above.
+
+    Returns:
+        (B, D, H, W) in float32, or float64 for float64 input. "sequential" alone gives, and computes in, the dtype that
+        the arguments promote to.
+
+    Raises:
+        UserError: When the form is unknown, or "triton" without Triton, in float64 or not on a CUDA device.
+    """
+    match scan_form(u) if form == "auto" else form:
+        case "parallel":
+            return parallel.parallel_scan(u, dt, A_log, B, C, D)
+        case "rows":
+            return rows.rows_scan(u, dt, A_log, B, C, D)
+        case "sequential":
+            return reference.sequential_scan(u, dt, A_log, B, C, D)
+        case "triton":
+            if not _triton_is_installed():
+                raise UserError("Scan form 'triton' needs Triton: install it, or take form 'parallel'.")
+            from mobilemamba.scan.triton import triton_scan  # imports Triton
+
+            return triton_scan(u, dt, A_log, B, C, D)
+        case unknown:
+            raise UserError(f"Scan form {unknown!r} must be one of {', '.join(get_args(ScanForm))}, auto.")
+
+
+def scan_form(u: Tensor) -> ScanForm:
+    """Return the form in which plain operators scan this input, here and now."""
+    if u.is_cuda and u.dtype != torch.float64 and not _is_exporting() and _triton_runs_on(u.device):
+        return "triton"
+    # Loops over rows and columns are fastest in eager mode on CPUs, but make large graphs.
+    if u.device.type == "cpu" and not _is_in_graph():
+        return "rows"
+    return "parallel"
+
+
+def _kernels_for(x: Tensor) -> ModuleType | None:
+    """Return the compiled kernels if they can take this input here and now; they compute in float32."""
+    if _is_in_graph() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
+        return None
+    return _numba_kernels()
+
+
+def _is_in_graph() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def _is_exporting() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+@functools.cache  # to warn once
+def _numba_kernels() -> ModuleType | None:
+    if find_spec("numba") is None:
+        return None
+    try:
+        from mobilemamba import kernels
+    except Exception as error:  # Numba refuses newer versions of NumPy; LLVM's library may be missing; and so on
+        warnings.warn(f"Plain operators run in place of the Numba kernels for CPUs: {error!r}", stacklevel=1)
+        return None
+    return kernels
+
+
+def _triton_is_installed() -> bool:
+    return find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace a warning
+def _triton_runs_on(device: torch.device) -> bool:
+    return _triton_runs_or_warns(device)
+
+
+@functools.cache  # to warn once
+def _triton_runs_or_warns(device: torch.device) -> bool:
+    if not _triton_is_installed():
+        lack = "Triton is not installed"
+    elif torch.cuda.get_device_capability(device) < (7, 0):
+        lack = "Triton needs compute capability 7.0"
+    else:
+        return True
+    warnings.warn(f"Selective scans on {device} run in plain operators, not as CUDA kernels: {lack}.", stacklevel=1)
+    return False
