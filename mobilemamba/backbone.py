@@ -40,9 +40,9 @@ class MobileMamba(nn.Module):
             for stage, width in enumerate(config.widths)
         ]
         self.stem = Stem(config)
-        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths)).split(list(config.depths))
+        rates = iter(_drop_path_rates(config.drop_path_rate, sum(config.depths)))
         self.stages = nn.Sequential(
-            *(Stage(config, stage, rates[stage].tolist()) for stage in range(config.num_stages))
+            *(Stage(config, stage, [next(rates) for _ in range(depth)]) for stage, depth in enumerate(config.depths))
         )
         self.reset_classifier(config.num_classes, config.global_pool)
         # Every way of loading takes the authors' files and older checkpoints, inside a LightningModule too.
@@ -136,7 +136,7 @@ class MobileMamba(nn.Module):
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         check_pooling(pool, num_classes)
         self.num_classes = num_classes
-        self.global_pool = SelectAdaptivePool2d(pool_type=pool, flatten=bool(pool))
+        self.global_pool = SelectAdaptivePool2d(pool_type=pool, flatten=bool(pool)).train(self.training)
         self.head_hidden_size = self.num_features * (self.global_pool.feat_mult() if pool else 1)
         like = next(self.parameters())
         head = NormLinear(self.head_hidden_size, num_classes, self.config.drop_rate) if num_classes else nn.Identity()
@@ -183,6 +183,11 @@ class MobileMamba(nn.Module):
                 f"Image size {height}x{width} is too small: {self.config.num_stages} stages behind a stride-"
                 f"{self.config.stem_stride} stem need at least {smallest}x{smallest} pixels."
             )
+
+
+def _drop_path_rates(last: float, blocks: int) -> list[float]:
+    """Return rates that rise linearly from 0 at the first block."""
+    return [last * block / max(blocks - 1, 1) for block in range(blocks)]
 
 
 def _adapt_loaded(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -17,8 +17,8 @@ from mobilemamba import wavelet
 from mobilemamba.derivatives import CompiledKernel
 from mobilemamba.kernels.depthwise import depthwise_silu_op, depthwise_silu_op_backward
 from mobilemamba.kernels.gated_norm import gated_norm_op, gated_norm_op_backward
-from mobilemamba.kernels.scan import projected_scan_op, projected_scan_op_backward
 from mobilemamba.kernels.haar import haar_conv_op, haar_conv_op_backward
+from mobilemamba.kernels.scan import projected_scan_op, projected_scan_op_backward
 from mobilemamba.scan.rows import channels_last_scan
 
 

@@ -61,3 +61,9 @@ def draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
     if leaf == "weight" and len(shape) == 1:
         return rng.uniform(0.2, 0.6, shape)
     return rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
+
+
+def published_direction(key: str, shape: tuple[int, ...], direction: int) -> np.ndarray:
+    """Return a direction in the space of weights and statistics, of length about 1 for each key."""
+    rng = np.random.default_rng([zlib.crc32(key.encode()), 0, 1000 + direction])
+    return np.asarray(rng.standard_normal(shape) / math.sqrt(math.prod(shape)))

@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mobilemamba
-from mobilemamba import CheckpointError, MobileMamba, ModelMetadata, pretrained
+from mobilemamba import MobileMamba, ModelMetadata, UserError, pretrained
 from mobilemamba.published import rename_published
+from tests.mobilemamba.conftest import randomise
 from tests.mobilemamba.published_weights import published_shapes, published_state
 
 
@@ -71,7 +72,7 @@ def test_a_fused_published_file_gives_the_same_network(
 ) -> None:
     model = timm.create_model("mobilemamba_t2")
     mobilemamba.load_published_weights(model, release_fusion(t2_state, fold_local))
-    torch.testing.assert_close(logits(model), t2_logits, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logits(model), t2_logits, rtol=0, atol=1e-5)
 
 
 def test_raw_and_averaged_weights_of_a_training_file(
@@ -94,7 +95,7 @@ def test_timm_loads_a_published_file_by_path(tmp_path: Path, t2_state: dict[str,
 
 def test_another_variant_is_refused_with_both_sides_listed(t2_state: dict[str, Tensor]) -> None:
     state = {key: value for key, value in t2_state.items() if key != "head.l.bias"} | {"extra": torch.ones(1)}
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(UserError) as caught:
         mobilemamba.load_published_weights(timm.create_model("mobilemamba_t4"), state)
     message = str(caught.value)
     assert "only in the model (1): head.linear.bias" in message
@@ -111,7 +112,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 
     path = tmp_path / "evil.pth"
     torch.save({"net": Payload()}, path)
-    with pytest.raises(CheckpointError, match="refused"):
+    with pytest.raises(UserError, match="refused"):
         mobilemamba.load_published_weights(timm.create_model("mobilemamba_t2"), path)
     assert not marker.exists()
 
@@ -128,10 +129,10 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth does not exist"):
         mobilemamba.load_published_weights(model, tmp_path / "nowhere.pth")
     (tmp_path / "half.pth").write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(CheckpointError, match=r"half\.pth"):
+    with pytest.raises(UserError, match=r"half\.pth"):
         mobilemamba.load_published_weights(model, tmp_path / "half.pth")
     (tmp_path / "half.safetensors").write_bytes(b"\x80\x00\x00\x00 and nothing more")
-    with pytest.raises(CheckpointError, match=r"half\.safetensors is damaged"):
+    with pytest.raises(UserError, match=r"half\.safetensors is damaged"):
         mobilemamba.load_published_weights(model, tmp_path / "half.safetensors")
 
 
@@ -157,7 +158,7 @@ def test_training_checkpoint_round_trip(tmp_path: Path, tiny_config: mobilemamba
 
 def test_a_foreign_file_is_no_training_checkpoint(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="no training checkpoint"):
+    with pytest.raises(UserError, match="no training checkpoint"):
         mobilemamba.load_training_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -198,3 +199,31 @@ def test_offline_says_what_to_do(error: type[Exception], monkeypatch: pytest.Mon
     monkeypatch.setattr(pretrained, "HfApi", Hub)
     with pytest.raises(ConnectionError, match=r"MobileMamba_S6s.*load_published_weights"):
         timm.create_model("mobilemamba_s6", pretrained=True)
+
+
+OLD_NAMES = {
+    "dt_proj_weight": "step_weight",
+    "dt_proj_bias": "step_bias",
+    "x_proj.weight": "scan_proj.weight",
+    "mamba.D": "mamba.D_skip",
+    "wavelet.weights.0": "wavelet.convs.0.weight",
+    "wavelet.scales.0": "wavelet.scales.0.weight",
+}
+
+
+def test_older_checkpoints_of_this_project_load_everywhere(tiny_config: mobilemamba.MobileMambaConfig) -> None:
+    network = randomise(MobileMamba(tiny_config))
+    old = {}
+    for key, value in network.state_dict().items():
+        for new_name, old_name in OLD_NAMES.items():
+            if key.endswith(new_name):
+                key = key.removesuffix(new_name) + old_name
+        old[key] = value
+    assert sum(key.endswith("D_skip") for key in old) == 4
+    assert old.keys().isdisjoint(key for key in network.state_dict() if key.endswith(tuple(OLD_NAMES)))
+    alone = MobileMamba(tiny_config)
+    alone.load_state_dict(old)
+    inside = torch.nn.ModuleDict({"student": MobileMamba(tiny_config)})  # as Lightning loads them
+    inside.load_state_dict({f"student.{key}": value for key, value in old.items()})
+    for loaded in (alone, inside["student"]):
+        assert torch.equal(logits(loaded), logits(network))

@@ -1,11 +1,25 @@
 """The network against outputs of the authors' release, and its sizes against the paper's table."""
 
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import mobilemamba
-from tests.mobilemamba.published_weights import golden_input, golden_outputs, published_state
+from mobilemamba import dispatch
+from mobilemamba.dispatch import plain_operators
+from mobilemamba.published import convert_published
+from tests.mobilemamba.published_weights import (
+    golden_input,
+    golden_outputs,
+    published_direction,
+    published_shapes,
+    published_state,
+)
 
 TRAINABLE = {
     "t2": (8_806_682, 30_208),
@@ -22,14 +36,17 @@ def test_parameter_counts_are_those_of_the_paper(variant: str) -> None:
     assert (sum(p.numel() for p in model.parameters()), haar) == TRAINABLE[variant]
 
 
+@pytest.mark.parametrize("way", [nullcontext, plain_operators])
 @pytest.mark.parametrize(("variant", "size"), [("t2", (2, 192, 192)), ("s6", (2, 224, 224)), ("s6", (1, 208, 240))])
-def test_outputs_equal_the_release(variant: str, size: tuple[int, int, int]) -> None:
+def test_outputs_equal_the_release(
+    variant: str, size: tuple[int, int, int], way: type[AbstractContextManager[None]]
+) -> None:
     golden = golden_outputs(variant)
     prefix = "x".join(map(str, size))
     model = timm.create_model(f"mobilemamba_{variant}").eval()
     mobilemamba.load_published_weights(model, published_state(variant))
     images = golden_input(*size)
-    with torch.no_grad():
+    with torch.no_grad(), way():
         maps = [model.stem(images), *model.forward_intermediates(images, intermediates_only=True)]
         logits = model(images)
     torch.testing.assert_close(logits, torch.from_numpy(golden[f"{prefix}/logits"]), rtol=0, atol=1e-5)
@@ -42,17 +59,51 @@ def test_outputs_equal_the_release(variant: str, size: tuple[int, int, int]) -> 
         assert error < 1e-5, name
 
 
-@pytest.mark.parametrize("size", [(64, 64), (65, 97), (96, 64), (127, 81)])
-def test_any_size_from_64_pixels_works(size: tuple[int, int], tiny_config: mobilemamba.MobileMambaConfig) -> None:
-    model = mobilemamba.MobileMamba(tiny_config).eval()
-    assert model(torch.randn(1, 3, *size)).shape == (1, 7)
+def trained(dtype: torch.dtype, device: str = "cpu") -> tuple[float, Tensor, Tensor, Tensor]:
+    """Return loss, logits, directional derivatives of the loss and products of running statistics of one step."""
+    golden = golden_outputs("train_t2")
+    batch, height, width = (int(size) for size in golden["shape"])
+    rng = np.random.default_rng([9, 0])
+    images = torch.from_numpy(rng.standard_normal((batch, 3, height, width))).to(dtype)
+    targets = torch.from_numpy(rng.integers(0, 1000, batch))
+    model = timm.create_model("mobilemamba_t2")
+    mobilemamba.load_published_weights(model, published_state("t2"))
+    model = model.to(device, dtype).train()
+    logits = model(images.to(device))
+    loss = F.cross_entropy(logits, targets.to(device))
+    loss.backward()
+    gradients = {name: parameter.grad.double().cpu() for name, parameter in model.named_parameters()}
+    slopes, running = torch.zeros(32, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    own = model.state_dict()
+    shapes = {key: shape for key, shape in published_shapes("t2").items() if not key.endswith("t_filter")}
+    for direction in range(32):
+        drawn = {key: torch.from_numpy(published_direction(key, shape, direction)) for key, shape in shapes.items()}
+        for name, value in convert_published(drawn, model).items():
+            if name in gradients:
+                slopes[direction] += (value * gradients[name]).sum()
+            elif direction < 8 and name.endswith(("running_mean", "running_var")):
+                running[direction] += (value * own[name].double().cpu()).sum()
+    return loss.item(), logits.detach().double().cpu(), slopes, running
 
 
-def test_a_smaller_image_is_refused_by_name(tiny_config: mobilemamba.MobileMambaConfig) -> None:
-    with pytest.raises(ValueError, match=r"63x80 is too small.*at least 64x64"):
-        mobilemamba.MobileMamba(tiny_config)(torch.randn(1, 3, 63, 80))
+def test_a_training_step_equals_that_of_the_release() -> None:
+    check_training_step(trained(torch.float64), tolerance=1e-5)
 
 
-def test_other_channels_are_refused_by_name(tiny_config: mobilemamba.MobileMambaConfig) -> None:
-    with pytest.raises(ValueError, match="in_chans"):
-        mobilemamba.MobileMamba(tiny_config)(torch.randn(1, 1, 64, 64))
+@pytest.mark.parametrize(
+    "form", ["kernels", "rows", "parallel", "sequential", pytest.param("triton", marks=pytest.mark.gpu)]
+)
+def test_every_form_trains_as_the_release_in_float32(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form != "kernels":
+        monkeypatch.setattr(dispatch, "scan_form", lambda u: form)
+    with nullcontext() if form == "kernels" else plain_operators():
+        check_training_step(trained(torch.float32, "cuda" if form == "triton" else "cpu"), tolerance=1e-4)
+
+
+def check_training_step(step: tuple[float, Tensor, Tensor, Tensor], tolerance: float) -> None:
+    golden = golden_outputs("train_t2")
+    loss, *others = step
+    assert loss == pytest.approx(float(golden["loss"]), rel=tolerance)
+    for name, value in zip(("logits", "slopes", "running"), others, strict=True):
+        expected = torch.from_numpy(golden[name])
+        assert (value - expected).abs().max() / expected.abs().max() < tolerance, name

@@ -4,8 +4,10 @@ import pytest
 import timm
 import torch
 
-import mobilemamba  # noqa: F401  (registers the variants)
+import mobilemamba
+from tests.mobilemamba.conftest import randomise
 
+CONTAINERS = (torch.nn.ModuleList, torch.nn.ParameterList)
 TINY = {"widths": (32, 40, 48), "num_classes": 10}
 
 
@@ -88,12 +90,59 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         timm.create_model("mobilemamba_s6", window_size=7)
 
 
-def test_no_decay_rule_and_every_parameter_gets_a_gradient() -> None:
-    model = timm.create_model("mobilemamba_s6", **TINY)
+def test_every_parameter_gets_a_gradient() -> None:
+    """In eval mode: in front of a norm in training mode a bias has no effect."""
+    model = timm.create_model("mobilemamba_s6", **TINY).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
-    model(torch.randn(4, 3, 128, 128)).square().sum().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # A bias or scale directly in front of a norm in training mode has no effect there.
-    assert not [name for name in without if not name.endswith("bias")], without
+    model(torch.randn(2, 3, 128, 128)).square().sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_no_name_is_exempt_from_weight_decay() -> None:
+    assert timm.create_model("mobilemamba_s6", **TINY).no_weight_decay() == set()
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "avgmax", "catavgmax", "fast", "fastcatavgmax"])
+def test_every_pooling_of_timm_is_taken(pool: str) -> None:
+    features = 96 if "cat" in pool else 48
+    images = torch.randn(2, 3, 64, 64)
+    for model in (
+        timm.create_model("mobilemamba_s6", **TINY, global_pool=pool).eval(),
+        timm.create_model("mobilemamba_s6", **TINY).eval(),
+    ):
+        model.reset_classifier(4, pool)
+        assert model(images).shape == (2, 4)
+        assert model.head_hidden_size == features
+        assert model.forward_head(model.forward_features(images), pre_logits=True).shape == (2, features)
+        assert mobilemamba.fuse(model)(images).shape == (2, 4)
+
+
+def test_a_pooling_that_does_not_fit_is_refused_at_creation() -> None:
+    with pytest.raises(mobilemamba.UserError, match=r"global_pool = 'median' must be one of .*'catavgmax'"):
+        timm.create_model("mobilemamba_s6", global_pool="median")
+    with pytest.raises(mobilemamba.UserError, match="global_pool = '' must be a pooling where num_classes is 10"):
+        timm.create_model("mobilemamba_s6", **TINY).reset_classifier(10, "")
+    assert timm.create_model("mobilemamba_s6", num_classes=0, global_pool="").eval()(
+        torch.randn(1, 3, 64, 64)
+    ).shape == (1, 448, 1, 1)
+
+
+def test_timm_fuses_the_network_by_its_own_function() -> None:
+    model = timm.create_model("mobilemamba_s6", **TINY).double()
+    model = randomise(model).eval()
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    fused = timm.utils.reparameterize_model(model)
+    assert not [m for m in fused.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    torch.testing.assert_close(fused(images), model(images), rtol=0, atol=1e-12)
+
+
+def test_global_hooks_see_every_module() -> None:
+    model, seen = timm.create_model("mobilemamba_s6", **TINY).eval(), set()
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
+    try:
+        model(torch.randn(1, 3, 64, 64))
+    finally:
+        handle.remove()
+    assert {m for m in model.modules() if not isinstance(m, CONTAINERS)} == seen

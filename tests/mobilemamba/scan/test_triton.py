@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from mobilemamba.bimamba import BiMamba
-from mobilemamba.scan import parallel_scan, selective_scan, sequential_scan
+from mobilemamba.dispatch import selective_scan
 from mobilemamba.scan import triton as form
+from mobilemamba.scan.parallel import parallel_scan
+from mobilemamba.scan.reference import sequential_scan
 from mobilemamba.scan.triton import scan_sequences, scan_sequences_backward, triton_scan
 from tests.mobilemamba.scan.test_scan import scan_arguments
 
@@ -127,7 +129,7 @@ def test_operators_pass_the_checks_of_torch_library(monkeypatch: pytest.MonkeyPa
 
 def test_compiles_without_graph_break() -> None:
     def scan(*arguments: Tensor) -> Tensor:
-        return selective_scan(*arguments, backend="triton").relu()
+        return selective_scan(*arguments, form="triton").relu()
 
     arguments = arguments_on_device((3, 4), 4, dtype=torch.float32)
     compiled = torch.compile(scan, fullgraph=True, backend="inductor" if DEVICE == "cuda" else "aot_eager")

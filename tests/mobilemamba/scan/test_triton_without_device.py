@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mobilemamba import scan
+from mobilemamba import dispatch
 from mobilemamba.bimamba import BiMamba
-from mobilemamba.scan import fastest_backend, selective_scan
+from mobilemamba.dispatch import scan_form, selective_scan
+from mobilemamba.errors import UserError
 from tests.mobilemamba.scan.test_scan import scan_arguments
 
 ROOT = Path(__file__).parents[3]
@@ -41,9 +42,8 @@ def test_importing_the_package_neither_imports_the_kernels_nor_turns_the_interpr
     assert not {"mobilemamba.scan.triton", "mobilemamba.scan.triton_kernels", "TRITON_INTERPRET"} & {*names}
 
 
-@pytest.mark.parametrize("capability", [75, 90])
 @pytest.mark.parametrize("name", ["forward_kernel", "backward_kernel"])
-@pytest.mark.parametrize(("length", "state_size"), [(196, 1), (49, 2), (1500, 2)])
+@pytest.mark.parametrize(("capability", "length", "state_size"), [(75, 196, 1), (90, 1500, 2)])
 def test_kernels_compile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, capability: int, length: int, state_size: int
 ) -> None:
@@ -69,29 +69,29 @@ def test_kernels_compile(
 
 def test_only_cuda_tensors_are_taken() -> None:
     pytest.importorskip("triton")
-    with pytest.raises(ValueError, match="'triton' needs a CUDA device, u is on cpu: move it there, or take backend"):
-        selective_scan(*scan_arguments((2, 3), dtype=torch.float32), backend="triton")
+    with pytest.raises(UserError, match="'triton' needs a CUDA device, u is on cpu: move it there, or take form"):
+        selective_scan(*scan_arguments((2, 3), dtype=torch.float32), form="triton")
 
 
 def test_float64_is_refused() -> None:
     pytest.importorskip("triton")
     with FakeTensorMode():
         u = torch.empty(1, 1, 2, 2, dtype=torch.float64, device="cuda")
-        with pytest.raises(ValueError, match="for float64 take backend 'parallel'"):
-            selective_scan(u, u[:, None], u[0, 0, :1], u[:, None], u[:, None], u[0, 0, :1], backend="triton")
+        with pytest.raises(UserError, match="for float64 take form 'parallel'"):
+            selective_scan(u, u[:, None], u[0, 0, :1], u[:, None], u[:, None], u[0, 0, :1], form="triton")
 
 
 def test_a_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "TRITON_IS_INSTALLED", False)
-    with pytest.raises(ModuleNotFoundError, match="'triton' needs Triton: install it, or take backend 'parallel'"):
-        selective_scan(*scan_arguments((2, 3), dtype=torch.float32), backend="triton")
+    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: False)
+    with pytest.raises(UserError, match="'triton' needs Triton: install it, or take form 'parallel'"):
+        selective_scan(*scan_arguments((2, 3), dtype=torch.float32), form="triton")
 
 
 @pytest.fixture
 def cuda_maps(monkeypatch: pytest.MonkeyPatch) -> dict[torch.dtype, torch.Tensor]:
     """Maps that claim to be on a CUDA device, and a choice of backend that has not been made before."""
-    scan._triton_runs_or_warns.cache_clear()
-    monkeypatch.setattr(scan, "TRITON_IS_INSTALLED", True)
+    dispatch._triton_runs_or_warns.cache_clear()
+    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     with FakeTensorMode():
         return {dtype: torch.empty(1, device="cuda", dtype=dtype) for dtype in (torch.bfloat16, torch.float64)}
@@ -100,13 +100,11 @@ def cuda_maps(monkeypatch: pytest.MonkeyPatch) -> dict[torch.dtype, torch.Tensor
 def test_the_fastest_form_is_triton_on_cuda_but_for_float64_and_exported_graphs(
     cuda_maps: dict[torch.dtype, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fastest_backend(cuda_maps[torch.bfloat16]) == "triton"
-    assert fastest_backend(cuda_maps[torch.float64]) == "parallel"
-    with torch.autograd.forward_ad.dual_level():
-        assert fastest_backend(cuda_maps[torch.bfloat16]) == "parallel"
-    assert fastest_backend(torch.empty(1, dtype=torch.float64)) == "rows"
+    assert scan_form(cuda_maps[torch.bfloat16]) == "triton"
+    assert scan_form(cuda_maps[torch.float64]) == "parallel"
+    assert scan_form(torch.empty(1, dtype=torch.float64)) == "rows"
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert fastest_backend(cuda_maps[torch.bfloat16]) == "matrix"
+    assert scan_form(cuda_maps[torch.bfloat16]) == "parallel"
 
 
 def test_a_compiled_module_on_cuda_holds_the_operator(cuda_maps: dict[torch.dtype, torch.Tensor]) -> None:
@@ -127,19 +125,19 @@ def test_a_compiled_module_on_cuda_holds_the_operator(cuda_maps: dict[torch.dtyp
 def test_the_plain_form_on_cuda_says_why_once(
     cuda_maps: dict[torch.dtype, torch.Tensor], monkeypatch: pytest.MonkeyPatch, lack: str
 ) -> None:
-    monkeypatch.setattr(scan, "TRITON_IS_INSTALLED", "installed" not in lack)
+    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: "installed" not in lack)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (6, 1))
     with pytest.warns(UserWarning, match=f"on cuda.* run in plain operators, not as CUDA kernels: {lack}") as warned:
-        assert [fastest_backend(cuda_maps[torch.bfloat16]) for _ in range(3)] == ["parallel"] * 3
+        assert [scan_form(cuda_maps[torch.bfloat16]) for _ in range(3)] == ["parallel"] * 3
     assert len(warned) == 1
-    scan._triton_runs_or_warns.cache_clear()
+    dispatch._triton_runs_or_warns.cache_clear()
 
 
 def test_the_choice_on_cuda_does_not_break_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    scan._triton_runs_or_warns.cache_clear()
-    monkeypatch.setattr(scan, "TRITON_IS_INSTALLED", False)
-    compiled = torch.compile(lambda u: u + scan._triton_runs_on(u.device), fullgraph=True, backend="eager")
+    dispatch._triton_runs_or_warns.cache_clear()
+    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: False)
+    compiled = torch.compile(lambda u: u + dispatch._triton_runs_on(u.device), fullgraph=True, backend="eager")
     with pytest.warns(UserWarning, match="run in plain operators") as warned:
         assert [compiled(torch.zeros(size)).sum() for size in (2, 3)] == [0, 0]
     assert len(warned) == 1
-    scan._triton_runs_or_warns.cache_clear()
+    dispatch._triton_runs_or_warns.cache_clear()
