@@ -2,72 +2,108 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
-from mobilemamba.argument_types import not_negative, positive
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-HELP = "time networks beside each other, in use or in training"
+from benchmarks import latency, training_step
+from benchmarks.forms import check_forms
+from benchmarks.networks import build
+from benchmarks.picture import draw
+from benchmarks.threads import set_threads
+from lightning_modules.figures import write_figure
+from mobilemamba.environment import environment, find_device
+from mobilemamba.errors import UserError, require
+from mobilemamba.files import check_writable, write_json
 
-FORMS = ("eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    parser.add_argument("networks", nargs="*", default=["mobilemamba_s6"], help="timm names (default: mobilemamba_s6)")
-    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
-    parser.add_argument("--training", action="store_true", help="measure memory and time of a training step instead")
-    parser.add_argument(
-        "--forms",
-        nargs="+",
-        choices=FORMS,
-        default=["eager", "fused", "onnx"],
-        help="eager: as trained; fused: norms folded; compiled: fused, torch.compile; compiled-eager: the same, not "
-        "fused; others: fused, written in this export format and run by its own runtime on the CPU in float32 "
-        "(default: eager fused onnx)",
-    )
-    parser.add_argument(
-        "--batch-sizes",
-        "--batch-size",
-        nargs="+",
-        type=positive,
-        metavar="B",
-        help="images per call, one or several numbers (default: 1; training: 16)",
-    )
-    parser.add_argument(
-        "--image-size",
-        nargs="+",
-        type=positive,
-        metavar="PIXELS",
-        help="height and width of all networks, as one number or two (default: what each was published for)",
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
-    parser.add_argument("--autocast", action="store_true", help="run PyTorch in the device's mixed precision")
-    parser.add_argument(
-        "--warmup", type=not_negative, metavar="N", default=1, help="rounds before the timed ones (default: 1)"
-    )
-    parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds (default: 30; training: 5)")
-    parser.add_argument(
-        "--repeats", type=positive, metavar="N", default=3, help="calls of each form in a round (default: 3)"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="JSON file (default: latency.json or training_step.json)"
-    )
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="PNG file of published accuracy against measured latency"
-    )
+Form = Literal["eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert"]
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure, print a table, write files.
+def benchmark(
+    networks: list[str] = ["mobilemamba_s6"],  # noqa: B006
+    reference: str = "shvit_s3",
+    training: bool = False,
+    forms: list[Form] = ["eager", "fused", "onnx"],  # noqa: B006
+    batch_sizes: list[PositiveInt] | None = None,
+    batch_size: list[PositiveInt] | None = None,
+    image_size: list[PositiveInt] | None = None,
+    threads: PositiveInt | None = None,
+    device: str = "cpu",
+    autocast: bool = False,
+    warmup: NonNegativeInt = 1,
+    rounds: PositiveInt | None = None,
+    repeats: PositiveInt = 3,
+    output: Path | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Time networks beside each other, in use or in training.
+
+    Args:
+        networks: timm names.
+        reference: Network that ratios are to.
+        training: Measure memory and time of a training step instead.
+        forms: eager, as trained; fused, norms folded; compiled, fused and by torch.compile; compiled-eager, the same
+            not fused; others are fused, written in this export format and run by its own runtime on the CPU in float32.
+        batch_sizes: Images per call, one or several numbers. Null: 1, in training 16.
+        batch_size: The same.
+        image_size: Height and width of all networks, as one number or two. Null: what each was published for.
+        threads: CPU threads. Null: PyTorch's choice.
+        device: PyTorch device.
+        autocast: Run PyTorch in the device's mixed precision.
+        warmup: Rounds before the timed ones.
+        rounds: Timed rounds. Null: 30, in training 5.
+        repeats: Calls of each form in a round.
+        output: JSON file. Null: latency.json, in training training_step.json.
+        picture: PNG file of published accuracy against measured latency.
 
     Raises:
-        BenchmarkError: When a network, form or device is not to be had, or a form gives wrong answers.
-        ExportError: When the packages of an export format are missing.
+        UserError: When something asked for does not exist here, before anything is measured; or when a form gives wrong
+            answers.
         OSError: When a file cannot be written.
     """
-    # Imported here: other subcommands need none of it.
-    from benchmarks.measurement import measure_latency, measure_training
+    require(image_size is None or len(image_size) <= 2, "--image-size", image_size, "one number or two")
+    if training and picture is not None:
+        raise UserError("--picture shows latency: leave it out with --training.")
+    if threads:
+        set_threads(threads)
+    place = find_device(device)
+    path = output or Path("training_step.json" if training else "latency.json")
+    if not training:
+        check_forms(forms, place)
+    for file in (path, picture):
+        if file is not None:
+            check_writable(file.parent)
+    size = None if image_size is None else (image_size[0], image_size[-1])
+    candidates = [build(name, place, size) for name in dict.fromkeys([*networks, reference])]
+    settings: dict[str, Any] = {
+        "batch_sizes": batch_sizes or batch_size or [16 if training else 1],
+        "warmup": warmup,
+        "rounds": rounds or (5 if training else 30),
+        "autocast": autocast,
+    }
+    if training:
+        steps = training_step.measure(candidates, reference=reference, device=place, **settings)
+        about = environment(place)
+        print(f"{_heading(about, settings)}\n\n{training_step.format_steps(steps, reference)}\n")
+        results = [asdict(step) for step in steps]
+    else:
+        settings["repeats"] = repeats
+        latencies = latency.measure(candidates, forms, reference=reference, device=place, **settings)
+        about = environment(place)
+        heading = _heading(about, settings)
+        print(f"{heading}, milliseconds per batch\n\n{latency.format_latencies(latencies, reference)}\n")
+        results = [asdict(result) for result in latencies]
+        if picture is not None:
+            write_figure(draw(latencies, heading), picture)
+            print(f"Written to {picture}")
+    write_json(path, {"environment": about, "settings": settings, "reference": reference, "results": results})
+    print(f"Written to {path}")
 
-    (measure_training if arguments.training else measure_latency)(arguments)
+
+def _heading(about: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    precision = "mixed precision" if settings["autocast"] else "float32"
+    batches = ", ".join(map(str, settings["batch_sizes"]))
+    return f"{about['device']}, {about['threads']} threads, batch {batches}, {precision}"

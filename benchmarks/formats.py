@@ -29,15 +29,14 @@ from benchmarks.networks import build
 from benchmarks.threads import set_threads
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.environment import environment
+from mobilemamba.errors import UserError
 from mobilemamba.export import (
-    ExportError,
     ExportOptions,
     NotComparedWarning,
-    ParityError,
     check_installed,
     export_network,
 )
-from mobilemamba.export.file_format import PACKAGES, file_format
+from mobilemamba.export.formats import PACKAGES, file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
@@ -158,8 +157,8 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
         network: nn.Module = MobileMamba(QUICKSTART_CONFIG)
         size = (QUICKSTART_SIZE, QUICKSTART_SIZE)
     else:
-        contender = build(name, CPU)
-        network, size = contender.network, contender.image_shape[1:]
+        candidate = build(name, CPU)
+        network, size = candidate.network, candidate.image_shape[1:]
     if not isinstance(network, MobileMamba):
         raise ValueError(f"Network {name!r} is no MobileMamba: only those can be exported.")
     for norm in network.modules():
@@ -233,13 +232,13 @@ def _try(
     path = folder / f"network{options.suffix}"
     try:
         check_installed(form)
-    except ExportError as error:
+    except UserError as error:
         return replace(support, outcome="not installed", message=str(error)), None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
             report = export_network(network, path, options, ModelMetadata(image_size))
-    except ParityError as error:
+    except UserError as error:
         return replace(support, outcome="refused", message=str(error)), None
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
         return replace(support, message=f"{type(error).__name__}: {error}"), None

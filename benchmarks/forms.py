@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import BenchmarkError, fused, inference_call
-from mobilemamba.export.file_format import check_installed, file_format
+from benchmarks.networks import fused, inference_call
+from mobilemamba.errors import UserError
+from mobilemamba.export.formats import check_installed, file_format
 from mobilemamba.export.options import SUFFIXES
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -28,13 +29,13 @@ def check_forms(forms: Iterable[Form], device: torch.device) -> None:
     """Look whether forms can be measured, before any work.
 
     Raises:
-        BenchmarkError: When an exported form is to run elsewhere than on the CPU.
-        ExportError: When the packages of one are missing; names the extra that has them.
+        UserError: When an exported form is to run elsewhere than on the CPU.
+        UserError: When the packages of one are missing; names the extra that has them.
     """
     for form in forms:
         if form in SUFFIXES:
             if device.type != "cpu":
-                raise BenchmarkError(f"Form {form!r} is measured on the CPU, not on {device}: leave it out of --forms.")
+                raise UserError(f"Form {form!r} is measured on the CPU, not on {device}: leave it out of --forms.")
             check_installed(form)
 
 
@@ -48,7 +49,7 @@ def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> C
         autocast: Whether PyTorch's own forms run in the device's mixed precision.
 
     Raises:
-        BenchmarkError: When an exporter does not take the network.
+        UserError: When an exporter does not take the network.
     """
     match form:
         case "eager":
@@ -77,7 +78,7 @@ def _exported_call(
             exporter.write(program, path, ModelMetadata((height, width)))
         except Exception as error:  # exporters raise what they like
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise BenchmarkError(
+            raise UserError(
                 f"Form {form!r} does not take {type(network).__name__} ({reason}): leave it out of --forms."
             ) from error
         return inference_call(exporter.load(path), images)

@@ -28,11 +28,11 @@ from mobilemamba.argument_types import positive
 from mobilemamba.checkpoints import load_training_checkpoint
 from mobilemamba.environment import environment
 from mobilemamba.export import ExportOptions, export_network
-from mobilemamba.export.calibration import ImageFiles, read_batches
-from mobilemamba.export.int8 import Int8Options, choose_images
-from mobilemamba.export.onnx import load
+from mobilemamba.export.formats.onnx import load
+from mobilemamba.export.int8.export import Int8Options
+from mobilemamba.export.int8.images import LabelledImages, choose_images, read_batches
+from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
-from mobilemamba.export.quantisation import quantise, quantised_nodes
 from mobilemamba.export.timing import Timing, interleaved
 from mobilemamba.files import write_json
 from mobilemamba.tables import table
@@ -112,8 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(
     network: MobileMamba,
     metadata: ModelMetadata,
-    calibration: ImageFiles | None,
-    compared: ImageFiles | None,
+    calibration: LabelledImages | None,
+    compared: LabelledImages | None,
     rounds: int,
 ) -> list[Result]:
     """Quantise every choice of parts, the float32 file first, and time all files in turn.
@@ -172,23 +172,30 @@ def format_results(results: list[Result]) -> str:
     return table(header, rows)
 
 
-def _batches(images: ImageFiles | None, metadata: ModelMetadata, seed: int) -> Iterator[Tensor]:
+def _batches(images: LabelledImages | None, metadata: ModelMetadata, seed: int) -> Iterator[Tensor]:
     if images is not None:
-        return read_batches(images, metadata, BATCH_SIZE)
+        return read_batches(images.files, metadata, BATCH_SIZE)
     return iter(random_images((8 * BATCH_SIZE, 3, *metadata.image_size), seed).split(BATCH_SIZE))
 
 
 def _source(
     options: argparse.Namespace,
-) -> tuple[str, MobileMamba, ModelMetadata, ImageFiles | None, ImageFiles | None]:
+) -> tuple[str, MobileMamba, ModelMetadata, LabelledImages | None, LabelledImages | None]:
     if options.checkpoint is None:
         network, image_size = trained_looking(options.network)
         return options.network, network, ModelMetadata(image_size), None, None
     if options.calibration is None:
         raise SystemExit("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
     network, metadata = load_training_checkpoint(options.checkpoint)
-    folders = Int8Options(options.calibration, options.validation)
-    return str(options.checkpoint), network, metadata, *choose_images(folders, network.num_classes, metadata)
+    given = Int8Options(options.calibration, options.validation)
+    images = choose_images(
+        given.calibration,
+        given.validation,
+        (given.calibration_images, given.compared_images),
+        network.num_classes,
+        metadata.class_names,
+    )
+    return str(options.checkpoint), network, metadata, *images
 
 
 def _parser() -> argparse.ArgumentParser:

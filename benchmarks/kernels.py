@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.document import around_markers, replace_between
-from benchmarks.networks import Contender, build, fused, inference_call
+from benchmarks.networks import Candidate, build, fused, inference_call
 from benchmarks.threads import set_threads
 from benchmarks.training_step import saved_bytes, step_call
-from mobilemamba import kernels
+from mobilemamba import dispatch
 from mobilemamba.argument_types import positive
 from mobilemamba.environment import environment, threads_in_words
 from mobilemamba.export.timing import Timing, interleaved
@@ -100,14 +100,14 @@ def measure(network: str, reference: str, batch_size: int, rounds: int) -> tuple
     Raises:
         ModuleNotFoundError: When Numba is not installed.
     """
-    if not kernels.NUMBA_IS_INSTALLED:
+    if dispatch._numba_kernels() is None:
         raise ModuleNotFoundError("There is nothing to compare without Numba: `pip install numba`.")
     ours, other = (_Calls(build(name, CPU), batch_size) for name in (network, reference))
     forms = {"plain": _in_plain_operators(ours.calls), "kernels": ours.calls, "reference": other.calls}
     calls = {f"{kind} {form}": call for form, kinds in forms.items() for kind, call in kinds.items()}
     timings = interleaved(calls, rounds, REPEATS, device=CPU, warmup=2)
     comparisons = [Comparison(kind, **{form: timings[f"{kind} {form}"] for form in forms}) for kind in ours.calls]
-    with kernels.switched_off():
+    with dispatch.plain_operators():
         plain = ours.kept()
     return comparisons, Kept(plain, kernels=ours.kept(), reference=other.kept())
 
@@ -138,18 +138,18 @@ class _Calls:
     """What is timed of one network.
 
     Args:
-        contender: The network.
+        candidate: The network.
         batch_size: Images of a batch and of a training step.
     """
 
-    def __init__(self, contender: Contender, batch_size: int) -> None:
-        image, images = contender.images(1, CPU), contender.images(batch_size, CPU)
-        inference = fused(contender.network)
+    def __init__(self, candidate: Candidate, batch_size: int) -> None:
+        image, images = candidate.images(1, CPU), candidate.images(batch_size, CPU)
+        inference = fused(candidate.network)
         self._batch_size = batch_size
-        self._training = copy.deepcopy(contender.network).train()
+        self._training = copy.deepcopy(candidate.network).train()
         self._step = step_call(self._training, images, autocast=False)
         self.calls: dict[str, Callable[[], object]] = {
-            "single image, eager": inference_call(contender.network, image),
+            "single image, eager": inference_call(candidate.network, image),
             "single image, fused": inference_call(inference, image),
             f"{batch_size} images, fused": inference_call(inference, images),
             f"training step, {batch_size} images": self._step,
@@ -162,7 +162,7 @@ class _Calls:
 
 def _in_plain_operators(calls: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
     def plain(call: Callable[[], object]) -> None:
-        with kernels.switched_off():
+        with dispatch.plain_operators():
             call()
 
     return {name: partial(plain, call) for name, call in calls.items()}

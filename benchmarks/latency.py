@@ -13,8 +13,9 @@ from torch import Tensor
 
 from benchmarks.compilation import all_compiled
 from benchmarks.forms import Form, call_of
-from benchmarks.networks import BenchmarkError, Contender
+from benchmarks.networks import Candidate
 from mobilemamba.complexity import complexity
+from mobilemamba.errors import UserError
 from mobilemamba.export.timing import Timing, interleaved
 from mobilemamba.tables import table
 
@@ -61,7 +62,7 @@ class Latency:
 
 @all_compiled()
 def measure(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     forms: Sequence[Form],
     reference: str,
     batch_sizes: Sequence[int],
@@ -71,40 +72,40 @@ def measure(
     warmup: int = 1,
     autocast: bool = False,
 ) -> list[Latency]:
-    """Time every contender in every form at every batch size, in turn.
+    """Time every candidate in every form at every batch size, in turn.
 
     Args:
-        contenders: Networks, the reference among them.
+        candidates: Networks, the reference among them.
         forms: Forms of each.
         reference: Name of the network that ratios are to.
         batch_sizes: Images per call.
         rounds: Timed rounds.
         repeats: Calls of each form in a round.
-        device: Of the contenders.
+        device: Of the candidates.
         warmup: Rounds before the timed ones.
         autocast: Whether PyTorch's forms run in the device's mixed precision.
 
     Raises:
-        BenchmarkError: When a form does not take a network, or gives other answers than the eager network.
+        UserError: When a form does not take a network, or gives other answers than the eager network.
     """
     calls: dict[tuple[str, Form, int], Callable[[], Tensor]] = {}
     differences: dict[tuple[str, Form, int], float] = {}
-    for contender in contenders:
+    for candidate in candidates:
         for batch_size in batch_sizes:
-            images = contender.images(batch_size, device)
-            expected = contender.answer(images)
+            images = candidate.images(batch_size, device)
+            expected = candidate.answer(images)
             for form in forms:
-                key = (contender.name, form, batch_size)
-                calls[key] = call_of(contender.network, images, form, autocast)
+                key = (candidate.name, form, batch_size)
+                calls[key] = call_of(candidate.network, images, form, autocast)
                 differences[key] = ((calls[key]() - expected).abs().max() / expected.abs().max()).item()
                 if not differences[key] <= (AUTOCAST_DIFFERENCE_LIMIT if autocast else DIFFERENCE_LIMIT):
-                    raise BenchmarkError(
-                        f"{contender.name} as {form} differs from eager by {differences[key]:.1e}: not timed."
+                    raise UserError(
+                        f"{candidate.name} as {form} differs from eager by {differences[key]:.1e}: not timed."
                     )
     keys = {" ".join(map(str, key)): key for key in calls}
     timings = interleaved({name: calls[key] for name, key in keys.items()}, rounds, repeats, device, warmup)
-    costs = {contender.name: complexity(contender.network, contender.image_shape[1:]) for contender in contenders}
-    shapes = {contender.name: contender.image_shape for contender in contenders}
+    costs = {candidate.name: complexity(candidate.network, candidate.image_shape[1:]) for candidate in candidates}
+    shapes = {candidate.name: candidate.image_shape for candidate in candidates}
     latencies = []
     for name, (network, form, batch_size) in keys.items():
         timing, base = timings[name], timings[f"{reference} {form} {batch_size}"]

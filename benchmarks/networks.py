@@ -15,12 +15,8 @@ from mobilemamba.errors import UserError
 from mobilemamba.fusion import fuse
 
 
-class BenchmarkError(UserError):
-    """A measurement that cannot be made as asked; the message names the value and the remedy."""
-
-
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A network in eval mode and the images it is made for.
 
     Args:
@@ -42,19 +38,19 @@ class Contender:
         """Return the network's logits for images, (B, num_classes).
 
         Raises:
-            BenchmarkError: When it does not take images of this size.
+            UserError: When it does not take images of this size.
         """
         try:
             with torch.inference_mode():
                 return self.network(images)
         except (RuntimeError, ValueError, AssertionError) as error:
             height, width = images.shape[2:]
-            raise BenchmarkError(
+            raise UserError(
                 f"{self.name} does not take images of {height}x{width} pixels: {str(error).splitlines()[0]}"
             ) from error
 
 
-def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Contender:
+def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Candidate:
     """Build a network.
 
     Args:
@@ -63,14 +59,14 @@ def build(name: str, device: torch.device, image_size: tuple[int, int] | None = 
         image_size: Height and width in pixels; None for the size that it was published for.
 
     Raises:
-        BenchmarkError: When timm knows no network of this name.
+        UserError: When timm knows no network of this name.
     """
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
-        raise BenchmarkError(f"Network {name!r} is unknown to timm; near names: {close}.")
+        raise UserError(f"Network {name!r} is unknown to timm; near names: {close}.")
     network = timm.create_model(name).to(device).eval()
     channels, height, width = network.pretrained_cfg["input_size"]
-    return Contender(name, network, (channels, *(image_size or (height, width))))
+    return Candidate(name, network, (channels, *(image_size or (height, width))))
 
 
 def fused(network: nn.Module) -> nn.Module:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +11,6 @@ from matplotlib.lines import Line2D
 from benchmarks.accuracy import published
 from benchmarks.labels import Label, place_labels
 from benchmarks.latency import Latency
-from mobilemamba.files import write_bytes
 
 PANEL_INCHES = (6.0, 5.0)
 
@@ -75,10 +72,3 @@ def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> list[Label]:
     axes.margins(x=0.2, y=0.1)
     axes.grid(alpha=0.3)
     return labels
-
-
-def write_picture(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_bytes(path, content.getvalue())

@@ -27,12 +27,14 @@ from benchmarks.document import around_markers, replace_between
 from benchmarks.forms import Form
 from benchmarks.latency import Latency
 from benchmarks.networks import build
-from benchmarks.picture import draw, write_picture
+from benchmarks.picture import draw
 from benchmarks.threads import set_threads
 from benchmarks.training_step import TrainingStep
+from lightning_modules.figures import write_figure
 from mobilemamba.argument_types import positive
 from mobilemamba.environment import environment
-from mobilemamba.export import ExportError, check_installed
+from mobilemamba.errors import UserError
+from mobilemamba.export import check_installed
 from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
@@ -96,9 +98,9 @@ def training_table(steps: Sequence[TrainingStep]) -> str:
 
 def _measure_latency(options: argparse.Namespace) -> None:
     forms = [form for form in FORMS if _is_installed(form)]
-    contenders = [build(name, CPU) for name in NETWORKS]
+    candidates = [build(name, CPU) for name in NETWORKS]
     settings = {"batch_sizes": [1], "rounds": options.rounds, "repeats": options.repeats, "warmup": 2}
-    latencies = latency.measure(contenders, forms, REFERENCE, device=CPU, **settings)
+    latencies = latency.measure(candidates, forms, REFERENCE, device=CPU, **settings)
     about = environment(CPU)
     heading = f"{about['device']}, threads: {about['threads']}, batch 1, float32"
     text = (
@@ -106,14 +108,14 @@ def _measure_latency(options: argparse.Namespace) -> None:
         f"Forms other than eager are fused.\n\n{latency_table(latencies)}"
     )
     _write("latency", about, settings, [asdict(result) for result in latencies])
-    write_picture(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
+    write_figure(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
     _replace(README, "latency", text)
 
 
 def _measure_training(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": options.training_rounds}
-    contenders = [build(name, CPU) for name in TRAINED]
-    steps = training_step.measure(contenders, REFERENCE, device=CPU, autocast=False, **settings)
+    candidates = [build(name, CPU) for name in TRAINED]
+    steps = training_step.measure(candidates, REFERENCE, device=CPU, autocast=False, **settings)
     about = environment(CPU)
     text = (
         f"{about['device']}, threads: {about['threads']}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of "
@@ -148,7 +150,7 @@ def _is_installed(form: Form) -> bool:
         return True
     try:
         check_installed(form)
-    except ExportError as error:
+    except UserError as error:
         print(f"Left out of the times: {error}")
         return False
     return True

@@ -23,18 +23,18 @@ from torch import Tensor
 
 from benchmarks.networks import build
 from mobilemamba.bimamba import BiMamba
+from mobilemamba.dispatch import ScanForm, selective_scan
 from mobilemamba.environment import environment
 from mobilemamba.export.timing import Timing, interleaved
 from mobilemamba.files import write_json
-from mobilemamba.scan import ScanBackend, selective_scan
 from mobilemamba.tables import table
 
 Passes = Literal["forward", "forward and backward"]
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
-BACKENDS: dict[str, tuple[ScanBackend, ...]] = {
-    "cuda": ("triton", "parallel", "matrix"),
-    "cpu": ("parallel", "rows", "matrix", "sequential"),
+BACKENDS: dict[str, tuple[ScanForm, ...]] = {
+    "cuda": ("triton", "parallel"),
+    "cpu": ("parallel", "rows", "sequential"),
 }
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 BATCH_SIZES = {"cuda": 256, "cpu": 8}
@@ -81,7 +81,7 @@ class ScanTime:
 
     size: ScanSize
     dtype: str
-    backend: ScanBackend
+    backend: ScanForm
     passes: Passes
     timing: Timing
     gigabytes: float
@@ -118,7 +118,7 @@ def scan_sizes(network: str) -> list[ScanSize]:
     Args:
         network: timm's name.
     """
-    contender = build(network, torch.device("cpu"))
+    candidate = build(network, torch.device("cpu"))
     sizes: list[ScanSize] = []
 
     def note(module: BiMamba, inputs: tuple[Tensor], _: Tensor) -> None:
@@ -126,16 +126,16 @@ def scan_sizes(network: str) -> list[ScanSize]:
         directions, inner = module.dt_proj_bias.shape
         sizes.append(ScanSize(height, width, inner, directions, module.A_log.shape[-1]))
 
-    for module in contender.network.modules():
+    for module in candidate.network.modules():
         if isinstance(module, BiMamba):
             module.register_forward_hook(note)
     with torch.inference_mode():
-        contender.network(contender.images(1, torch.device("cpu")))
+        candidate.network(candidate.images(1, torch.device("cpu")))
     return list(dict.fromkeys(sizes))
 
 
 def measure(
-    size: ScanSize, dtype: str, backends: Sequence[ScanBackend], batch_size: int, rounds: int, device: torch.device
+    size: ScanSize, dtype: str, backends: Sequence[ScanForm], batch_size: int, rounds: int, device: torch.device
 ) -> list[ScanTime]:
     """Time forms of a scan and a copy, in turn.
 
@@ -151,7 +151,7 @@ def measure(
         RuntimeError: When a form gives other values than the parallel one.
     """
     arguments = _arguments(size, getattr(torch, dtype), batch_size, device)
-    expected = selective_scan(*arguments, backend="parallel").detach()
+    expected = selective_scan(*arguments, form="parallel").detach()
     weight = torch.randn_like(expected)
     forward_bytes = _bytes(*arguments, expected)
     traffic: dict[Passes, int] = {
@@ -159,9 +159,9 @@ def measure(
         "forward and backward": forward_bytes + _bytes(*arguments, expected) + _bytes(*arguments),
     }
     calls: dict[str, Callable[[], object]] = {}
-    keys: dict[str, tuple[ScanBackend, Passes]] = {}
+    keys: dict[str, tuple[ScanForm, Passes]] = {}
     for backend in backends:
-        difference = (selective_scan(*arguments, backend=backend) - expected).abs().max() / expected.abs().max()
+        difference = (selective_scan(*arguments, form=backend) - expected).abs().max() / expected.abs().max()
         if not difference <= DIFFERENCE_LIMIT:
             raise RuntimeError(f"Backend {backend} differs from parallel by {difference:.1e}: not timed.")
         for passes in get_args(Passes):
@@ -224,17 +224,15 @@ def _bytes(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _call(
-    backend: ScanBackend, passes: Passes, arguments: Arguments, weight: Tensor, calls: int
-) -> Callable[[], object]:
+def _call(backend: ScanForm, passes: Passes, arguments: Arguments, weight: Tensor, calls: int) -> Callable[[], object]:
     def forward() -> None:
         with torch.no_grad():
             for _ in range(calls):
-                selective_scan(*arguments, backend=backend)
+                selective_scan(*arguments, form=backend)
 
     def both() -> None:
         for _ in range(calls):
-            torch.autograd.grad(selective_scan(*arguments, backend=backend), arguments, weight)
+            torch.autograd.grad(selective_scan(*arguments, form=backend), arguments, weight)
 
     return forward if passes == "forward" else both
 
@@ -247,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
     parser.add_argument(
-        "--backends", nargs="+", choices=get_args(ScanBackend), help="forms (default: those that suit the device)"
+        "--backends", nargs="+", choices=get_args(ScanForm), help="forms (default: those that suit the device)"
     )
     parser.add_argument("--dtypes", nargs="+", help="of maps (default: bfloat16 and float32 on cuda, float32 on cpu)")
     parser.add_argument("--batch-size", type=int, help="maps per call (default: 256 on cuda, 8 on cpu)")

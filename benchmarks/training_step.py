@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.networks import Contender
+from benchmarks.networks import Candidate
 from mobilemamba.export.timing import Timing, interleaved, synchronise
 from mobilemamba.tables import table
 
@@ -45,7 +45,7 @@ class TrainingStep:
 
 
 def measure(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     reference: str,
     batch_sizes: Sequence[int],
     rounds: int,
@@ -53,34 +53,34 @@ def measure(
     device: torch.device,
     warmup: int = 1,
 ) -> list[TrainingStep]:
-    """Measure a training step of every contender at every batch size, the times in turn.
+    """Measure a training step of every candidate at every batch size, the times in turn.
 
     Args:
-        contenders: Networks, the reference among them.
+        candidates: Networks, the reference among them.
         reference: Name of the network that ratios are to.
         batch_sizes: Images per step.
         rounds: Timed steps.
         autocast: Whether the forward pass runs under autocast.
-        device: Of the contenders.
+        device: Of the candidates.
         warmup: Steps before the timed ones.
 
     Raises:
-        BenchmarkError: When a network does not take images of this size.
+        UserError: When a network does not take images of this size.
     """
     calls: dict[tuple[str, int], Callable[[], None]] = {}
     megabytes: dict[tuple[str, int], float] = {}
-    for contender in contenders:
+    for candidate in candidates:
         for batch_size in batch_sizes:
-            images = contender.images(batch_size, device)
-            contender.answer(images[:1])  # an image size that does not fit is a clear error
-            network = contender.network.train()
-            key, call = (contender.name, batch_size), step_call(network, images, autocast)
+            images = candidate.images(batch_size, device)
+            candidate.answer(images[:1])  # an image size that does not fit is a clear error
+            network = candidate.network.train()
+            key, call = (candidate.name, batch_size), step_call(network, images, autocast)
             call()  # gradients exist and kernels are chosen
             peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
             calls[key], megabytes[key] = call, peak / batch_size / 1e6
     names = {" ".join(map(str, key)): key for key in calls}
     timings = interleaved({name: calls[key] for name, key in names.items()}, rounds, 1, device, warmup)
-    shapes = {contender.name: contender.image_shape for contender in contenders}
+    shapes = {candidate.name: candidate.image_shape for candidate in candidates}
     steps = []
     for name, (network_name, batch_size) in names.items():
         timing, base = timings[name], timings[f"{reference} {batch_size}"]

@@ -2,16 +2,16 @@
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.digits import DigitsDataModule
-from datamodules.image_files import DataFolderError
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
+from mobilemamba.errors import UserError
 
 __all__ = [
     "AugmentationConfig",
     "ClassificationDataModule",
-    "DataFolderError",
     "DigitsDataModule",
     "ImageNetDataModule",
     "MixingConfig",
+    "UserError",
 ]

@@ -125,7 +125,7 @@ class ClassificationDataModule(LightningDataModule):
         """Return images to predict with their paths, relative to predict_folder; available after setup("predict").
 
         Raises:
-            DataFolderError: When predict_folder is no folder or holds no images.
+            UserError: When predict_folder is no folder or holds no images.
         """
         return self.named_validation_images() if self.predict_folder is None else find_images(self.predict_folder)
 

@@ -12,21 +12,17 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from mobilemamba.errors import UserError
 
 
-class DataFolderError(UserError):
-    """A data folder that is not as it must be; the message says what was expected."""
-
-
 def find_images(folder: Path) -> list[tuple[Path, str]]:
     """Return the images in a folder, in any depth, with their paths relative to it, sorted.
 
     Raises:
-        DataFolderError: When there are none, or no such folder.
+        UserError: When there are none, or no such folder.
     """
     if not folder.is_dir():
-        raise DataFolderError(f"data.predict_folder = {folder} is no folder: give one with images.")
+        raise UserError(f"data.predict_folder = {folder} is no folder: give one with images.")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
     if not files:
-        raise DataFolderError(
+        raise UserError(
             f"data.predict_folder = {folder} holds no images: expected files ending in {', '.join(IMG_EXTENSIONS)}."
         )
     return [(path, str(path.relative_to(folder))) for path in files]

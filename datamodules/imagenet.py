@@ -11,9 +11,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from datamodules.class_names import read_class_names
 from datamodules.classification import ClassificationDataModule
 from datamodules.datasets import Images
-from datamodules.image_files import DataFolderError, ImageFiles
+from datamodules.image_files import ImageFiles
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
+from mobilemamba.errors import UserError
 
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
@@ -89,7 +90,7 @@ class ImageNetDataModule(ClassificationDataModule):
         """Scan the folders that the stage needs, once.
 
         Raises:
-            DataFolderError: When a folder is missing, empty or of other classes; names it and what was expected.
+            UserError: When a folder is missing, empty or of other classes; names it and what was expected.
         """
         if stage == "predict" and self.predict_folder is not None:
             return
@@ -114,7 +115,7 @@ class ImageNetDataModule(ClassificationDataModule):
         folder = self.root / split
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
         if not classes:
-            raise DataFolderError(
+            raise UserError(
                 f"data.root = {self.root} is no ImageNet folder: expected images in {self.root}/train/<class>/ and "
                 f"{self.root}/val/<class>/, found no class folders in {folder}. Without ImageNet, try "
                 "`lightning fit --config experiments/quickstart.yaml`, which needs no download."
@@ -126,7 +127,7 @@ class ImageNetDataModule(ClassificationDataModule):
         empty = sorted(set(range(len(classes))) - {target for _, target in samples})
         if empty:
             names = ", ".join(str(folder / classes[index]) for index in empty[:5])
-            raise DataFolderError(
+            raise UserError(
                 f"{len(empty)} class folder(s) hold no images: {names}. Add images ending in "
                 f"{', '.join(IMG_EXTENSIONS)}, or remove the folder(s) from train and val and set data.num_classes."
             )
@@ -135,12 +136,12 @@ class ImageNetDataModule(ClassificationDataModule):
     def _check_classes(self, split: str, classes: tuple[str, ...]) -> None:
         if self.class_folders is not None and classes != self.class_folders:
             other = set(self.class_folders)
-            raise DataFolderError(
+            raise UserError(
                 f"The classes of {self.root}/train and {self.root}/val differ: only in {split} "
                 f"{sorted(set(classes) - other)[:5]}, missing in {split} {sorted(other - set(classes))[:5]}."
             )
         if len(classes) != self.num_classes:
-            raise DataFolderError(
+            raise UserError(
                 f"{self.root / split} has {len(classes)} class folders, but data.num_classes = {self.num_classes}: "
                 f"set --data.num_classes {len(classes)} (the network follows), or check the folder."
             )

@@ -1,31 +1,37 @@
-"""The ``mobilemamba`` command: one typed function per subcommand, with ``--config`` everywhere.
+"""The ``mobilemamba`` command: one typed function per subcommand.
 
     mobilemamba export --checkpoint RUN/checkpoints/best.ckpt --format onnx
     mobilemamba ablate experiments/ablations/stages.yaml --devices cpu:2
 
-Options are the functions' parameters: ``image_size`` is ``--image-size`` or ``--image_size``.
+A subcommand's options are its function's parameters, described by its docstring, and read from YAML files by
+``--config`` too. ``image_size`` is ``--image-size`` or ``--image_size``; several values follow each other or are a list
+in brackets; the first parameter needs no name.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
+import json
 import sys
-from collections.abc import Sequence
-
-from jsonargparse import ArgumentParser
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from mobilemamba.errors import UserError
 
 COMMANDS = {
-    "ablate": "experiments.studies.command",
-    "benchmark": "benchmarks.command",
-    "erf": "lightning_modules.receptive_field.command",
-    "export": "mobilemamba.export.command",
-    "match": "experiments.matching.command",
-    "report": "experiments.studies.reporting.command",
+    "ablate": ("experiments.studies.ablate:ablate", "train all arms of a study with all seeds, or go on with it"),
+    "benchmark": ("benchmarks.command:benchmark", "time networks beside each other, in use or in training"),
+    "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
+    "export": ("mobilemamba.export.command:export", "write a checkpoint as a file for deployment, compared with it"),
+    "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
+    "report": ("experiments.studies.report:report", "compare the arms of a study: tables, intervals, pictures"),
 }
-"""Module of each subcommand. A module is imported when its subcommand is called; "module:function" names a function."""
+"""Function of each subcommand, imported when it is called, and what it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,10 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog="mobilemamba", description="MobileMamba networks outside of training.")
-    overview.add_argument("command", choices=sorted(COMMANDS))
+    subparsers = overview.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        subparsers.add_parser(name, help=text, add_help=False)
     command = overview.parse_args(words[:1]).command
+    module, _, function = COMMANDS[command][0].partition(":")
     try:
-        _run(command, words[1:])
+        run(getattr(importlib.import_module(module), function), words[1:], f"mobilemamba {command}")
     except (UserError, OSError) as error:
         print(f"mobilemamba {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -52,29 +61,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command: str, words: list[str]) -> None:
-    module_name, _, function_name = COMMANDS[command].partition(":")
-    module = importlib.import_module(module_name)
-    if not function_name:  # a module with HELP, add_arguments and run; all are to become functions
-        legacy = argparse.ArgumentParser(prog=f"mobilemamba {command}", description=module.HELP.capitalize() + ".")
-        module.add_arguments(legacy)
-        module.run(legacy.parse_args(words))
-        return
-    function = getattr(module, function_name)
-    parser = ArgumentParser(
-        prog=f"mobilemamba {command}", description=(function.__doc__ or "").split("\n")[0], allow_abbrev=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with options.")
-    parser.add_function_arguments(function, as_positional=True)
-    parsed = parser.parse_args([_underscored(word) for word in words])
-    parsed.pop("config")
-    function(**parser.instantiate_classes(parsed))
+def run(function: Callable[..., object], words: Sequence[str], program: str) -> None:
+    """Call a function with the options of a command line; ends the process with status 2 where they do not fit.
+
+    Args:
+        function: Every parameter has a type, and its docstring describes it.
+        words: Command line without program and subcommand.
+        program: Name in help and errors.
+    """
+    from jsonargparse import ArgumentParser  # takes time that the overview does without
+
+    description = inspect.getdoc(function) or ""
+    parser = ArgumentParser(prog=program, description=description.partition("\n")[0], allow_abbrev=False)
+    parser.add_function_arguments(function, as_positional=False)
+    parameters = inspect.signature(function).parameters
+    if "config" not in parameters:
+        parser.add_argument("--config", action="config", help="YAML file with options.")
+    options = parser.parse_args(options_of(function, words))
+    given = parser.instantiate(options)
+    function(**{name: value for name, value in given.items() if name in parameters})
 
 
-def _underscored(word: str) -> str:
-    """Return ``--image-size=256`` as ``--image_size=256``."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+def options_of(function: Callable[..., object], words: Sequence[str]) -> list[str]:
+    """Return a command line with every value as ``--name=value``, lists as JSON and flags as true or false.
+
+    Args:
+        function: Whose parameters the options are.
+        words: Command line as users write it.
+    """
+    hints = typing.get_type_hints(function)
+    hints.pop("return", None)
+    first = next(iter(hints), "")
+    lists: dict[str, list[str]] = {}
+    options: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        word = word if word.startswith("--") else f"--{first}={word}"
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        has_many = _item_type(hints.get(name)) is not None
+        if hints.get(name) is bool:
+            options.append(f"--{name}={value or 'true'}")
+        elif name not in hints and hints.get(name.removeprefix("no_")) is bool:
+            options.append(f"--{name.removeprefix('no_')}=false")
+        else:  # an option with values, --help, or a mistake that the parser names
+            values = [value] if equals else []
+            while rest and not rest[0].startswith("--") and not equals and (has_many or not values):
+                values.append(rest.pop(0))
+            if has_many and values[:1] != [v for v in values if v.startswith("[")]:
+                lists.setdefault(name, []).extend(values)
+            else:
+                options += [f"--{name}={text}" for text in values[:1]] or [f"--{name}"]
+    for name, values in lists.items():
+        are_words = _item_type(hints[name]) in (str, Path)
+        options.append(f"--{name}=[{', '.join(map(json.dumps, values) if are_words else values)}]")
+    return options
+
+
+def _item_type(hint: Any) -> Any:
+    """Return the type of the items of a list, tuple or sequence, optional or not; None for other types."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(filter(None, map(_item_type, typing.get_args(hint))), None)
+    origin = typing.get_origin(hint)
+    return typing.get_args(hint)[0] if isinstance(origin, type) and issubclass(origin, Sequence) else None
 
 
 if __name__ == "__main__":

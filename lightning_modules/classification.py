@@ -27,8 +27,8 @@ from lightning_modules.metrics import EvaluationMetrics
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, make_optimizer, make_schedule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import CheckpointError
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
 S6 = MobileMambaConfig()
@@ -255,12 +255,10 @@ class ImageClassification(LightningModule):
         A fit goes on with the raw ones, validate evaluates both, test and predict use the averaged ones.
 
         Raises:
-            CheckpointError: When the checkpoint is not of this project, or of another network; names the fields.
+            UserError: When the checkpoint is not of this project, or of another network; names the fields.
         """
         if "mobilemamba" not in checkpoint:
-            raise CheckpointError(
-                f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}."
-            )
+            raise UserError(f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
         check_same_network(checkpoint["mobilemamba"]["config"], self.network_config)
         if self._stage == "fit":
             # Where there is averaging, its callback loads both kinds.

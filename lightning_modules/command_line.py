@@ -199,7 +199,7 @@ class CommandLine(LightningCLI):
 
         Raises:
             FileNotFoundError: When there is no such file.
-            CheckpointError: When the file is damaged or holds code.
+            UserError: When the file is damaged or holds code.
             ValueError: When there is nothing to evaluate, or code would be allowed.
         """
         options = self.config[self.subcommand]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any, Protocol, runtime_checkable
 
-from mobilemamba.checkpoints import CheckpointError
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
 _REGULARISATION_FIELDS = ("drop_path_rate", "drop_rate")
@@ -61,11 +61,11 @@ def check_same_network(saved: dict[str, Any], network: MobileMambaConfig) -> Non
         network: The architecture to load into.
 
     Raises:
-        CheckpointError: Names every field that differs, with both values.
+        UserError: Names every field that differs, with both values.
     """
     unknown = sorted(saved.keys() - {field.name for field in fields(MobileMambaConfig)})
     if unknown:
-        raise CheckpointError(f"The checkpoint's network has fields that this version does not know: {unknown}.")
+        raise UserError(f"The checkpoint's network has fields that this version does not know: {unknown}.")
     of_file, of_model = asdict(MobileMambaConfig(**saved)), asdict(network)
     differing = [
         f"{name}: checkpoint {of_file[name]}, model {of_model[name]}"
@@ -73,7 +73,7 @@ def check_same_network(saved: dict[str, Any], network: MobileMambaConfig) -> Non
         if of_file[name] != of_model[name] and name not in _REGULARISATION_FIELDS
     ]
     if differing:
-        raise CheckpointError(
+        raise UserError(
             "The checkpoint is of another network than model.network describes: "
             + "; ".join(differing)
             + ". Use the config the checkpoint was trained with."

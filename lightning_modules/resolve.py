@@ -1,10 +1,6 @@
-"""What command lines of ``lightning fit`` mean, many of them in one process, without running any.
+"""What command lines of ``lightning fit`` mean, without running any.
 
-    python -m lightning_modules.resolve < requests.json > answers.json
-
-Starting Python with Lightning takes seconds, so a study asks once for all its arms. A request is a list of objects with
-``arguments``, those of ``lightning fit``. The answer is a list of as many objects, either with ``error``, what is wrong
-with the arguments, or with
+The answer to arguments of ``lightning fit`` has either ``error``, what is wrong with them, or
 
 - ``config``: every option, as ``--print_config`` shows it;
 - ``options``: the names of all options, dotted;
@@ -15,12 +11,9 @@ with the arguments, or with
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -33,7 +26,6 @@ from datamodules.imagenet import ImageNetDataModule
 from lightning_modules.cli import message_for_users
 from lightning_modules.command_line import CommandLine
 from lightning_modules.compatibility import check_data
-from lightning_modules.noise import silence
 from lightning_modules.teacher import TeacherConfig
 
 
@@ -134,18 +126,3 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def main() -> None:
-    """Answer the requests of the standard input."""
-    silence()
-    requests = json.load(sys.stdin)
-    # Whatever a part prints while it is built is no answer.
-    with redirect_stdout(sys.stderr):
-        parser = FitParser()
-        answers = [parser.resolve(request["arguments"]) for request in requests]
-    json.dump(answers, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemamba.bimamba import BiMamba
+from mobilemamba.scan.projected import split
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,12 @@ def scan_decays(network: Any, images: Tensor) -> dict[str, ScanDecay]:
     """
     decays: dict[str, ScanDecay] = {}
 
-    def measure(name: str, mamba: BiMamba, projection: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        dt, A_log, *_ = mamba.scan_inputs(mamba.scanned(output.chunk(2, dim=1)[0]))
+    def measure(name: str, mamba: BiMamba, projection: nn.Module, inputs: tuple[Tensor], x_dbl: Tensor) -> None:
+        dt, A_log, *_ = split(x_dbl, mamba.dt_proj_weight, mamba.dt_proj_bias, mamba.A_log, mamba.D)
         decays[name] = scan_decay(dt, A_log)
 
-    # Inside a kernel, nothing behind this projection can be seen.
     handles = [
-        module.in_proj.register_forward_hook(partial(measure, _block_name(name), module))
+        module.x_proj.register_forward_hook(partial(measure, _block_name(name), module))
         for name, module in network.named_modules()
         if isinstance(module, BiMamba)
     ]

@@ -30,10 +30,6 @@ _NESTED_STATES = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training scripts put a network's weights in their files, the averaged ones first (timm's order)."""
 
 
-class TeacherError(UserError):
-    """A teacher that cannot be had or does not fit; the message says which and what to do."""
-
-
 @dataclass(frozen=True)
 class TeacherConfig:
     """Which network teaches, and how its inputs and outputs relate to the student's.
@@ -70,7 +66,7 @@ class Teacher(nn.Module):
         class_indices: Outputs to keep, in this order; None keeps all.
 
     Raises:
-        TeacherError: When the channels of student and teacher differ.
+        UserError: When the channels of student and teacher differ.
     """
 
     scale: Tensor
@@ -86,7 +82,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         if not len(student_mean) == len(student_std) == len(expects.mean) == len(expects.std):
-            raise TeacherError(
+            raise UserError(
                 f"The teacher expects images of {len(expects.mean)} channels (mean {expects.mean}, std {expects.std}), "
                 f"the student's have {len(student_mean)}: use a teacher for the same images."
             )
@@ -126,9 +122,9 @@ def build_teacher(
         student_std: Channel standard deviations of the student's images.
 
     Raises:
-        TeacherError: When the name is unknown, has no weights, or its classes or channels do not fit the student's.
+        UserError: When the name is unknown, has no weights, or its classes or channels do not fit the student's.
         FileNotFoundError: When there is no such checkpoint.
-        CheckpointError: When the checkpoint is damaged or holds code.
+        UserError: When the checkpoint is damaged or holds code.
         ConnectionError: When published weights cannot be fetched.
     """
     network, expects = _build_network(config)
@@ -161,7 +157,7 @@ def _build_network(config: TeacherConfig) -> tuple[Any, ModelMetadata]:
 def _create_timm(name: str, **options: Any) -> nn.Module:
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
-        raise TeacherError(
+        raise UserError(
             f"teacher.name = {name!r} is no network that timm {timm.__version__} knows"
             + (f"; similar: {', '.join(similar)}." if similar else "; timm.list_models() lists them.")
         )
@@ -175,10 +171,10 @@ def _fetch_timm(name: str) -> nn.Module:
         "train without a teacher"
     )
     if timm.is_model(name) and not is_model_pretrained(name):
-        raise TeacherError(f"teacher.name = {name!r} has no published weights: {remedy}.")
+        raise UserError(f"teacher.name = {name!r} has no published weights: {remedy}.")
     try:
         return _create_timm(name, pretrained=True)
-    except TeacherError:
+    except UserError:
         raise
     # The Hub's client passes on the errors of its HTTP client, which differs between releases.
     except Exception as error:
@@ -197,7 +193,7 @@ def _load_timm_file(name: str, path: Path, content: Mapping[str, Any]) -> nn.Mod
     try:
         return _create_timm(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes)
     except (RuntimeError, KeyError) as error:
-        raise TeacherError(
+        raise UserError(
             f"teacher.checkpoint = {str(path)!r} does not fit teacher.name = {name!r}: name the network these weights "
             f"belong to. {error}"
         ) from error
@@ -217,20 +213,20 @@ def _check_classes(config: TeacherConfig, teacher_classes: int, num_classes: int
     chosen = config.class_indices
     if chosen is None:
         if teacher_classes != num_classes:
-            raise TeacherError(
+            raise UserError(
                 f"The teacher has {teacher_classes} classes, the student {num_classes}: "
                 f"set model.teacher.class_indices to the {num_classes} outputs that are the student's classes, "
                 "in the student's order, or use a teacher of the same classes."
             )
         return
     if len(chosen) != num_classes:
-        raise TeacherError(
+        raise UserError(
             f"teacher.class_indices has {len(chosen)} entries, the student {num_classes} classes: give one teacher "
             "output for each class of the student."
         )
     outside = [index for index in chosen if not 0 <= index < teacher_classes]
     if outside:
-        raise TeacherError(
+        raise UserError(
             f"teacher.class_indices holds {outside}, but the teacher's outputs are 0 to {teacher_classes - 1}."
         )
 

@@ -7,7 +7,8 @@ follows github.com/lewandofskee/MobileMamba/blob/0980f48, whose weights load exa
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from timm.layers import SelectAdaptivePool2d
@@ -29,6 +30,8 @@ class MobileMamba(nn.Module):
         config: The architecture.
     """
 
+    global_pool: SelectAdaptivePool2d
+
     def __init__(self, config: MobileMambaConfig | None = None) -> None:
         super().__init__()
         self.config = config = MobileMambaConfig() if config is None else config
@@ -46,8 +49,8 @@ class MobileMamba(nn.Module):
         )
         self.reset_classifier(config.num_classes, config.global_pool)
         # Every way of loading takes the authors' files and older checkpoints, inside a LightningModule too.
-        self.register_load_state_dict_pre_hook(_adapt_loaded)
-        self.register_load_state_dict_post_hook(_fill_fixed_filters)
+        self.register_load_state_dict_pre_hook(_adapt_loaded)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_fill_fixed_filters)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to logits (B, num_classes)."""
@@ -160,7 +163,7 @@ class MobileMamba(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass instead of storing their activations."""
-        for stage in self.stages:
+        for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable
 
     def _check_input(self, x: Tensor) -> None:

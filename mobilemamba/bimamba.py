@@ -8,6 +8,7 @@ order of pixels, so no flipped copy of the input is ever made.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,17 +33,17 @@ class BiMamba(nn.Module):
     def __init__(self, channels: int, expansion: float = 2.0, state_size: int = 1, directions: int = 2) -> None:
         super().__init__()
         inner, rank = int(expansion * channels), math.ceil(channels / RANK_DIVISOR)
-        self.in_proj: nn.Module = InputProjection(channels, 2 * inner)
+        self.in_proj: InputProjection | FusedInputProjection = InputProjection(channels, 2 * inner)
         self.conv = DepthwiseSiLU(inner)
         # Rows: K * R of low-rank dt, K * N of B, K * N of C.
-        self.x_proj: nn.Module = nn.Conv2d(inner, directions * (rank + 2 * state_size), 1, bias=False)
+        self.x_proj: nn.Conv2d | Pointwise = nn.Conv2d(inner, directions * (rank + 2 * state_size), 1, bias=False)
         self.dt_proj_weight = nn.Parameter(0.1 * torch.rand(directions, inner, rank))
         self.dt_proj_bias = nn.Parameter(0.1 * torch.rand(directions, inner))
         # Flattened over K and D as in the release, where the rank of a tensor decides its weight decay.
         self.A_log = nn.Parameter(torch.zeros(directions * inner, state_size))
         self.D = nn.Parameter(torch.ones(directions * inner))
         self.out_norm = GatedNorm(inner)
-        self.out_proj: nn.Module = ConvNorm(inner, channels)
+        self.out_proj: ConvNorm | Pointwise = ConvNorm(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
@@ -75,7 +76,7 @@ class InputProjection(ConvNorm):
     def fuse(self) -> FusedInputProjection:  # type: ignore[override]
         """Return two biased projections equal to this one in eval mode."""
         conv = super().fuse()
-        return FusedInputProjection(conv.weight, conv.bias)
+        return FusedInputProjection(conv.weight, cast(Tensor, conv.bias))
 
 
 class FusedInputProjection(nn.Module):

@@ -6,6 +6,8 @@ only for the running statistics, so it is asked for in eval mode (:func:`mobilem
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +51,7 @@ class ConvNorm(nn.Module):
         """Return one biased convolution equal to this layer in eval mode; of a depthwise 1x1 less is left."""
         conv = fuse_conv_bn_eval(self.conv, self.norm)
         if conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == conv.stride == (1, 1):
-            return ChannelAffine(conv.weight.flatten(), conv.bias)
+            return ChannelAffine(conv.weight.flatten(), cast(Tensor, conv.bias))
         return conv
 
 
@@ -95,8 +97,9 @@ class NormLinear(nn.Module):
     def fuse(self) -> nn.Linear:
         """Return one linear layer equal to this one in eval mode."""
         norm, linear = self.norm, self.linear
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)  # it tracks statistics
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        shift = norm.bias - mean * scale
         # Built on "meta" and given its tensors, so that it takes over device and dtype of its source.
         fused = nn.Linear(linear.in_features, linear.out_features, device="meta")
         fused.weight = nn.Parameter(linear.weight * scale)

@@ -55,7 +55,7 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved, kernel = ctx.saved_tensors, ctx.kernel
         if torch.is_grad_enabled():  # this gradient is to be differentiated itself
-            _, pull_back = torch.func.vjp(kernel.plain, *saved[: len(saved) - kernel.kept])
+            pull_back = torch.func.vjp(kernel.plain, *saved[: len(saved) - kernel.kept])[1]
             return None, *pull_back(gradients[0])
         return None, *kernel.backward(gradients[0], *saved)
 
@@ -64,8 +64,8 @@ class _Function(torch.autograd.Function):
         arguments = ctx.saved_tensors
         given = [torch.zeros_like(x) if t is None else t for x, t in zip(arguments, tangents[1:], strict=True)]
         # The transpose of the transpose: forward mode cannot be nested into the forward mode that asks.
-        value, pull_back = torch.func.vjp(ctx.kernel.plain, *arguments)
-        _, push_forward = torch.func.vjp(pull_back, torch.zeros_like(value))
+        value, pull_back = torch.func.vjp(ctx.kernel.plain, *arguments)[:2]
+        push_forward = torch.func.vjp(pull_back, torch.zeros_like(value))[1]
         return *push_forward(tuple(given)), *[None] * ctx.kernel.kept
 
     @staticmethod

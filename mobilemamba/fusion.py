@@ -43,6 +43,6 @@ def fuse_children(module: nn.Module) -> None:
     """Replace every layer inside a module that has ``fuse()`` by what that returns, in place."""
     for name, child in module.named_children():
         if hasattr(child, "fuse"):
-            setattr(module, name, child.fuse())
+            setattr(module, name, child.fuse())  # type: ignore[operator]  # found by name, as timm does
         else:
             fuse_children(child)

@@ -7,7 +7,7 @@ low-low, high along H, high along W, high along both. "High" is (first - second)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pywt
 import torch
@@ -48,7 +48,13 @@ def haar_synthesis(bands: Tensor, filters: Tensor) -> Tensor:
     return F.conv_transpose2d(bands, filters.to(bands.dtype), stride=2, groups=bands.shape[1] // SUB_BANDS)
 
 
-def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis: Tensor) -> Tensor:
+def haar_conv(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    analysis: Tensor,
+    synthesis: Tensor,
+    inverse: Callable[[Tensor, Tensor], Tensor] = haar_synthesis,
+) -> Tensor:
     """Convolve the sub-bands of x, (B, C, H, W), and transform them back, to the same shape.
 
     Each further level transforms the untouched low-low band of the level above; on the way back its result is added to
@@ -60,15 +66,16 @@ def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis:
         analysis: Filters of the transform, (4C, 1, 2, 2).
         synthesis: Filters of its inverse. They are the same, but one tensor for both is exported wrongly by some
             runtimes.
+        inverse: Transforms bands back, by the filters of ``synthesis``.
     """
     height, width = x.shape[-2:]
     bands = haar_analysis(x, analysis)
     convolved = F.conv2d(bands, weights[0], padding=weights[0].shape[-1] // 2, groups=bands.shape[1])
     if len(weights) > 1:
-        finer = haar_conv(bands[:, ::SUB_BANDS], weights[1:], analysis, synthesis)  # (B, C, H / 2, W / 2)
+        finer = haar_conv(bands[:, ::SUB_BANDS], weights[1:], analysis, synthesis, inverse)  # (B, C, H / 2, W / 2)
         low, high = convolved.unflatten(1, (-1, SUB_BANDS)).split([1, SUB_BANDS - 1], dim=2)
         convolved = torch.cat([low + finer.unsqueeze(2), high], dim=2).flatten(1, 2)
-    return haar_synthesis(convolved, synthesis)[..., :height, :width]
+    return inverse(convolved, synthesis)[..., :height, :width]
 
 
 def pad_to_even(x: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ WTConv (Finder et al., ECCV 2024, arXiv:2407.05848).
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mobilemamba import dispatch
 from mobilemamba.bimamba import BiMamba
+from mobilemamba.conv_norm import Pointwise
 from mobilemamba.fusion import fuse_children
 from mobilemamba.wavelet import SUB_BANDS, haar_filters
 
@@ -66,16 +68,18 @@ class WaveletConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C, H, W), in the wavelet domain."""
-        weights = list(self.weights)
+        weights: list[Tensor] = list(self.weights)
         if len(self.scales):
-            weights = [weight * scale.view(-1, 1, 1, 1) for weight, scale in zip(weights, self.scales, strict=True)]
+            scales: list[Tensor] = list(self.scales)
+            weights = [weight * scale.view(-1, 1, 1, 1) for weight, scale in zip(weights, scales, strict=True)]
         return dispatch.haar_conv(x, weights, self.analysis_filters, self.synthesis_filters)
 
     @torch.no_grad()
     def fuse(self) -> WaveletConv:
         """Fold the scales into the kernels, in place."""
-        for weight, scale in zip(self.weights, self.scales, strict=False):
-            weight.mul_(scale.view(-1, 1, 1, 1))
+        scales: list[Tensor] = list(self.scales)
+        for weight, scale in zip(self.weights, scales, strict=False):
+            weight.data.mul_(scale.view(-1, 1, 1, 1))
         self.scales = nn.ParameterList()
         return self
 
@@ -106,8 +110,8 @@ class WaveletMamba(nn.Module):
         """Fold the scan's scale into its output projection, in place."""
         fuse_children(self)
         if self.mamba is not None and isinstance(self.mamba_scale, ChannelScale):
-            projection, scale = self.mamba.out_proj, self.mamba_scale.weight.flatten()
+            projection, scale = cast(Pointwise, self.mamba.out_proj), self.mamba_scale.weight.flatten()
             projection.weight.mul_(scale.unsqueeze(1))
-            projection.bias.mul_(scale)
+            cast(Tensor, projection.bias).mul_(scale)
             self.mamba_scale = nn.Identity()
         return self

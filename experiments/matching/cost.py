@@ -12,13 +12,13 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.compilation import all_compiled
-from benchmarks.networks import Contender, fused, inference_call
+from benchmarks.networks import fused, inference_call
 from experiments.matching.widths import Widths, WidthSpace
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.complexity import complexity
@@ -27,7 +27,7 @@ from mobilemamba.export.timing import interleaved_seconds
 Metric = Literal["throughput", "latency", "macs"]
 
 PARTS = 5
-"""Consecutive parts of a measurement; how far their ratios lie apart tells the noise."""
+"""Consecutive parts of a measurement; how far their ratios lie apart tells the error."""
 
 
 @dataclass(frozen=True)
@@ -38,37 +38,37 @@ class Comparison:
         widths: Of the candidate.
         cost: Milliseconds per batch (median call), or multiply-accumulates.
         reference_cost: The reference's, of the same measurement.
-        noise: Standard error of their ratio, relative to it; 0 for what is counted.
+        standard_error: Of their ratio, relative to it; 0 for what is counted.
         calls: Timed calls of each; 0 for what is counted.
     """
 
     widths: Widths
     cost: float
     reference_cost: float
-    noise: float = 0.0
+    standard_error: float = 0.0
     calls: int = 0
 
     @property
-    def excess(self) -> float:
-        """Logarithm of the cost relative to the reference: 0 where both are alike, positive where it costs more."""
-        return math.log(self.cost / self.reference_cost)
+    def relative_cost(self) -> float:
+        """Cost by that of the reference."""
+        return self.cost / self.reference_cost
+
+    @property
+    def distance(self) -> float:
+        """How far from the reference, as a logarithm: 0 where both are alike."""
+        return abs(math.log(self.relative_cost))
 
     def within(self, tolerance: float) -> bool:
         """Return whether neither candidate / reference nor its inverse differs from 1 by more than the tolerance."""
-        ratio = self.cost / self.reference_cost
-        return abs(ratio - 1) <= tolerance and abs(1 / ratio - 1) <= tolerance
+        return abs(self.relative_cost - 1) <= tolerance and abs(1 / self.relative_cost - 1) <= tolerance
 
     def ratio(self, metric: Metric) -> float:
         """Return candidate / reference in a metric: faster networks have a higher throughput, a lower latency."""
-        ratio = self.cost / self.reference_cost
-        return 1 / ratio if metric == "throughput" else ratio
+        return 1 / self.relative_cost if metric == "throughput" else self.relative_cost
 
 
-class Measure(Protocol):
-    """Compares widths with the reference; effort is a factor on the usual number of rounds."""
-
-    def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
-        """Return a comparison for each of the candidates, in their order."""
+Measure = Callable[[Sequence[Widths], int], list[Comparison]]
+"""Compares widths with the reference; the number is a factor on the usual number of rounds."""
 
 
 @dataclass(frozen=True)
@@ -94,76 +94,53 @@ class Conditions:
     compile: bool = False
 
 
-class MacsMeasure:
-    """Counts multiply-accumulates, the scan's included.
+def macs_measure(space: WidthSpace, reference_cost: int, image_size: tuple[int, int]) -> Measure:
+    """Return what counts multiply-accumulates, the scan's included."""
+
+    def measure(candidates: Sequence[Widths], factor: int) -> list[Comparison]:
+        networks = {widths: MobileMamba(space.config(widths)) for widths in candidates}
+        return [Comparison(w, complexity(n, image_size).total_macs, reference_cost) for w, n in networks.items()]
+
+    return measure
+
+
+def time_measure(space: WidthSpace, reference: nn.Module, conditions: Conditions) -> Measure:
+    """Return what times fused networks in inference, all candidates and the reference in turn.
 
     Args:
-        reference_cost: Multiply-accumulates of the reference.
         space: Gives the candidates' networks.
-        image_size: Height and width in pixels.
-    """
-
-    def __init__(self, reference_cost: int, space: WidthSpace, image_size: tuple[int, int]) -> None:
-        self._reference_cost, self._space, self._image_size = reference_cost, space, image_size
-
-    def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
-        """Count for each candidate."""
-        return [Comparison(widths, self._macs(widths), self._reference_cost) for widths in candidates]
-
-    def _macs(self, widths: Widths) -> int:
-        return complexity(MobileMamba(self._space.config(widths)), self._image_size).total_macs
-
-
-class TimeMeasure:
-    """Times fused networks in inference, all candidates and the reference in turn.
-
-    Args:
         reference: The reference, in eval mode on the device.
-        space: Gives the candidates' networks.
         conditions: How time is measured.
     """
+    shape = (conditions.batch_size, space.network.in_chans, *conditions.image_size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(conditions.device)
 
-    def __init__(self, reference: nn.Module, space: WidthSpace, conditions: Conditions) -> None:
-        self._space, self._conditions = space, conditions
-        channels = space.network.in_chans
-        contender = Contender("reference", reference, (channels, *conditions.image_size))
-        self._images = contender.images(conditions.batch_size, conditions.device)
-        self._reference_call = self._call(reference)
+    def call_of(network: nn.Module) -> Callable[[], Tensor]:
+        folded = fused(network)
+        return inference_call(torch.compile(folded) if conditions.compile else folded, images, conditions.autocast)
 
-    @all_compiled()
-    def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
-        """Time every candidate beside the reference."""
-        conditions = self._conditions
-        if conditions.compile:
-            # Candidates of earlier measurements would be looked through in every call.
-            torch._dynamo.reset()
-        names = {str(widths): widths for widths in candidates}
-        calls = {"reference": self._reference_call} | {
-            name: self._call(self._network(widths)) for name, widths in names.items()
-        }
-        seconds = interleaved_seconds(calls, conditions.rounds * effort, conditions.repeats, conditions.device)
-        reference = seconds["reference"]
+    def measure(candidates: Sequence[Widths], factor: int) -> list[Comparison]:
+        calls = {"reference": call_of(reference)}
+        for widths in candidates:
+            calls[str(widths)] = call_of(MobileMamba(space.config(widths)).to(conditions.device).eval())
+        with all_compiled():
+            seconds = interleaved_seconds(calls, conditions.rounds * factor, conditions.repeats, conditions.device)
+        times = seconds["reference"]
         return [
             Comparison(
                 widths,
-                statistics.median(seconds[name]) * 1e3,
-                statistics.median(reference) * 1e3,
-                noise(seconds[name], reference),
-                len(reference),
+                statistics.median(seconds[str(widths)]) * 1e3,
+                statistics.median(times) * 1e3,
+                standard_error(seconds[str(widths)], times),
+                len(times),
             )
-            for name, widths in names.items()
+            for widths in candidates
         ]
 
-    def _network(self, widths: Widths) -> nn.Module:
-        return MobileMamba(self._space.config(widths)).to(self._conditions.device).eval()
-
-    def _call(self, network: nn.Module) -> Callable[[], Tensor]:
-        folded = fused(network)
-        run = torch.compile(folded) if self._conditions.compile else folded
-        return inference_call(run, self._images, self._conditions.autocast)
+    return measure
 
 
-def noise(seconds: Sequence[float], reference: Sequence[float]) -> float:
+def standard_error(seconds: Sequence[float], reference: Sequence[float]) -> float:
     """Return the standard error of the ratio of two times measured in turn, relative to it.
 
     Both are cut into consecutive parts, whose medians have a ratio each: what disturbs the machine for a while moves

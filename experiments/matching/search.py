@@ -1,44 +1,43 @@
 """The search for widths that cost as much as the reference.
 
-First one factor scales all widths: multiply-accumulates, which cost no time to count, give the first guess; then the
-measured costs close in on the reference from both sides. Widths are multiples, so that scaling alone may step over the
-reference: single stages then get a multiple wider or narrower, always from the nearest widths known so far.
+One factor scales all widths: bisection finds it, first for multiply-accumulates, which cost no time to count, then for
+the measured cost around that guess. Widths are multiples, so that scaling alone may step over the reference: single
+stages then get a multiple wider or narrower, always from the nearest widths known so far.
 
-Measured costs are noisy, and the nearest of many is nearest partly by luck. So widths that seem to match are measured
+Measured costs have errors, and the nearest of many is nearest partly by luck. So widths that seem to match are measured
 anew, and only this second measurement counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import NoReturn
 
-from experiments.matching.bracket import Bracket
+from scipy.optimize import bisect
+
 from experiments.matching.cost import Comparison, Measure
-from experiments.matching.errors import MatchError
 from experiments.matching.widths import Widths, WidthSpace
+from mobilemamba.errors import UserError
 
-MAX_SCALES = 8
-"""Scales that are measured at most."""
+BISECTIONS = 8
+"""Halvings of the interval of scales; an eighth of a multiple is closer than widths can be."""
 
-MAX_STEPS = 8
+SINGLE_STAGE_STEPS = 8
 """Times that single stages are changed at most."""
 
-MAX_COUNTED_SCALES = 12
-"""Scales whose multiply-accumulates are counted at most."""
-
-CLOSE_COUNT = 0.02
-"""Relative difference of multiply-accumulates that makes a first guess: time differs by more."""
-
-CONFIRMING_EFFORTS = (2, 6)
-"""How much longer the measurement takes that decides; the second where the noise of the first is too large."""
+CONFIRMING_FACTORS = (2, 6)
+"""How much longer the measurement takes that decides; the second where the error of the first is too large."""
 
 Report = Callable[[str, Comparison], None]
 """Is told of every comparison, and what it was for."""
 
 
-@dataclass
+class _Found(Exception):
+    """Ends the search with the comparison that confirmed some widths."""
+
+
 class Search:
     """A search, with what it has found out so far.
 
@@ -49,113 +48,102 @@ class Search:
         report: Is told of every comparison.
     """
 
-    space: WidthSpace
-    measure: Measure
-    tolerance: float
-    report: Report
-    known: dict[Widths, Comparison] = field(default_factory=dict)
-    confirmed: set[Widths] = field(default_factory=set)
-    expanded: set[Widths] = field(default_factory=set)
+    def __init__(self, space: WidthSpace, measure: Measure, tolerance: float, report: Report) -> None:
+        self.space, self.measure, self.tolerance, self.report = space, measure, tolerance, report
+        self.known: dict[Widths, Comparison] = {}
+        self.confirmed: set[Widths] = set()
 
-    def run(self, scale: float) -> Comparison:
-        """Search.
-
-        Args:
-            scale: First guess.
+    def run(self, guess: float) -> Comparison:
+        """Search from a scale on.
 
         Returns:
             The comparison that confirmed the widths.
 
         Raises:
-            MatchError: When no widths match, names the nearest; or when the noise is too large to tell.
+            UserError: When no widths match, names the nearest; or when the error is too large to tell.
         """
-        found = self._by_scale(scale) or self._by_single_stages()
-        if found is None:
+        try:
+            self._by_scale(guess)
+            self._by_single_stages()
             self._give_up()
-        return found
+        except _Found as found:
+            comparison: Comparison = found.args[0]
+            return comparison
 
-    def _by_scale(self, scale: float) -> Comparison | None:
-        smallest, largest = self.space.limits()
-        bracket = Bracket()
-        for _ in range(MAX_SCALES):
-            scale = min(max(scale, smallest), largest)
-            widths = self.space.at(scale)
-            if widths in self.known or not self.space.is_possible(widths):
-                return None  # closer than a multiple
-            match = self._try([widths], "scaled")
-            if match is not None:
-                return match
-            excess = self.known[widths].excess
-            if scale == (smallest if excess > 0 else largest):
-                self._give_up()
-            scale = bracket.next_scale(scale, excess)
-        return None
+    def _by_scale(self, guess: float) -> None:
+        low, high = (math.log(limit) for limit in self.space.limits())
 
-    def _by_single_stages(self) -> Comparison | None:
-        for _ in range(MAX_STEPS):
-            open_ends = [comparison for widths, comparison in self.known.items() if widths not in self.expanded]
-            if not open_ends:
-                return None
-            nearest = min(open_ends, key=_distance)
-            self.expanded.add(nearest.widths)
-            direction = -1 if nearest.excess > 0 else 1
+        def excess(log_scale: float) -> float:
+            widths = self.space.at(math.exp(log_scale))
+            if widths not in self.known and self.space.is_possible(widths):
+                self._try([widths], "scaled")
+            return math.log(self.known[widths].relative_cost) if widths in self.known else 0.0
+
+        # An interval around the guess that holds the reference, grown until it does.
+        start = min(max(math.log(guess), low), high)
+        value, reach = excess(start), 0.1
+        if value == 0:
+            return
+        end = start
+        while excess(end) * value > 0 and end not in (low, high):
+            end = max(start - reach, low) if value > 0 else min(start + reach, high)
+            reach *= 2
+        if excess(end) * value > 0:
+            self._give_up()
+        bisect(excess, start, end, maxiter=BISECTIONS, disp=False)
+
+    def _by_single_stages(self) -> None:
+        expanded: set[Widths] = set()
+        for _ in range(SINGLE_STAGE_STEPS):
+            nearest = min((c for w, c in self.known.items() if w not in expanded), key=_distance, default=None)
+            if nearest is None:
+                return
+            expanded.add(nearest.widths)
+            direction = -1 if nearest.relative_cost > 1 else 1
             candidates = [w for w in self.space.neighbours(nearest.widths, direction) if w not in self.known]
-            match = self._try(candidates, "one stage changed") if candidates else None
-            if match is not None:
-                return match
-        return None
+            if candidates:
+                self._try(candidates, "one stage changed")
 
-    def _try(self, candidates: list[Widths], purpose: str) -> Comparison | None:
-        """Measure candidates, and those that seem to match again, the nearest first; return the first that does."""
-        for comparison in self.measure(candidates):
+    def _try(self, candidates: list[Widths], purpose: str) -> None:
+        """Measure candidates, and those that seem to match again, the nearest first; end the search with a match."""
+        for comparison in self.measure(candidates, 1):
             self.known[comparison.widths] = comparison
             self.report(purpose, comparison)
-        while (best := self._best_unconfirmed()) is not None:
-            comparison = self._measure_anew(best.widths)
+        while seeming := [c for w, c in self.known.items() if w not in self.confirmed and c.within(self.tolerance)]:
+            comparison = self._measure_anew(min(seeming, key=_distance).widths)
             if comparison.within(self.tolerance):
-                return comparison
-        return None
+                raise _Found(comparison)
 
     def _measure_anew(self, widths: Widths) -> Comparison:
-        for effort in CONFIRMING_EFFORTS:
-            (comparison,) = self.measure([widths], effort)
+        for factor in CONFIRMING_FACTORS:
+            (comparison,) = self.measure([widths], factor)
             self.report("measured anew", comparison)
-            # Where the noise is as large as the tolerance, the figure says nothing.
-            if 2 * comparison.noise <= self.tolerance:
+            # Where the error is as large as the tolerance, the figure says nothing.
+            if 2 * comparison.standard_error <= self.tolerance:
                 self.known[widths] = comparison
                 self.confirmed.add(widths)
                 return comparison
-        ratio = comparison.cost / comparison.reference_cost
-        raise MatchError(
-            f"Whether widths {list(widths)} match cannot be told: {ratio:.3f} times the reference's cost has a "
-            f"standard error of {comparison.noise:.1%}, more than half of the tolerance of {self.tolerance:.1%}. Use "
-            "an idle machine, more --rounds or a wider --tolerance."
+        raise UserError(
+            f"Whether widths {list(widths)} match cannot be told: {comparison.relative_cost:.3f} times the reference's "
+            f"cost has a standard error of {comparison.standard_error:.1%}, more than half of the tolerance of "
+            f"{self.tolerance:.1%}. Use an idle machine, more --rounds or a wider --tolerance."
         )
-
-    def _best_unconfirmed(self) -> Comparison | None:
-        seeming = [
-            comparison
-            for widths, comparison in self.known.items()
-            if widths not in self.confirmed and comparison.within(self.tolerance)
-        ]
-        return min(seeming, key=_distance, default=None)
 
     def _give_up(self) -> NoReturn:
         nearest = min(self.known.values(), key=_distance)
-        ratio = nearest.cost / nearest.reference_cost
         text = (
             f"No widths match the reference within {self.tolerance:.1%}: {len(self.known)} were measured. The nearest "
-            f"are {list(nearest.widths)}, at {ratio:.3f} times the reference's cost, with a standard error of "
-            f"{nearest.noise:.1%}. "
+            f"are {list(nearest.widths)}, at {nearest.relative_cost:.3f} times the reference's cost, with a standard "
+            f"error of {nearest.standard_error:.1%}. "
         )
         smallest, largest = (self.space.at(scale) for scale in self.space.limits())
-        if nearest.widths == smallest and nearest.excess > 0:
+        if nearest.widths == smallest and nearest.relative_cost > 1:
             text += "The layout cannot be made cheaper: use a smaller --multiple, or a larger reference."
-        elif nearest.widths == largest and nearest.excess < 0:
+        elif nearest.widths == largest and nearest.relative_cost < 1:
             text += f"Wider stages than {max(largest)} channels are not tried: use a smaller reference."
         else:
             text += "Use a smaller --multiple or a wider --tolerance."
-        raise MatchError(text)
+        raise UserError(text)
 
 
 def first_scale(space: WidthSpace, count: Measure) -> float:
@@ -165,21 +153,16 @@ def first_scale(space: WidthSpace, count: Measure) -> float:
         space: Possible widths.
         count: Compares multiply-accumulates.
     """
-    smallest, largest = space.limits()
-    bracket, scale = Bracket(), 1.0
-    counted: dict[Widths, tuple[float, float]] = {}  # distance and scale
-    for _ in range(MAX_COUNTED_SCALES):
-        scale = min(max(scale, smallest), largest)
-        widths = space.at(scale)
-        if widths in counted or not space.is_possible(widths):
-            break  # closer than a multiple
-        (comparison,) = count([widths])
-        counted[widths] = _distance(comparison), scale
-        if _distance(comparison) < CLOSE_COUNT:
-            break
-        scale = bracket.next_scale(scale, comparison.excess)
-    return min(counted.values())[1]
+    low, high = (math.log(limit) for limit in space.limits())
+
+    def excess(log_scale: float) -> float:
+        widths = space.at(math.exp(log_scale))
+        return math.log(count([widths], 1)[0].relative_cost) if space.is_possible(widths) else 0.0
+
+    with suppress(ValueError):  # the reference lies outside the limits
+        return math.exp(bisect(excess, low, high, xtol=0.01, maxiter=12, disp=False))
+    return math.exp(low if excess(low) > 0 else high)
 
 
 def _distance(comparison: Comparison) -> float:
-    return abs(comparison.excess)
+    return comparison.distance

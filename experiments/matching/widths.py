@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from experiments.matching.errors import MatchError
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError
 
 Widths = tuple[int, ...]
 
 LARGEST_WIDTH = 2048
 """Channels of the widest stage that is tried: such a network has hundreds of millions of parameters."""
-
-_SMALLEST_STEP = 1.01
-"""Factor between the scales that are tried to find the smallest possible network."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,12 @@ class WidthSpace:
 
     network: MobileMambaConfig
     multiple: int
+
+    @property
+    def multiples(self) -> Widths:
+        """The multiple of each stage's width."""
+        stem = self.network.stem_stride // 2  # the stem doubles its width with every stride of 2
+        return math.lcm(self.multiple, stem), *(self.multiple for _ in self.network.widths[1:])
 
     def at(self, scale: float) -> Widths:
         """Return the proportions times a scale, each rounded to its multiple, at least one multiple."""
@@ -50,7 +53,7 @@ class WidthSpace:
             return False
         try:
             self.config(widths)
-        except ValueError:
+        except UserError:
             return False
         return True
 
@@ -58,31 +61,24 @@ class WidthSpace:
         """Return the layout with these widths.
 
         Raises:
-            ValueError: When it cannot have them.
+            UserError: When it cannot have them.
         """
         return replace(self.network, widths=widths)
-
-    @property
-    def multiples(self) -> Widths:
-        """The multiple of each stage's width."""
-        stem = self.network.stem_stride // 2  # the stem doubles its width with every stride of 2
-        return math.lcm(self.multiple, stem), *(self.multiple for _ in self.network.widths[1:])
 
     def limits(self) -> tuple[float, float]:
         """Return the scales of the smallest and the largest possible network.
 
         Raises:
-            MatchError: When no scale is possible.
+            UserError: When no scale is possible.
         """
+        smallest = min(m / width for m, width in zip(self.multiples, self.network.widths, strict=True))
         largest = LARGEST_WIDTH / max(self.network.widths)
-        scale = min(multiple / width for multiple, width in zip(self.multiples, self.network.widths, strict=True))
-        while not self.is_possible(self.at(scale)):
-            scale *= _SMALLEST_STEP
-            if scale > largest:
-                raise MatchError(
-                    f"No widths in proportion {self.network.widths}, multiples of {self.multiple} and at most "
-                    f"{LARGEST_WIDTH}, are possible for this layout: use a smaller --multiple."
-                )
-        while not self.is_possible(self.at(largest)):  # rounded up
-            largest /= _SMALLEST_STEP
-        return scale, largest
+        steps = math.ceil(math.log(largest / smallest) / math.log(1.01))
+        scales = [smallest * 1.01**step for step in range(steps)] + [largest]
+        possible = [scale for scale in scales if self.is_possible(self.at(scale))]
+        if not possible:
+            raise UserError(
+                f"No widths in proportion {self.network.widths}, multiples of {self.multiple} and at most "
+                f"{LARGEST_WIDTH}, are possible for this layout: use a smaller --multiple."
+            )
+        return possible[0], possible[-1]

@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Names become folders."""
@@ -77,7 +77,7 @@ class Budget:
         hours: Most hours of a run, after which it ends as if its epochs were over; None for no limit.
 
     Raises:
-        StudyError: When a number is not positive.
+        UserError: When a number is not positive.
     """
 
     epochs: int | None = None
@@ -87,9 +87,9 @@ class Budget:
         """Check every field."""
         epochs, hours = self.epochs, self.hours
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
-            raise StudyError(f"budget.epochs = {epochs!r} is not possible: use 1 or more, or null.")
+            raise UserError(f"budget.epochs = {epochs!r} is not possible: use 1 or more, or null.")
         if hours is not None and (not isinstance(hours, (int, float)) or isinstance(hours, bool) or hours <= 0):
-            raise StudyError(f"budget.hours = {hours!r} is not possible: use a positive number, or null.")
+            raise UserError(f"budget.hours = {hours!r} is not possible: use a positive number, or null.")
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Study:
         budget: How long each run trains.
 
     Raises:
-        StudyError: When names or seeds are impossible; the message names field, value and remedy.
+        UserError: When names or seeds are impossible; the message names field, value and remedy.
     """
 
     name: str
@@ -132,19 +132,19 @@ class Study:
         """Check every field."""
         _check_name("name", self.name)
         if not self.arms:
-            raise StudyError("arms is empty: name at least one arm.")
+            raise UserError("arms is empty: name at least one arm.")
         names = [arm.name for arm in self.arms]
         for name in names:
             _check_name("arms", name)
         # On some file systems they are one folder.
         if len({name.lower() for name in names}) < len(names):
-            raise StudyError(f"arms = {names} holds a name twice (upper and lower case count as one): rename one.")
+            raise UserError(f"arms = {names} holds a name twice (upper and lower case count as one): rename one.")
         if self.compare_with not in names:
-            raise StudyError(f"compare_with = {self.compare_with!r} is no arm: use one of {', '.join(names)}.")
+            raise UserError(f"compare_with = {self.compare_with!r} is no arm: use one of {', '.join(names)}.")
         if not self.seeds or any(not isinstance(s, int) or isinstance(s, bool) or s < 0 for s in self.seeds):
-            raise StudyError(f"seeds = {list(self.seeds)} is not possible: give whole numbers of 0 or more.")
+            raise UserError(f"seeds = {list(self.seeds)} is not possible: give whole numbers of 0 or more.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise StudyError(f"seeds = {list(self.seeds)} holds a seed twice: give each once.")
+            raise UserError(f"seeds = {list(self.seeds)} holds a seed twice: give each once.")
 
 
 def read_study(path: Path) -> Study:
@@ -154,19 +154,19 @@ def read_study(path: Path) -> Study:
         path: YAML file as in the module's head; its configs are relative to its folder.
 
     Raises:
-        StudyError: When the file is no study; names field, value and remedy.
+        UserError: When the file is no study; names field, value and remedy.
         OSError: When the file cannot be read.
     """
     try:
         content = yaml.load(path.read_text(), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        raise StudyError(f"{path} is no YAML file of a study: {error}") from error
+        raise UserError(f"{path} is no YAML file of a study: {error}") from error
     if not isinstance(content, dict):
-        raise StudyError(f"{path} holds no study: give base, arms and compare_with.")
+        raise UserError(f"{path} holds no study: give base, arms and compare_with.")
     try:
         return _study(content, path)
-    except StudyError as error:
-        raise StudyError(f"{path}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -177,25 +177,25 @@ def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: What to call them in an error.
 
     Raises:
-        StudyError: When a name is given twice, is none, or belongs to the study.
+        UserError: When a name is given twice, is none, or belongs to the study.
     """
     flat: dict[str, Any] = {}
     _flatten(overrides, "", flat, where)
     for name in flat:
         if name in TAKEN or name.startswith("run."):
-            raise StudyError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+            raise UserError(f"{where} sets {name}, which the study sets for every run: leave it out.")
     return flat
 
 
 def _flatten(overrides: Mapping[str, Any], prefix: str, flat: dict[str, Any], where: str) -> None:
     for key, value in overrides.items():
         if not isinstance(key, str) or not key:
-            raise StudyError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
+            raise UserError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
         name = prefix + key
         if isinstance(value, Mapping) and value:
             _flatten(value, f"{name}.", flat, where)
         elif name in flat:
-            raise StudyError(f"{where} sets {name} twice: leave one out.")
+            raise UserError(f"{where} sets {name} twice: leave one out.")
         else:
             flat[name] = value
 
@@ -207,7 +207,7 @@ def _study(content: dict[str, Any], path: Path) -> Study:
     _check_fields("budget", budget, [f.name for f in fields(Budget)])
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list):
-        raise StudyError(f"seeds = {seeds!r} is not possible: give a list, such as [0, 1, 2].")
+        raise UserError(f"seeds = {seeds!r} is not possible: give a list, such as [0, 1, 2].")
     base = _mapping("base", content.get("base"))
     _check_fields("base", base, ["configs", "overrides"])
     return Study(
@@ -225,7 +225,7 @@ def _arm(name: str, content: Any, folder: Path) -> Arm:
     given = _mapping(where, content)
     _check_fields(where, given, ["description", "group", "configs", "overrides"])
     if not given.get("description"):
-        raise StudyError(f"{where} has no description: say in a few words what it is.")
+        raise UserError(f"{where} has no description: say in a few words what it is.")
     layer = _layer(where, given, folder)
     return Arm(name, str(given["description"]), layer, str(given.get("group") or ""))
 
@@ -233,7 +233,7 @@ def _arm(name: str, content: Any, folder: Path) -> Arm:
 def _layer(where: str, content: Mapping[str, Any], folder: Path) -> Layer:
     configs = content.get("configs") or []
     if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
-        raise StudyError(f"{where}.configs = {configs!r} is not possible: give a list of YAML files.")
+        raise UserError(f"{where}.configs = {configs!r} is not possible: give a list of YAML files.")
     overrides = flatten(_mapping(f"{where}.overrides", content.get("overrides")), f"{where}.overrides")
     return Layer(tuple(folder / config for config in configs), overrides)
 
@@ -242,7 +242,7 @@ def _mapping(where: str, content: Any) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise StudyError(f"{where} = {content!r} is not possible: give names with values.")
+        raise UserError(f"{where} = {content!r} is not possible: give names with values.")
     return content
 
 
@@ -250,12 +250,12 @@ def _check_fields(where: str, content: Mapping[str, Any], known: Sequence[str]) 
     for name in content:
         if name not in known:
             similar = get_close_matches(str(name), known, n=1, cutoff=0.0)
-            raise StudyError(f"{where} has no field {name!r}: did you mean {similar[0]}? All are {', '.join(known)}.")
+            raise UserError(f"{where} has no field {name!r}: did you mean {similar[0]}? All are {', '.join(known)}.")
 
 
 def _check_name(where: str, name: str) -> None:
     if not NAME.fullmatch(name):
-        raise StudyError(
+        raise UserError(
             f"{where} = {name!r} is not possible: use letters, digits, '_', '-' and '.', a letter or digit first."
         )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 ACCELERATOR = {name: ("--trainer.accelerator", name) for name in ("cpu", "gpu")}
 """Said to Lightning, which otherwise takes the CPU in silence where it finds no GPU."""
@@ -38,10 +38,10 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
         threads: CPU threads of each worker. None: for CPU workers an equal share of the cores, else PyTorch's choice.
 
     Raises:
-        StudyError: When devices or threads are impossible, or this machine has no such GPU.
+        UserError: When devices or threads are impossible, or this machine has no such GPU.
     """
     if threads is not None and threads < 1:
-        raise StudyError(f"--threads {threads} is not possible: use 1 or more.")
+        raise UserError(f"--threads {threads} is not possible: use 1 or more.")
     given = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     if devices == "auto":
         return (Worker("all devices", given),)
@@ -54,7 +54,7 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
         used = [device for group in groups for device in group]
         if len(set(used)) == len(used):
             return tuple(_gpu_worker([int(number) for number in group], given) for group in groups)
-    raise StudyError(
+    raise UserError(
         f"--devices {devices} is not possible: use auto, cpu:N for N runs at a time on the CPU, or numbers of GPUs, "
         "each once: 0,1 for two runs at a time, 0+1,2+3 for two with two GPUs each."
     )
@@ -67,7 +67,7 @@ def _gpu_worker(numbers: Sequence[int], given: Mapping[str, str]) -> Worker:
     for number in numbers:
         if number >= count:
             remedy = f"use numbers below {count}" if count else "use cpu:N"
-            raise StudyError(
+            raise UserError(
                 f"--devices names GPU {number}, but PyTorch sees {count} here (torch.cuda.device_count()): {remedy}."
             )
     # Where this process was given some of the GPUs, its numbers count those.

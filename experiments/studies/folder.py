@@ -16,9 +16,9 @@ from typing import TypeVar
 import yaml
 
 from experiments.studies.definition import Study
-from experiments.studies.errors import StudyError
 from experiments.studies.plan import Plan, PlannedArm, differences
 from experiments.studies.runs import Run
+from mobilemamba.errors import UserError
 from mobilemamba.files import write_json, write_text
 
 Value = TypeVar("Value")
@@ -36,7 +36,7 @@ def make_runs(plan: Plan, folder: Path, arms: Sequence[str] | None, seeds: Seque
         seeds: Seeds to run; None for all.
 
     Raises:
-        StudyError: When the study has no such arm or seed.
+        UserError: When the study has no such arm or seed.
     """
     names = [planned.name for planned in plan.arms]
     chosen_arms = _chosen("--arms", arms, names)
@@ -57,7 +57,7 @@ def check_unchanged(plan: Plan, folder: Path) -> None:
     """Check that runs that are there were made with the arms as they are now.
 
     Raises:
-        StudyError: When an arm has changed; names what, and the remedy.
+        UserError: When an arm has changed; names what, and the remedy.
     """
     for planned in plan.arms:
         path = config_path(folder, planned.name)
@@ -68,7 +68,7 @@ def check_unchanged(plan: Plan, folder: Path) -> None:
         if changed:
             shown = [f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items()]
             more = len(shown) - SHOWN_DIFFERENCES
-            raise StudyError(
+            raise UserError(
                 f"arms.{planned.name} has changed since its runs in {runs}: {'; '.join(shown[:SHOWN_DIFFERENCES])}"
                 f"{f'; and {more} more' if more > 0 else ''}. Choose another --output for the changed study, or delete "
                 f"{runs} to run this arm anew."
@@ -102,5 +102,5 @@ def _study_text(study: Study, source: Path) -> str:
 def _chosen(option: str, given: Sequence[Value] | None, known: Sequence[Value]) -> list[Value]:
     for value in given or ():
         if value not in known:
-            raise StudyError(f"{option} {value} is not in the study: use some of {', '.join(map(str, known))}.")
+            raise UserError(f"{option} {value} is not in the study: use some of {', '.join(map(str, known))}.")
     return [value for value in known if given is None or value in given]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from experiments.studies.errors import StudyError
 from experiments.studies.runs import Run
+from mobilemamba.errors import UserError
 
 
 class Job(Protocol):
@@ -54,10 +54,10 @@ def lightning_program() -> tuple[str, ...]:
     """Return the ``lightning`` command of this environment.
 
     Raises:
-        StudyError: When there is none.
+        UserError: When there is none.
     """
     beside = Path(sys.executable).with_name("lightning")
     found = str(beside) if beside.is_file() else shutil.which("lightning")
     if found is None:
-        raise StudyError(f"There is no `lightning` command beside {sys.executable}: install this package with pip.")
+        raise UserError(f"There is no `lightning` command beside {sys.executable}: install this package with pip.")
     return (found,)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 FILE_NAME = ".lock"
 
@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[int | None]:
         folder: The study's folder; must exist.
 
     Raises:
-        StudyError: When another process holds it.
+        UserError: When another process holds it.
     """
     try:
         import fcntl
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[int | None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 100).decode() or "?"
-            raise StudyError(
+            raise UserError(
                 f"{folder} is in use by process {holder} or a run that it started: wait until they have ended, or "
                 "choose another --output."
             ) from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -12,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from experiments.studies.definition import Arm, Layer, Study, flatten
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 SETTINGS: Mapping[str, Any] = {
     "enable.record": True,
@@ -25,10 +23,6 @@ SETTINGS: Mapping[str, Any] = {
 
 RUN_FOLDERS = ("last_checkpoint.dirpath", "best_checkpoint.dirpath", "export.folder")
 """Options that are null by default, which is a folder in that of the run."""
-
-BYTES_PER_WEIGHT = 4
-LOG_BYTES = 2**21
-"""What a run writes besides checkpoints and exports, generously."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +51,6 @@ class PlannedArm:
     def name(self) -> str:
         """The arm's name."""
         return self.arm.name
-
-    @property
-    def bytes_per_run(self) -> int:
-        """What a run takes on disk at most: checkpoints of weights, their average and AdamW's two, and exports."""
-        enabled = self.config["enable"]
-        checkpoint = 4 if enabled["ema"] else 3
-        # The last checkpoint is written beside its predecessor.
-        copies = checkpoint * (2 + bool(enabled["best_checkpoint"])) + 2 * bool(enabled["export"])
-        return self.parameters * BYTES_PER_WEIGHT * copies + LOG_BYTES
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ def make_plan(study: Study, extra: Layer) -> Plan:
             arms; only the overrides of an arm win over it.
 
     Raises:
-        StudyError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
+        UserError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
             of classes differ, or runs would write the same files.
     """
     _check_files(study, extra)
@@ -121,10 +106,10 @@ def make_plan(study: Study, extra: Layer) -> Plan:
         files_alone = _arguments(replace(study, base=Layer(study.base.configs)), Layer(extra.configs), None)
         known = resolve([files_alone])[0].get("options", ())
         given = {**study.base.overrides, **extra.overrides}
-        raise StudyError(f"The base of {study.name} is not possible: {_problem(given, known, base['error'])}")
+        raise UserError(f"The base of {study.name} is not possible: {_problem(given, known, base['error'])}")
     for arm, answer in zip(study.arms, answers, strict=True):
         if "error" in answer:
-            raise StudyError(f"arms.{arm.name}: {_problem(arm.layer.overrides, base['options'], answer['error'])}")
+            raise UserError(f"arms.{arm.name}: {_problem(arm.layer.overrides, base['options'], answer['error'])}")
     arms = tuple(_planned(arm, answer) for arm, answer in zip(study.arms, answers, strict=True))
     _check_different(arms)
     _check_classes(arms)
@@ -133,25 +118,11 @@ def make_plan(study: Study, extra: Layer) -> Plan:
 
 
 def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Return what command lines of ``lightning fit`` mean, as :mod:`lightning_modules.resolve` answers.
+    """Return what arguments of ``lightning fit`` mean, as :mod:`lightning_modules.resolve` answers."""
+    from lightning_modules.resolve import FitParser  # takes seconds
 
-    Args:
-        requests: Arguments of ``lightning fit``.
-
-    Raises:
-        RuntimeError: When the process that resolves them fails.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.resolve"],
-        input=json.dumps([{"arguments": list(arguments)} for arguments in requests]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The configs could not be resolved:\n{done.stderr}")
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
-    return answers
+    parser = FitParser()
+    return [parser.resolve(list(arguments)) for arguments in requests]
 
 
 def options(overrides: Mapping[str, Any]) -> list[str]:
@@ -192,7 +163,7 @@ def _check_files(study: Study, extra: Layer) -> None:
     for where, layer in (*named, ("--config", extra)):
         for path in layer.configs:
             if not path.is_file():
-                raise StudyError(
+                raise UserError(
                     f"{where} names {path}, which is no file: check the path, relative to the study's file."
                 )
 
@@ -235,7 +206,7 @@ def _changes(base: PlannedArm, arm: PlannedArm) -> dict[str, Any]:
 def _check_different(arms: Sequence[PlannedArm]) -> None:
     for one, other in combinations(arms, 2):
         if one.config == other.config:
-            raise StudyError(
+            raise UserError(
                 f"arms.{one.name} and arms.{other.name} are alike, every option has the same value in both: change or "
                 "remove one."
             )
@@ -245,7 +216,7 @@ def _check_classes(arms: Sequence[PlannedArm]) -> None:
     first = arms[0]
     for other in arms[1:]:
         if other.num_classes != first.num_classes:
-            raise StudyError(
+            raise UserError(
                 f"arms.{other.name} has data.num_classes = {other.num_classes}, but arms.{first.name} has "
                 f"{first.num_classes}: their accuracies cannot be compared; give all arms the same data."
             )
@@ -257,7 +228,7 @@ def _check_folders(arms: Sequence[PlannedArm]) -> None:
             section, _, name = option.partition(".")
             value = (planned.config.get(section) or {}).get(name)
             if value is not None:
-                raise StudyError(
+                raise UserError(
                     f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
                     "leave it out, and each run has a folder of its own."
                 )

@@ -4,17 +4,54 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.picture import write_picture
+import torch
+from jsonargparse.typing import PositiveInt
+
 from experiments.studies.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
 from experiments.studies.reporting.hparams import write_hparams
 from experiments.studies.reporting.outcomes import read_study
 from experiments.studies.reporting.rows import arm_rows, run_rows
 from experiments.studies.reporting.speed import SpeedSettings, measure_speeds, read_speeds
 from experiments.studies.reporting.tables import arms_csv, markdown, runs_csv
+from lightning_modules.figures import write_figure
 from mobilemamba.files import check_writable, write_text
 
 DEFAULT_SPEED = SpeedSettings()
 """On the CPU, in batches of 16."""
+
+
+def report(
+    folder: Path,
+    device: str = "cpu",
+    batch_size: PositiveInt = 16,
+    threads: PositiveInt | None = None,
+    autocast: bool = False,
+    rounds: PositiveInt = 20,
+    speed: bool = True,
+    anew: bool = False,
+) -> None:
+    """Compare the arms of a study: tables, intervals, pictures.
+
+    Args:
+        folder: What `mobilemamba ablate` has written.
+        device: PyTorch device to time the networks on.
+        batch_size: Images per call for the throughput.
+        threads: CPU threads. Null: PyTorch's choice.
+        autocast: Time the networks in the device's mixed precision.
+        rounds: Timed rounds.
+        speed: Time the networks; what was timed before is in the report in any case.
+        anew: Time the networks again where that has been done.
+
+    Raises:
+        UserError: When the folder cannot be reported or the device does not exist here.
+        OSError: When a file cannot be written.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    path = write_report(folder, SpeedSettings(device, batch_size, rounds, autocast, anew) if speed else None)
+    text = path.read_text()
+    print(text[: text.index("\n![")])
+    print(f"\nWritten to {path.parent}")
 
 
 def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> Path:
@@ -29,9 +66,8 @@ def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> P
         The report, STUDY/report/report.md.
 
     Raises:
-        ReportError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
-            different numbers of classes.
-        BenchmarkError: When the device is not to be had.
+        UserError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
+            different numbers of classes; or when the device does not exist here.
     """
     study = read_study(folder)
     report = folder / "report"
@@ -49,7 +85,7 @@ def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> P
         "curves.png": draw_curves(study),
     }
     for name, figure in pictures.items():
-        write_picture(figure, report / name)
+        write_figure(figure, report / name)
     write_hparams(report / "hparams", rows, runs)
     write_text(report / "report.csv", arms_csv(rows, devices))
     write_text(report / "runs.csv", runs_csv(runs))

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from experiments.studies.disk import is_full
-from experiments.studies.errors import StudyError
 from experiments.studies.jobs import Job, Launcher
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import FAILURE, LOG, Run
+from mobilemamba.errors import UserError
 
 ATTEMPTS = 2
 STOP_SECONDS = 30.0
@@ -31,7 +31,7 @@ def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress) ->
         progress: What is told of them.
 
     Raises:
-        StudyError: When the disk is full.
+        UserError: When the disk is full.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP.
     """
     pending = deque(_unfinished(runs, progress))
@@ -81,7 +81,7 @@ def _ended_well(job: Job, progress: StudyProgress) -> bool:
         progress.finished(job.run)
         return True
     if is_full(job.run):
-        raise StudyError(
+        raise UserError(
             f"The disk of {job.run.folder} is full, all runs were stopped: make room and run the same command again; "
             "each run goes on from its last whole checkpoint."
         )

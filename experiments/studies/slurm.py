@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.errors import StudyError
 from experiments.studies.jobs import Job
 from experiments.studies.runs import LOG, Run, log_line
+from mobilemamba.errors import UserError
 
 JOB_ID = "slurm_job.txt"
 
@@ -39,7 +39,7 @@ class ClusterOptions:
         cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
 
     Raises:
-        StudyError: When a number is out of range.
+        UserError: When a number is out of range.
     """
 
     partition: str | None = None
@@ -58,7 +58,7 @@ class ClusterOptions:
             ("--parallel", self.parallel, 1),
         ):
             if value < least:
-                raise StudyError(f"{option} {value} is not possible: use {least} or more.")
+                raise UserError(f"{option} {value} is not possible: use {least} or more.")
 
 
 class FitTask:
@@ -148,14 +148,14 @@ class ClusterLauncher:
         options: What a job asks for.
 
     Raises:
-        StudyError: When submitit is not installed, or there is no SLURM.
+        UserError: When submitit is not installed, or there is no SLURM.
     """
 
     def __init__(self, folder: Path, name: str, program: Sequence[str], options: ClusterOptions) -> None:
         try:
             import submitit
         except ImportError as error:
-            raise StudyError(
+            raise UserError(
                 "--launcher slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout."
             ) from error
         self._submitit = submitit
@@ -170,7 +170,7 @@ class ClusterLauncher:
                 folder=self.folder / "%j", cluster=options.cluster, slurm_max_num_timeout=MAX_REQUEUES
             )
         except RuntimeError as error:
-            raise StudyError(f"--launcher slurm is not possible here: {error}") from error
+            raise UserError(f"--launcher slurm is not possible here: {error}") from error
         self._executor.update_parameters(
             name=name,
             timeout_min=options.minutes,

@@ -14,10 +14,9 @@ from torch import nn
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
 from lightning_modules.classification import ImageClassification
 from mobilemamba.checkpoints import load_training_checkpoint
+from mobilemamba.errors import UserError
 from mobilemamba.export import (
-    ExportError,
     ExportOptions,
-    ParityError,
     ParityReport,
     check_installed,
     export_network,
@@ -75,7 +74,7 @@ class ExportAtEnd(Callback):
         """Fail before training rather than after it.
 
         Raises:
-            ExportError: When the folder cannot be written or the format needs a package that is not installed.
+            UserError: When the folder cannot be written or the format needs a package that is not installed.
         """
         folder = self.resolved_folder(trainer)
         if stage == "fit" and self.should_act(trainer) and trainer.is_global_zero:
@@ -98,7 +97,7 @@ class ExportAtEnd(Callback):
             try:
                 report = export_network(network, path, self.options, pl_module.metadata)
                 self.results.append(ExportResult(name, path, report=report))
-            except (ParityError, ExportError, OSError) as error:
+            except (UserError, OSError) as error:
                 self.results.append(ExportResult(name, path, error=str(error)))
                 rank_zero_warn(f"The {name} weights were not exported: {error}")
 

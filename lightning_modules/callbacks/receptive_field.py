@@ -8,12 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_modules.receptive_field.errors import ReceptiveFieldError
 from lightning_modules.receptive_field.extent import measure_extent
 from lightning_modules.receptive_field.gradient import contribution_map
 from lightning_modules.receptive_field.picture import draw
 from lightning_modules.tensorboard import tensorboard_writer
 from lightning_modules.undisturbed import copied_network, validation_images
+from mobilemamba.errors import UserError
 
 
 class ReceptiveField(Callback):
@@ -64,7 +64,7 @@ class ReceptiveField(Callback):
         try:
             # In single precision: checkpoints hold it.
             self.maps[title] = contribution_map(copied_network(pl_module), images).float()
-        except ReceptiveFieldError as error:
+        except UserError as error:
             rank_zero_warn(f"The receptive field {title} is not drawn: {error}")
             return
         maps = [contributions.double() for contributions in self.maps.values()]

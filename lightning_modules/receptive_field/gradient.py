@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.receptive_field.errors import ReceptiveFieldError
+from mobilemamba.errors import UserError
 
 
 def contribution_map(network: Any, images: Iterable[Tensor]) -> Tensor:
@@ -30,7 +30,7 @@ def contribution_map(network: Any, images: Iterable[Tensor]) -> Tensor:
         Contributions (H, W), float64, on the CPU.
 
     Raises:
-        ReceptiveFieldError: When the network gives no feature map, or no pixel contributes.
+        UserError: When the network gives no feature map, or no pixel contributes.
     """
     like = next(network.parameters())
     maps = []
@@ -42,7 +42,7 @@ def contribution_map(network: Any, images: Iterable[Tensor]) -> Tensor:
         maps.append(gradient[0].abs().sum(0).cpu().double())  # Apple's GPUs have no float64
     contributions = torch.stack(maps).mean(0)
     if not (contributions.isfinite().all() and contributions.any()):
-        raise ReceptiveFieldError(
+        raise UserError(
             f"The gradient of this {type(network).__name__} is zero everywhere or not finite: check its weights, or "
             "use more images."
         )
@@ -60,16 +60,16 @@ def feature_map(network: Any, images: Tensor) -> Tensor:
         Features (B, C, H, W).
 
     Raises:
-        ReceptiveFieldError: When ``forward_features`` gives something else.
+        UserError: When ``forward_features`` gives something else.
     """
     features = network.forward_features(images)
     if not isinstance(features, Tensor):
-        raise ReceptiveFieldError(
+        raise UserError(
             f"{type(network).__name__}.forward_features gives a {type(features).__name__}, not one (B, C, H, W) "
             "feature map: choose another network."
         )
     if features.ndim != 4:
-        raise ReceptiveFieldError(
+        raise UserError(
             f"{type(network).__name__}.forward_features gives {features.ndim} dimensions {tuple(features.shape)}, such "
             "as tokens, not a (B, C, H, W) feature map: choose a network whose features keep their place."
         )
@@ -77,7 +77,7 @@ def feature_map(network: Any, images: Tensor) -> Tensor:
         return features.permute(0, 3, 1, 2)
     channels = getattr(network, "num_features", features.shape[1])
     if features.shape[1] != channels == features.shape[3]:
-        raise ReceptiveFieldError(
+        raise UserError(
             f"{type(network).__name__}.forward_features seems to put channels last {tuple(features.shape)}, but has no "
             "output_fmt that says so: choose another network."
         )

@@ -12,17 +12,17 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from lightning_modules.receptive_field.errors import ReceptiveFieldError
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_published_weights, load_strictly, load_training_checkpoint, read_file
+from mobilemamba.errors import UserError
 from mobilemamba.published import WeightSource
 
 RANDOM = "random"
-"""What :class:`Subject` calls the weights of a network that was never trained."""
+"""What :class:`MeasuredNetwork` calls the weights of a network that was never trained."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredNetwork:
     """A network in eval mode, on the CPU, and how its images are normalised.
 
     Args:
@@ -44,20 +44,20 @@ def check_name(name: str) -> None:
     """Demand a timm name or the path of a checkpoint that exists.
 
     Raises:
-        ReceptiveFieldError: Otherwise; names similar ones.
+        UserError: Otherwise; names similar ones.
     """
     if timm.is_model(name) or Path(name).is_file():
         return
     if Path(name).suffix == ".ckpt" or len(Path(name).parts) > 1:
-        raise ReceptiveFieldError(f"Checkpoint {name} does not exist.")
+        raise UserError(f"Checkpoint {name} does not exist.")
     similar = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
     remedy = f"similar names are {', '.join(similar)}" if similar else "timm.list_models() gives all names"
-    raise ReceptiveFieldError(f"Network {name!r} is neither known to timm nor a checkpoint file: {remedy}.")
+    raise UserError(f"Network {name!r} must be a name of timm or a checkpoint file: {remedy}.")
 
 
-def load_subject(
+def load_network(
     name: str, checkpoint: Path | None = None, pretrained: bool = False, weights: WeightSource = "ema"
-) -> Subject:
+) -> MeasuredNetwork:
     """Build a network with its weights.
 
     Args:
@@ -67,25 +67,24 @@ def load_subject(
         weights: Averaged or raw, where a file holds both.
 
     Raises:
-        CheckpointError: When a file is not what it should be.
-        ReceptiveFieldError: When timm cannot build the network, or it does not take colour images.
+        UserError: When a file does not fit, timm cannot build the network, or it does not take colour images.
     """
     if not timm.is_model(name):
         student, metadata = load_training_checkpoint(name, weights)
         if student.in_chans != 3:
-            raise ReceptiveFieldError(f"{name} takes images of {student.in_chans} channels: only 3 (RGB) are possible.")
-        return Subject(name, f"checkpoint, {weights}", student, metadata.mean, metadata.std)
+            raise UserError(f"{name} takes images of {student.in_chans} channels: it must take 3 (RGB).")
+        return MeasuredNetwork(name, f"checkpoint, {weights}", student, metadata.mean, metadata.std)
     pretrained = pretrained and checkpoint is None
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same random weights each time
             network = timm.create_model(name, pretrained=pretrained).eval()
     except (RuntimeError, ValueError) as error:
-        raise ReceptiveFieldError(f"timm cannot build {name} with pretrained = {pretrained}: {error}") from error
+        raise UserError(f"timm cannot build {name} with pretrained = {pretrained}: {error}") from error
     if checkpoint is not None:
         _load_weights(network, checkpoint, weights)
     source = f"{checkpoint.name}, {weights}" if checkpoint else "pretrained" if pretrained else RANDOM
-    return Subject(name, source, network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+    return MeasuredNetwork(name, source, network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
 
 
 def _load_weights(network: nn.Module, path: Path, weights: WeightSource) -> None:
@@ -93,7 +92,7 @@ def _load_weights(network: nn.Module, path: Path, weights: WeightSource) -> None
         load_published_weights(network, path, weights)
         return
     content = read_file(path)
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model")[0 if weights == "ema" else 2 :]:
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model")[0 if weights == "ema" else 2 :]:  # timm's names
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break

@@ -2,160 +2,102 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import CheckpointError, load_published_weights, load_training_checkpoint
-from mobilemamba.export.artifact import export_network, report_path
-from mobilemamba.export.errors import ExportError, NotComparedWarning
-from mobilemamba.export.int8 import Int8Options, export_int8
-from mobilemamba.export.int8_report import Int8Report
+from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
+from mobilemamba.errors import UserError
+from mobilemamba.export.export import NotComparedWarning, export_network, report_path
+from mobilemamba.export.int8.export import Int8Options, export_int8
+from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.options import ExportOptions, FormatName
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.tables import table
 from mobilemamba.variants import VARIANTS
 
-HELP = "write a checkpoint as a file for deployment, BatchNorm folded, compared with its network"
 
+def export(
+    checkpoint: Path,
+    variant: str | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    format: FormatName = "onnx",
+    output: Path | None = None,
+    image_size: list[int] | None = None,
+    dynamic_batch: bool = True,
+    dynamic_size: bool = False,
+    tolerance: float = 1e-4,
+    int8: bool = False,
+    calibration: Path | None = None,
+    validation: Path | None = None,
+    calibration_images: int = 256,
+    compared_images: int = 1000,
+    min_agreement: float = 0.9,
+    max_accuracy_drop: float = 1.0,
+) -> None:
+    """Write a checkpoint as a file for deployment, BatchNorm folded, compared with its network.
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    defaults = ExportOptions()
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="checkpoint of `lightning fit`, or with --variant a published weights file",
-    )
-    parser.add_argument(
-        "--variant", choices=sorted(VARIANTS), help="network of a published weights file; checkpoints know their own"
-    )
-    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw (default: ema)")
-    parser.add_argument(
-        "--format", choices=get_args(FormatName), default=defaults.format, help=f"(default: {defaults.format})"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="default: the checkpoint's name with the format's suffix, or .int8.onnx",
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="pixels (default: the evaluation size of the checkpoint)",
-    )
-    parser.add_argument(
-        "--dynamic-batch",
-        action=argparse.BooleanOptionalAction,
-        default=defaults.dynamic_batch,
-        help="take any batch size (default) or single images",
-    )
-    parser.add_argument(
-        "--dynamic-size",
-        action=argparse.BooleanOptionalAction,
-        default=defaults.dynamic_size,
-        help="take images of any height and width, or of one size (default)",
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=defaults.tolerance,
-        help=f"largest difference allowed, relative to the largest logit (default: {defaults.tolerance:g})",
-    )
-    _add_int8_arguments(parser)
-
-
-def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "int8", "weights and activations in int8, for ONNX Runtime; judged by the classes it gives to images"
-    )
-    group.add_argument("--int8", action="store_true", help="write an int8 file; needs --calibration")
-    group.add_argument(
-        "--calibration", type=Path, metavar="FOLDER", help="images like those to come, in any depth of folders"
-    )
-    group.add_argument(
-        "--validation",
-        type=Path,
-        metavar="FOLDER",
-        help="other images, a folder for each class: accuracy before and after is compared, beside the top classes by "
-        "both files (default: other images of --calibration, whose top classes alone are compared)",
-    )
-    for field, metavar, text in (
-        ("calibration_images", "N", "images to calibrate with, at most"),
-        ("compared_images", "N", "images to compare on, at most"),
-        (
-            "min_agreement",
-            "SHARE",
-            "least share of images with the same top class before and after, with --validation and without",
-        ),
-        ("max_accuracy_drop", "POINTS", "largest drop of the accuracy on --validation, in percentage points"),
-    ):
-        default = getattr(Int8Options, field)
-        group.add_argument(
-            f"--{field.replace('_', '-')}",
-            type=type(default),
-            metavar=metavar,
-            help=f"{text} (default: {default:g})",
-        )
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Export and print what was compared.
+    Args:
+        checkpoint: Checkpoint of `lightning fit`, or with --variant a published weights file.
+        variant: Network of a published weights file, such as mobilemamba_s6; checkpoints know their own.
+        weights: Averaged or raw weights, where the file has both.
+        format: File format.
+        output: File to write. Null: the checkpoint's name with the format's suffix, or .int8.onnx.
+        image_size: Height and width in pixels. Null: the evaluation size of the checkpoint.
+        dynamic_batch: Take any batch size, or single images.
+        dynamic_size: Take images of any height and width, or of one size.
+        tolerance: Largest difference allowed, relative to the largest logit.
+        int8: Write weights and activations in int8, for ONNX Runtime; needs --calibration.
+        calibration: With --int8, folder of images like those to come, in any depth of folders.
+        validation: With --int8, other images, a folder for each class; the accuracy before and after is compared,
+            beside the top classes by both files. Null: other images of --calibration, by their top classes alone.
+        calibration_images: With --int8, images to calibrate with, at most.
+        compared_images: With --int8, images to compare on, at most.
+        min_agreement: With --int8, least share of images with the same top class before and after.
+        max_accuracy_drop: With --int8, largest drop of the accuracy on --validation, in percentage points.
 
     Raises:
-        ExportError: When an option does not fit; subclasses and those of :mod:`mobilemamba.checkpoints` pass through.
+        UserError: When an option or the checkpoint does not fit, or the file differs from its network.
     """
-    try:
-        options = ExportOptions(arguments.format, arguments.dynamic_batch, arguments.dynamic_size, arguments.tolerance)
-        int8 = _int8_options(arguments)
-    except ValueError as error:
-        raise ExportError(str(error)) from error
-    network, metadata = _load(arguments)
-    if arguments.image_size is not None:
-        metadata = dataclasses.replace(metadata, image_size=tuple(arguments.image_size))
-    suffix = f".int8{options.suffix}" if int8 else options.suffix
-    output = arguments.output or arguments.checkpoint.with_suffix(suffix)
-    if int8 is not None:
-        print(_int8_table(output, export_int8(network, output, options, int8, metadata)))
+    options = ExportOptions(format, dynamic_batch, dynamic_size, tolerance)
+    quantised = None
+    if int8:
+        if calibration is None:
+            raise UserError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
+        quantised = Int8Options(
+            calibration, validation, calibration_images, compared_images, min_agreement, max_accuracy_drop
+        )
+    elif calibration is not None or validation is not None:
+        raise UserError("--calibration and --validation belong to --int8: add that, or leave them out.")
+    network, metadata = _load(checkpoint, variant, weights)
+    if image_size is not None:
+        if len(image_size) != 2:
+            raise UserError(f"--image-size = {image_size} must be two numbers, height and width in pixels.")
+        metadata = dataclasses.replace(metadata, image_size=(image_size[0], image_size[1]))
+    path = output or checkpoint.with_suffix(f".int8{options.suffix}" if int8 else options.suffix)
+    if quantised is not None:
+        print(_int8_table(path, export_int8(network, path, options, quantised, metadata)))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
-        report = export_network(network, output, options, metadata)
-    print(_table(output, report))
+        report = export_network(network, path, options, metadata)
+    print(_table(path, report))
 
 
-def _int8_options(arguments: argparse.Namespace) -> Int8Options | None:
-    fields = [field.name for field in dataclasses.fields(Int8Options)]
-    given = {field: getattr(arguments, field) for field in fields if getattr(arguments, field) is not None}
-    if not arguments.int8:
-        if given:
-            raise ValueError(f"--{next(iter(given)).replace('_', '-')} belongs to --int8: add that, or leave it out.")
-        return None
-    if arguments.calibration is None:
-        raise ValueError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
-    return Int8Options(**given)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[MobileMamba, ModelMetadata]:
-    if arguments.variant is None:
+def _load(checkpoint: Path, variant: str | None, weights: Literal["ema", "raw"]) -> tuple[MobileMamba, ModelMetadata]:
+    if variant is None:
         try:
-            return load_training_checkpoint(arguments.checkpoint, arguments.weights)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error} If these are published weights, name their network by --variant."
-            ) from error
-    variant = VARIANTS[arguments.variant]
-    network = load_published_weights(MobileMamba(variant.config), arguments.checkpoint, arguments.weights)
-    return network, ModelMetadata(image_size=(variant.image_size, variant.image_size))
+            return load_training_checkpoint(checkpoint, weights)
+        except UserError as error:
+            raise UserError(f"{error} If these are published weights, name their network by --variant.") from error
+    if variant not in VARIANTS:
+        raise UserError(f"--variant = {variant} must be one of {', '.join(sorted(VARIANTS))}.")
+    published = VARIANTS[variant]
+    network = load_published_weights(MobileMamba(published.config), checkpoint, weights)
+    return network, ModelMetadata(image_size=(published.image_size, published.image_size))
 
 
 def _table(path: Path, report: ParityReport) -> str:

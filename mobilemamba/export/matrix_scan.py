@@ -34,15 +34,15 @@ def matrix_scan(
         return raster + columns.mT
     dtype = torch.promote_types(u.dtype, torch.float32)
     # Directions come first from here on, so that each meets its own matrix.
-    step = _softplus(dt.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
+    delta = _softplus(dt.to(dtype).transpose(0, 1))  # (K, B, D, H, W)
     B, C = B.to(dtype).transpose(0, 1), C.to(dtype).transpose(0, 1)  # (K, B, N, H, W)
-    negative_rate = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
+    negative_A = -torch.exp(A_log.to(dtype)).unsqueeze(1)  # (K, 1, D, N)
     u = u.to(dtype)
-    drive = step * u  # (K, B, D, H, W)
+    delta_u = delta * u  # (K, B, D, H, W)
     y = D.to(dtype).sum(0).view(-1, 1, 1) * u
     for n in range(A_log.shape[-1]):
-        log_decay = step * negative_rate[..., n, None, None]
-        state = _scan_raster(log_decay, drive * B[:, :, n, None])
+        log_A_bar = delta * negative_A[..., n, None, None]
+        state = _scan_raster(log_A_bar, delta_u * B[:, :, n, None])
         y = y + (C[:, :, n, None] * state).sum(0)
     return y
 
@@ -52,34 +52,34 @@ def _softplus(x: Tensor) -> Tensor:
     return torch.relu(x) + torch.log(1 + torch.exp(-x.abs()))
 
 
-def _scan_raster(log_decay: Tensor, drive: Tensor) -> Tensor:
-    """States h_t = exp(log_decay_t) h_{t-1} + drive_t over (K, B, D, H, W), in raster order and its reverse."""
-    directions, _, _, height, width = drive.shape
-    offsets = _offsets(width, directions, drive)
-    log_decay = log_decay.flatten(1, 3)  # (K, B * D * H, W)
-    state = _scan(torch.exp(log_decay), drive.flatten(1, 3), offsets)
-    product = torch.exp(torch.bmm(log_decay, (offsets >= 0).to(drive.dtype)))  # of all decays from the start of the row
-    last = _last(width, directions, drive)
-    row_offsets = _offsets(height, directions, drive)
+def _scan_raster(log_A_bar: Tensor, delta_B_u: Tensor) -> Tensor:
+    """States h_t = exp(log_A_bar_t) h_{t-1} + delta_B_u_t over (K, B, D, H, W), in raster order and its reverse."""
+    directions, _, _, height, width = delta_B_u.shape
+    offsets = _offsets(width, directions, delta_B_u)
+    log_A_bar = log_A_bar.flatten(1, 3)  # (K, B * D * H, W)
+    state = _scan(torch.exp(log_A_bar), delta_B_u.flatten(1, 3), offsets)
+    product = torch.exp(torch.bmm(log_A_bar, (offsets >= 0).to(delta_B_u.dtype)))  # from the start of the row
+    last = _last(width, directions, delta_B_u)
+    row_offsets = _offsets(height, directions, delta_B_u)
     row_state = _scan(
         torch.bmm(product, last).view(directions, -1, height),
         torch.bmm(state, last).view(directions, -1, height),
         row_offsets,
     )
-    carried = torch.bmm(row_state, (row_offsets == 1).to(drive.dtype))  # what the rows before hand to each row
-    return torch.addcmul(state, product, carried.view(directions, -1, 1)).view(drive.shape)
+    carried = torch.bmm(row_state, (row_offsets == 1).to(delta_B_u.dtype))  # what the rows before hand to each row
+    return torch.addcmul(state, product, carried.view(directions, -1, 1)).view(delta_B_u.shape)
 
 
-def _scan(decay: Tensor, drive: Tensor, offsets: Tensor) -> Tensor:
+def _scan(A_bar: Tensor, delta_B_u: Tensor, offsets: Tensor) -> Tensor:
     """Inclusive scan of (K, M, T) along its last axis by doubling."""
-    steps = doublings(drive.shape[-1])
+    steps = doublings(delta_B_u.shape[-1])
     for step in range(steps):
-        shift = (offsets == 2**step).to(drive.dtype)
-        drive = torch.addcmul(drive, decay, torch.bmm(drive, shift))
+        shift = (offsets == 2**step).to(delta_B_u.dtype)
+        delta_B_u = torch.addcmul(delta_B_u, A_bar, torch.bmm(delta_B_u, shift))
         if step + 1 < steps:
-            # 0 where nothing is that far back: nothing is there to decay either.
-            decay = decay * torch.bmm(decay, shift)
-    return drive
+            # 0 where nothing is that far back: nothing is there to A_bar either.
+            A_bar = A_bar * torch.bmm(A_bar, shift)
+    return delta_B_u
 
 
 def _offsets(length: int, directions: int, like: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mobilemamba.errors import UserError
+
 FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]
 
 SUFFIXES: dict[FormatName, str] = {
@@ -36,7 +38,7 @@ class ExportOptions:
         tolerance: Largest difference allowed between file and network, relative to the largest logit (float32).
 
     Raises:
-        ValueError: For an unknown format, one of fixed shape with another asked for, or a tolerance that is not a
+        UserError: For an unknown format, one of fixed shape with another asked for, or a tolerance that is not a
             positive number.
     """
 
@@ -53,13 +55,13 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.format not in get_args(FormatName):
-            raise ValueError(f"format = {self.format!r} is unknown: use one of {', '.join(get_args(FormatName))}.")
+            raise UserError(f"format = {self.format!r} must be one of {', '.join(get_args(FormatName))}.")
         if self.format in FIXED_SHAPE:
             for field in ("dynamic_batch", "dynamic_size"):
                 if getattr(self, field):
-                    raise ValueError(
-                        f"{field} = True is not possible: {self.format} files take single images of one size. "
+                    raise UserError(
+                        f"{field} = True must be false: {self.format} files take single images of one size. "
                         f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
                     )
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
-            raise ValueError(f"tolerance = {self.tolerance} is not possible: use a positive number, such as 1e-4.")
+            raise UserError(f"tolerance = {self.tolerance} must be a positive number, such as 1e-4.")

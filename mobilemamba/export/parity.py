@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobilemamba.export.errors import ExportError, ParityError
+from mobilemamba.errors import UserError
 
 Runner = Callable[[Tensor], Tensor]
 """Maps images (B, C, H, W) to logits (B, num_classes), both float32 on the CPU."""
 
 Shape = tuple[int, int, int, int]
 
-FUSE_TOLERANCE = 1e-9
+FUSE_TOLERANCE = 1e-12
 """Largest difference between a network and its fused form in float64, relative to the largest logit."""
 
 TIE = 1e-5
@@ -108,11 +108,11 @@ class ParityReport:
         return content
 
     def raise_if_refused(self) -> None:
-        """Raise ParityError with the worst batch when the file gives other answers than the network."""
+        """Raise UserError with the worst batch when the file gives other answers than the network."""
         if self.verdict != "refused":
             return
         worst = max(self.comparisons, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
-        raise ParityError(
+        raise UserError(
             f"The {self.format} file is refused: it differs from the network by {self.max_abs_error:.1e} of the "
             f"largest logit (tolerance {self.tolerance:.0e}) and agrees on the top class of {self.top1_agreement:.1%} "
             f"of the images; worst for a batch of shape {worst.shape}. No file was written."
@@ -128,16 +128,15 @@ def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Compar
         shape: Shape of a batch, for the report.
 
     Raises:
-        ExportError: When the reference has no finite answer to compare with.
-        ParityError: When the shapes differ.
+        UserError: When the reference has no finite answer to compare with, or the shapes differ.
     """
     if candidate.shape != reference.shape:
-        raise ParityError(
+        raise UserError(
             f"The file answers images of shape {shape} with shape {tuple(candidate.shape)}, "
             f"the network with {tuple(reference.shape)}. No file was written."
         )
     if not reference.isfinite().all():
-        raise ExportError("The network itself gives logits that are not finite: its weights are damaged; retrain it.")
+        raise UserError("The network itself gives logits that are not finite: its weights are damaged; retrain it.")
     reference, candidate = reference.flatten(1).double(), candidate.flatten(1).double()
     scale = max(reference.abs().max().item(), torch.finfo(torch.float32).tiny)
     error = (candidate - reference).abs().max().item() / scale
@@ -153,12 +152,12 @@ def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
     """Return the relative difference between a network and its fused form, both in float64 and eval mode.
 
     Raises:
-        ParityError: When it exceeds FUSE_TOLERANCE.
+        UserError: When it exceeds FUSE_TOLERANCE.
     """
     images = random_images(shape).double()
     error = compare_logits(network(images), fused(images), shape).max_abs_error
     if not error <= FUSE_TOLERANCE:
-        raise ParityError(
+        raise UserError(
             f"Fusion is refused: the fused network differs by {error:.1e} of the largest logit in float64 "
             f"(tolerance {FUSE_TOLERANCE:.0e}). No file was written."
         )

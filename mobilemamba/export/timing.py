@@ -11,8 +11,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.allocator import keep_freed_memory
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -50,11 +48,7 @@ def interleaved(
 def interleaved_seconds(
     calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`.
-
-    From then on the process keeps freed memory, see :func:`.allocator.keep_freed_memory`.
-    """
-    keep_freed_memory()
+    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
     progress = track(range(warmup + rounds), "Measuring", console=Console(stderr=True), transient=True)

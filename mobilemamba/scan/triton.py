@@ -70,8 +70,8 @@ def triton_scan(
 
 def plain_sequences(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The function of :func:`scan_sequences` in plain operators."""
-    maps = (x.unsqueeze(-2) for x in (u, dt))
-    y = parallel_scan(*maps, A_log, B.unsqueeze(-2), C.unsqueeze(-2), D)
+    u, dt, B, C = (x.unsqueeze(-2) for x in (u, dt, B, C))
+    y = parallel_scan(u, dt, A_log, B, C, D)
     return y.squeeze(-2)
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import yaml
+from mobilemamba.export.file_format import PACKAGES
 
 from benchmarks import formats
 from mobilemamba import MobileMambaConfig
-from mobilemamba.export import ParityError, file_format
-from mobilemamba.export.file_format import PACKAGES
+from mobilemamba.errors import UserError
+from mobilemamba.export import file_format
 
 TINY = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5)
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -50,7 +51,7 @@ def test_every_format_is_listed_with_what_became_of_it(document: Path, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"), [(ParityError("differs"), "refused"), (KeyError("operator"), "failed")], ids=str
+    ("error", "outcome"), [(UserError("differs"), "refused"), (KeyError("operator"), "failed")], ids=str
 )
 def test_a_format_that_fails_is_listed_with_the_reason(
     error: Exception, outcome: str, document: Path, monkeypatch: pytest.MonkeyPatch

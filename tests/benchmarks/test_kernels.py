@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kernels as script
-from mobilemamba import kernels
+from mobilemamba import dispatch
 
 
 def test_all_forms_of_all_calls_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +29,9 @@ def test_all_forms_of_all_calls_are_measured(tmp_path: Path, capsys: pytest.Capt
 
 def test_plain_operators_are_what_is_called_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    for call in script._in_plain_operators({"one": lambda: seen.append(kernels._IS_SWITCHED_OFF.get())}).values():
+    for call in script._in_plain_operators({"one": lambda: seen.append(dispatch._PLAIN.get())}).values():
         call()
     assert seen == [True]
-    monkeypatch.setattr(kernels, "NUMBA_IS_INSTALLED", False)
+    monkeypatch.setattr(dispatch, "_numba_kernels", lambda: None)
     with pytest.raises(ModuleNotFoundError, match="pip install numba"):
         script.measure("mobilemamba_t2", "shvit_s1", 2, 1)

@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 from matplotlib.figure import Figure
+from mobilemamba.export.file_format import PACKAGES
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
@@ -12,8 +13,8 @@ from benchmarks.compilation import all_compiled
 from benchmarks.labels import Label, place_labels
 from benchmarks.networks import BenchmarkError, Contender, fused
 from benchmarks.picture import draw
-from mobilemamba.export import ExportError, file_format
-from mobilemamba.export.file_format import PACKAGES
+from mobilemamba.errors import UserError
+from mobilemamba.export import file_format
 from mobilemamba.export.timing import Timing
 
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def test_an_exported_form_on_another_device_is_refused(form: forms.Form) -> None
 @pytest.mark.parametrize("form", [form for form in PACKAGES if form != "coreml"])
 def test_a_form_whose_extra_is_missing_names_it(form: forms.Form, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_format, "find_spec", lambda _: None)
-    with pytest.raises(ExportError, match=rf'pip install "\.\[{form}\]"'):
+    with pytest.raises(UserError, match=rf'pip install "\.\[{form}\]"'):
         forms.check_forms([form], CPU)
 
 

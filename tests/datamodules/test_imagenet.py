@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import DataFolderError, ImageNetDataModule, MixingConfig
+from datamodules import ImageNetDataModule, MixingConfig
 from datamodules.datasets import CorruptImageError
+from mobilemamba.errors import UserError
 from tests.datamodules.conftest import save_image
 
 UNMIXED = MixingConfig(mixup=0, cutmix=0)
@@ -74,13 +75,13 @@ def test_repeated_augmentation_gives_copies_that_differ(image_folder: Callable[.
 
 
 def test_a_missing_root_names_the_folders_and_the_quickstart(tmp_path: Path) -> None:
-    with pytest.raises(DataFolderError, match=r"nowhere/train/<class>/.*nowhere/val/<class>/.*quickstart\.yaml"):
+    with pytest.raises(UserError, match=r"nowhere/train/<class>/.*nowhere/val/<class>/.*quickstart\.yaml"):
         module(tmp_path / "nowhere")
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataFolderError, match="is no ImageNet folder"):
+    with pytest.raises(UserError, match="is no ImageNet folder"):
         module(tmp_path / "file")
 
 
@@ -88,19 +89,19 @@ def test_a_class_folder_without_images_is_named(image_folder: Callable[..., Path
     root = image_folder()
     for file in (root / "train" / "bee").iterdir():
         file.unlink()
-    with pytest.raises(DataFolderError, match=r"1 class folder\(s\) hold no images: .*train/bee"):
+    with pytest.raises(UserError, match=r"1 class folder\(s\) hold no images: .*train/bee"):
         module(root)
 
 
 def test_train_and_val_classes_that_differ_are_named(image_folder: Callable[..., Path]) -> None:
     root = image_folder()
     (root / "val" / "cow").rename(root / "val" / "dog")
-    with pytest.raises(DataFolderError, match=r"only in val \['dog'\], missing in val \['cow'\]"):
+    with pytest.raises(UserError, match=r"only in val \['dog'\], missing in val \['cow'\]"):
         module(root)
 
 
 def test_another_number_of_classes_names_the_option(image_folder: Callable[..., Path]) -> None:
-    with pytest.raises(DataFolderError, match=r"3 class folders.*--data.num_classes 3"):
+    with pytest.raises(UserError, match=r"3 class folders.*--data.num_classes 3"):
         module(image_folder(), num_classes=1000)
 
 
@@ -213,9 +214,9 @@ def test_prediction_reads_any_folder(tmp_path: Path) -> None:
 
 
 def test_an_empty_prediction_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataFolderError, match="holds no images"):
+    with pytest.raises(UserError, match="holds no images"):
         module(tmp_path, stage="predict", predict_folder=str(tmp_path))
-    with pytest.raises(DataFolderError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere is no folder"):
         module(tmp_path, stage="predict", predict_folder=str(tmp_path / "nowhere"))
 
 

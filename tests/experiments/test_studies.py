@@ -20,12 +20,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from experiments.studies import command, plan
 from experiments.studies.definition import Arm, Layer, Study, read_study
-from experiments.studies.errors import StudyError
 from experiments.studies.execution import extra_layer
 from experiments.studies.plan import Plan, PlannedArm, make_plan
 from lightning_modules.cli import main
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
+from mobilemamba.errors import UserError
 from tests.experiments.test_configs import EXPERIMENTS, STUDIES, TWO_STEPS, head
 
 pytestmark = [
@@ -185,7 +185,7 @@ def test_ways_of_training_change_what_they_name() -> None:
 def test_arms_that_cannot_be_are_refused(overrides: dict[str, Any], expected: str) -> None:
     base = Layer((EXPERIMENTS / "ablations" / "three_stage.yaml", EXPERIMENTS / "ablations" / "digits.yaml"))
     study = Study("x", base, (Arm("as_it_is", "x", Layer()), Arm("other", "x", Layer(overrides=overrides))), "as_it_is")
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(UserError) as caught:
         resolved(study, Layer())
     assert str(caught.value).startswith("arms.other: ")
     assert expected in str(caught.value)

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_modules.classification import ImageClassification
 from lightning_modules.losses import DistillationConfig
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
-from lightning_modules.teacher import TeacherConfig, TeacherError
-from mobilemamba import CheckpointError, MobileMambaConfig, load_training_checkpoint
+from lightning_modules.teacher import TeacherConfig
+from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from mobilemamba.errors import UserError
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -387,9 +388,9 @@ def test_a_checkpoint_of_another_variant_is_refused_with_the_fields(
     trainer.save_checkpoint(path)
     other = MobileMambaConfig(num_classes=4, widths=(16, 32, 48), depths=(1, 1, 2))
     message = r"widths: checkpoint \(16, 32, 32\), model \(16, 32, 48\); depths: checkpoint \(1, 1, 1\)"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(UserError, match=message):
         make_trainer().test(ImageClassification(other), tiny_data, ckpt_path=path)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(UserError, match=message):
         make_trainer(max_epochs=2).fit(ImageClassification(other), datamodule=tiny_data, ckpt_path=path)
     # Regularisation may change.
     regularised = MobileMambaConfig(num_classes=4, widths=(16, 32, 32), depths=(1, 1, 1), drop_path_rate=0.1)
@@ -397,9 +398,9 @@ def test_a_checkpoint_of_another_variant_is_refused_with_the_fields(
 
 
 def test_other_peoples_checkpoints_are_refused(tiny: MobileMambaConfig) -> None:
-    with pytest.raises(CheckpointError, match=r"no training checkpoint of this project: it holds \['net'\]"):
+    with pytest.raises(UserError, match=r"no training checkpoint of this project: it holds \['net'\]"):
         ImageClassification(tiny).on_load_checkpoint({"net": {}})
-    with pytest.raises(CheckpointError, match="does not know: \\['colour'\\]"):
+    with pytest.raises(UserError, match="does not know: \\['colour'\\]"):
         ImageClassification(tiny).on_load_checkpoint({"mobilemamba": {"config": {"colour": 1}, "metadata": {}}})
 
 
@@ -427,7 +428,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, tiny_data: TinyData
 ) -> None:
     module = ImageClassification(tiny, teacher=TeacherConfig(name="test_resnet", pretrained=False))
-    with pytest.raises(TeacherError, match="teacher has 1000 classes, the student 4"):
+    with pytest.raises(UserError, match="teacher has 1000 classes, the student 4"):
         make_trainer().fit(module, datamodule=tiny_data)
 
 

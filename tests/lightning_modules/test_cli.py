@@ -25,7 +25,7 @@ from datamodules.datasets import CorruptImageError
 from lightning_modules import callbacks, command_line
 from lightning_modules.cli import main, message_for_users
 from lightning_modules.losses import DistillationConfig
-from mobilemamba.export import ParityError
+from mobilemamba.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -157,7 +157,7 @@ def test_a_fit_whose_export_failed_ends_with_an_error(
     small_run: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ParityError("differs by 3.0")
+        raise UserError("differs by 3.0")
 
     monkeypatch.setattr(callbacks.export, "export_network", refuse)
     with pytest.warns(UserWarning, match="weights were not exported"):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_modules.scan_memory import scan_decay, scan_decays
-from mobilemamba import MobileMamba, MobileMambaConfig, bimamba, kernels
-from mobilemamba.scan import selective_scan, sequential_scan
+from mobilemamba import MobileMamba, MobileMambaConfig, dispatch
+from mobilemamba.dispatch import plain_operators, selective_scan
+from mobilemamba.scan.projected import split
+from mobilemamba.scan.reference import sequential_scan
 
 
 def dt(steps: Tensor) -> Tensor:
@@ -57,12 +59,13 @@ def test_what_a_network_scans_is_what_is_measured(config: MobileMambaConfig, mon
     images = torch.randn(2, 3, 128, 96)
     scanned = []
 
-    def scan(u: Tensor, *inputs: Any) -> Tensor:
+    def scan(u: Tensor, *arguments: Any) -> Tensor:
+        inputs = split(*arguments)
         scanned.append(scan_decay(*inputs[:2]))
         return selective_scan(u, *inputs)
 
-    with monkeypatch.context() as patch, torch.no_grad(), kernels.switched_off():
-        patch.setattr(bimamba, "selective_scan", scan)
+    with monkeypatch.context() as patch, torch.no_grad(), plain_operators():
+        patch.setattr(dispatch, "projected_scan", scan)
         network(images)
     decays = scan_decays(network, images)
     assert list(decays) == ["stages.1.blocks.0", "stages.1.blocks.1", "stages.2.blocks.0"]

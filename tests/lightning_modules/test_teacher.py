@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.teacher import RECIPE_TEACHER, Teacher, TeacherConfig, TeacherError, build_teacher
-from mobilemamba import CheckpointError, MobileMamba, MobileMambaConfig, ModelMetadata
+from lightning_modules.teacher import RECIPE_TEACHER, Teacher, TeacherConfig, build_teacher
+from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
+from mobilemamba.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = "test_resnet"  # timm's smallest networks are named test_*
@@ -87,7 +88,7 @@ def test_logits_are_float32_under_autocast() -> None:
 
 
 def test_image_channels_must_be_the_students() -> None:
-    with pytest.raises(TeacherError, match=r"images of 3 channels .* student's have 1"):
+    with pytest.raises(UserError, match=r"images of 3 channels .* student's have 1"):
         Teacher(Recorder(), expecting(8), (0.5,), (0.5,))
 
 
@@ -132,7 +133,7 @@ def test_recipe_teacher_expects_plain_pixels_of_224() -> None:
 
 def test_other_classes_are_refused_with_both_counts_and_the_remedy() -> None:
     config = TeacherConfig(name=SMALL, pretrained=False)
-    with pytest.raises(TeacherError, match=r"teacher has 1000 classes, the student 10: .*class_indices"):
+    with pytest.raises(UserError, match=r"teacher has 1000 classes, the student 10: .*class_indices"):
         build_teacher(config, 10, MEAN, STD)
 
 
@@ -141,17 +142,17 @@ def test_other_classes_are_refused_with_both_counts_and_the_remedy() -> None:
 )
 def test_bad_class_indices_are_refused(indices: list[int], message: str) -> None:
     config = TeacherConfig(name=SMALL, pretrained=False, class_indices=indices)
-    with pytest.raises(TeacherError, match=message):
+    with pytest.raises(UserError, match=message):
         build_teacher(config, 3, MEAN, STD)
 
 
 def test_unknown_names_are_answered_with_similar_ones() -> None:
-    with pytest.raises(TeacherError, match=r"'tresnet_xxl' is no network .* similar: tresnet"):
+    with pytest.raises(UserError, match=r"'tresnet_xxl' is no network .* similar: tresnet"):
         build_teacher(TeacherConfig(name="tresnet_xxl", pretrained=False), 10, MEAN, STD)
 
 
 def test_names_without_published_weights_are_refused() -> None:
-    with pytest.raises(TeacherError, match=r"no published weights.*model\.teacher\.checkpoint"):
+    with pytest.raises(UserError, match=r"no published weights.*model\.teacher\.checkpoint"):
         build_teacher(TeacherConfig(name="resnet18.no_such_tag"), 10, MEAN, STD)
 
 
@@ -174,7 +175,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(small_network(10).state_dict(), path)
     config = TeacherConfig(name="test_vit", checkpoint=str(path))
-    with pytest.raises(TeacherError, match=r"other\.safetensors' does not fit teacher\.name = 'test_vit'"):
+    with pytest.raises(UserError, match=r"other\.safetensors' does not fit teacher\.name = 'test_vit'"):
         build_teacher(config, 10, MEAN, STD)
 
 
@@ -192,7 +193,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "teacher.pth"
     torch.save({"state_dict": Payload()}, path, pickle_module=pickle)
-    with pytest.raises(CheckpointError, match=r"teacher\.pth is refused"):
+    with pytest.raises(UserError, match=r"teacher\.pth is refused"):
         build_teacher(TeacherConfig(name=SMALL, checkpoint=str(path)), 10, MEAN, STD)
     assert not (tmp_path / "code_was_run").exists()
 

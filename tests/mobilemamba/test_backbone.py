@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mobilemamba import MobileMamba, MobileMambaConfig, UserError, fuse
+from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.dispatch import plain_operators
+from mobilemamba.errors import UserError
 from tests.mobilemamba.conftest import randomise
 from tests.mobilemamba.no_float64 import without_float64
 

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mobilemamba
-from mobilemamba import MobileMamba, ModelMetadata, UserError, pretrained
+from mobilemamba import MobileMamba, ModelMetadata, pretrained
+from mobilemamba.errors import UserError
 from mobilemamba.published import rename_published
 from tests.mobilemamba.conftest import randomise
 from tests.mobilemamba.published_weights import published_shapes, published_state

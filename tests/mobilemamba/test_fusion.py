@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilemamba import MobileMamba, MobileMambaConfig, UserError, fuse
+from mobilemamba import MobileMamba, MobileMambaConfig, fuse
+from mobilemamba.errors import UserError
 from mobilemamba.mrffi import MRFFI
 
 CONFIGS = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.reporting.errors import ReportError
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError
 
 State = Literal["finished", "unfinished", "failed", "not started"]
 
@@ -142,7 +142,7 @@ def read_study(folder: Path) -> StudyOutcome:
     """Read a study's folder.
 
     Raises:
-        ReportError: When it is none, is of another version, has no finished run, or its arms tell apart different
+        UserError: When it is none, is of another version, has no finished run, or its arms tell apart different
             numbers of classes.
     """
     plan = _read_plan(folder)
@@ -154,7 +154,7 @@ def read_study(folder: Path) -> StudyOutcome:
             tuple(_read_arm(folder, arm, plan["seeds"]) for arm in plan["arms"]),
         )
     except (KeyError, TypeError) as error:
-        raise ReportError(f"{folder / 'plan.json'} is of another version: it lacks {error}.") from error
+        raise UserError(f"{folder / 'plan.json'} is of another version: it lacks {error}.") from error
     classes = _check_study(folder, study)
     # A run takes its number of classes from its data, whatever its config says.
     arms = (replace(arm, network=replace(arm.network, num_classes=classes)) for arm in study.arms)
@@ -164,10 +164,10 @@ def read_study(folder: Path) -> StudyOutcome:
 def _read_plan(folder: Path) -> Mapping[str, Any]:
     path = folder / "plan.json"
     if not path.is_file():
-        raise ReportError(f"{folder} is no study's folder: it holds no plan.json, which `mobilemamba ablate` writes.")
+        raise UserError(f"{folder} is no study's folder: it holds no plan.json, which `mobilemamba ablate` writes.")
     plan = _read_json(path)
     if not isinstance(plan, dict):
-        raise ReportError(f"{path} is of another version: it holds no plan.")
+        raise UserError(f"{path} is of another version: it holds no plan.")
     return plan
 
 
@@ -175,7 +175,7 @@ def _read_arm(folder: Path, arm: Mapping[str, Any], seeds: list[int]) -> ArmOutc
     try:
         network = MobileMambaConfig(**arm["network"])
     except (TypeError, ValueError) as error:
-        raise ReportError(f"{folder / 'plan.json'} is of another version: arm {arm['name']}: {error}") from error
+        raise UserError(f"{folder / 'plan.json'} is of another version: arm {arm['name']}: {error}") from error
     height, width = arm["image_size"]
     return ArmOutcome(
         arm["name"],
@@ -204,10 +204,10 @@ def _read_record(path: Path) -> Record:
     content = _read_json(path)
     names = [field.name for field in fields(Record)]
     if not isinstance(content, dict):
-        raise ReportError(f"{path} is of another version: it holds no record.")
+        raise UserError(f"{path} is of another version: it holds no record.")
     missing = [name for name in names if name not in content and name != "validation_images"]
     if missing:
-        raise ReportError(
+        raise UserError(
             f"{path} is of another version: it lacks {', '.join(missing)}. Delete the run's folder and run it again."
         )
     return Record(**{name: content[name] for name in names if name in content})
@@ -217,22 +217,22 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ReportError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def _check_study(folder: Path, study: StudyOutcome) -> int:
     """Refuse what cannot be compared; return the number of classes that all runs tell apart."""
     if study.base not in [arm.name for arm in study.arms]:
-        raise ReportError(f"{folder / 'plan.json'} names {study.base!r} as base, which is none of its arms.")
+        raise UserError(f"{folder / 'plan.json'} names {study.base!r} as base, which is none of its arms.")
     classes = {record.num_classes: arm.name for arm in study.arms for record in arm.records}
     if not classes:
         states = [
             f"{arm.name} seed {run.seed}: {run.state} {run.reason}".strip() for arm in study.arms for run in arm.runs
         ]
-        raise ReportError(f"No run in {folder} has finished ({'; '.join(states)}): go on with `mobilemamba ablate`.")
+        raise UserError(f"No run in {folder} has finished ({'; '.join(states)}): go on with `mobilemamba ablate`.")
     if len(classes) > 1:
         counts = ", ".join(f"{name} {number}" for number, name in sorted(classes.items()))
-        raise ReportError(
+        raise UserError(
             f"Arms in {folder} tell apart different numbers of classes ({counts}): their accuracies cannot be "
             "compared. Make a study of each."
         )

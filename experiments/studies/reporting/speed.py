@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.networks import Contender, fused, inference_call
-from experiments.studies.reporting.errors import ReportError
+from benchmarks.networks import Candidate, fused, inference_call
 from experiments.studies.reporting.outcomes import ArmOutcome
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.environment import environment, find_device, threads_in_words
+from mobilemamba.errors import UserError
 from mobilemamba.export.timing import interleaved
 from mobilemamba.files import write_json
 
@@ -78,7 +78,7 @@ def measure_speeds(folder: Path, arms: Sequence[ArmOutcome], settings: SpeedSett
         settings: How to measure.
 
     Raises:
-        BenchmarkError: When the device is not to be had.
+        UserError: When the device is not to be had.
     """
     device = find_device(settings.device)
     about = environment(device)
@@ -119,9 +119,7 @@ def read_speeds(folder: Path, arms: Sequence[ArmOutcome]) -> list[DeviceSpeeds]:
                 if content["networks"].get(arm.name) == _network_key(arm)
             }
         except (KeyError, TypeError, AttributeError) as error:
-            raise ReportError(
-                f"{path} is of another version (it lacks {error}): delete it and report again."
-            ) from error
+            raise UserError(f"{path} is of another version (it lacks {error}): delete it and report again.") from error
         if speeds:
             devices.append(DeviceSpeeds(name, speeds))
     return devices
@@ -130,12 +128,12 @@ def read_speeds(folder: Path, arms: Sequence[ArmOutcome]) -> list[DeviceSpeeds]:
 def _measure(arms: Sequence[ArmOutcome], device: torch.device, settings: SpeedSettings) -> dict[str, Speed]:
     """Time each different network once, by :func:`_network_key`."""
     networks = {_network_key(arm): arm for arm in arms}
-    contenders = {key: _contender(arm, device) for key, arm in networks.items()}
+    candidates = {key: _contender(arm, device) for key, arm in networks.items()}
 
     def medians(images: int) -> dict[str, float]:
         calls = {
-            key: inference_call(contender.network, contender.images(images, device), settings.autocast)
-            for key, contender in contenders.items()
+            key: inference_call(candidate.network, candidate.images(images, device), settings.autocast)
+            for key, candidate in candidates.items()
         }
         return {key: timing.median for key, timing in interleaved(calls, settings.rounds, 2, device).items()}
 
@@ -143,9 +141,9 @@ def _measure(arms: Sequence[ArmOutcome], device: torch.device, settings: SpeedSe
     return {key: Speed(settings.batch_size / batches[key] * 1e3, single[key]) for key in networks}
 
 
-def _contender(arm: ArmOutcome, device: torch.device) -> Contender:
+def _contender(arm: ArmOutcome, device: torch.device) -> Candidate:
     network = fused(MobileMamba(arm.network).to(device).eval())
-    return Contender(arm.name, network, (arm.network.in_chans, *arm.image_size))
+    return Candidate(arm.name, network, (arm.network.in_chans, *arm.image_size))
 
 
 def _network_key(arm: ArmOutcome) -> str:
@@ -174,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise ReportError(f"{path} is damaged: delete it and report again.") from error
+        raise UserError(f"{path} is damaged: delete it and report again.") from error
     if not isinstance(content, dict):
-        raise ReportError(f"{path} is damaged: delete it and report again.")
+        raise UserError(f"{path} is damaged: delete it and report again.")
     return content

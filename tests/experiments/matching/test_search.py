@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from experiments.matching.bracket import Bracket, Point
 from torch import Tensor, nn
 
 from experiments.matching import cost
-from experiments.matching.bracket import Bracket, Point
 from experiments.matching.cost import Comparison, Conditions, MacsMeasure, TimeMeasure, noise
-from experiments.matching.errors import MatchError
 from experiments.matching.layouts import LAYOUTS
 from experiments.matching.search import Search, first_scale
 from experiments.matching.widths import LARGEST_WIDTH, Widths, WidthSpace
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.complexity import complexity
+from mobilemamba.errors import UserError
 
 SPACE = WidthSpace(MobileMambaConfig(widths=(96, 192, 288)), 8)
 
@@ -77,7 +77,7 @@ def test_a_lucky_sample_is_no_match() -> None:
         return 100.0 if next(calls) == 0 else uneven(widths)
 
     measure = Scripted(lucky_once, 100.0)
-    with pytest.raises(MatchError):
+    with pytest.raises(UserError):
         search(measure)
     assert measure.asked[:2] == [([SPACE.at(1.0)], 1), ([SPACE.at(1.0)], 2)]
 
@@ -85,34 +85,34 @@ def test_a_lucky_sample_is_no_match() -> None:
 def test_each_widths_are_measured_anew_once() -> None:
     generator = random.Random(0)
     measure = Scripted(lambda widths: uneven(widths) * math.exp(generator.gauss(0, 0.05)), 11_111)
-    with contextlib.suppress(MatchError):
+    with contextlib.suppress(UserError):
         search(measure, tolerance=0.01)
     confirmed = [candidates[0] for candidates, effort in measure.asked if effort == 2]
     assert len(confirmed) == len(set(confirmed))
 
 
 def test_a_reference_cheaper_than_any_widths_names_the_nearest() -> None:
-    with pytest.raises(MatchError, match=r"nearest are \[8, 8, 8\], at .* times .*cannot be made cheaper") as raised:
+    with pytest.raises(UserError, match=r"nearest are \[8, 8, 8\], at .* times .*cannot be made cheaper") as raised:
         search(Scripted(uneven, uneven((8, 8, 8)) / 2))
     assert "at 2.000 times the reference's cost" in str(raised.value)
 
 
 def test_a_reference_dearer_than_any_widths_names_the_nearest() -> None:
     measure = Scripted(uneven, uneven((LARGEST_WIDTH,) * 3) * 10)
-    with pytest.raises(MatchError, match=rf"nearest are \[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"):
+    with pytest.raises(UserError, match=rf"nearest are \[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"):
         search(measure)
     assert len(measure.asked) < 8
 
 
 def test_no_widths_within_a_narrow_tolerance_names_the_nearest() -> None:
-    with pytest.raises(MatchError, match=r"within 0\.0%.*wider --tolerance"):
+    with pytest.raises(UserError, match=r"within 0\.0%.*wider --tolerance"):
         search(Scripted(uneven, 11_111, noise=0.0), tolerance=1e-6)
 
 
 def test_a_noisy_figure_is_measured_longer_whatever_it_says() -> None:
     measure = Scripted(uneven, uneven(SPACE.at(1.0)), noise=0.02)
     with pytest.raises(
-        MatchError, match=r"cannot be told: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
+        UserError, match=r"cannot be told: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
     ):
         search(measure)
     assert measure.asked == [([SPACE.at(1.0)], effort) for effort in (1, 2, 6)]

@@ -1,9 +1,9 @@
 import pytest
 
-from experiments.matching.errors import MatchError
 from experiments.matching.layouts import LAYOUTS
 from experiments.matching.widths import LARGEST_WIDTH, WidthSpace
 from mobilemamba import MobileMambaConfig
+from mobilemamba.errors import UserError
 
 
 def test_scaled_widths_are_rounded_to_multiples() -> None:
@@ -38,5 +38,5 @@ def test_limits_are_the_ends_of_what_is_possible() -> None:
 
 def test_a_layout_without_possible_widths_is_refused() -> None:
     space = WidthSpace(MobileMambaConfig(local_shares=(0.001, 0.2, 0.3), local_kernels=((3,), (5,), (3,))), 4096)
-    with pytest.raises(MatchError, match="use a smaller --multiple"):
+    with pytest.raises(UserError, match="use a smaller --multiple"):
         space.limits()

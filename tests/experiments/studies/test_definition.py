@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.studies.definition import Budget, flatten, read_study
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 
 def write(path: Path, text: str) -> Path:
@@ -78,7 +78,7 @@ ARM = "{description: x}"
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     path = write(tmp_path / "study.yaml", text)
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(UserError) as caught:
         read_study(path)
     assert str(path) in str(caught.value)
     assert expected in str(caught.value)

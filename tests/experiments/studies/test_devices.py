@@ -4,7 +4,7 @@ import pytest
 
 from experiments.studies import devices
 from experiments.studies.devices import make_workers
-from experiments.studies.errors import StudyError
+from mobilemamba.errors import UserError
 
 
 def test_one_worker_takes_all_devices_by_default() -> None:
@@ -44,11 +44,11 @@ def test_each_worker_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch, given: s
 )
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, count: int, expected: str) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    with pytest.raises(StudyError, match=expected):
+    with pytest.raises(UserError, match=expected):
         make_workers("0,2")
 
 
 @pytest.mark.parametrize("text", ["", "cpu:0", "cpu:x", "gpu", "0,", "0,1,0", "0+1,1", "-1", "cuda:0"])
 def test_other_devices_are_refused(text: str) -> None:
-    with pytest.raises(StudyError, match=r"--devices .* is not possible: use auto, cpu:N"):
+    with pytest.raises(UserError, match=r"--devices .* is not possible: use auto, cpu:N"):
         make_workers(text)

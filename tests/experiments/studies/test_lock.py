@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.studies.errors import StudyError
 from experiments.studies.lock import locked
+from mobilemamba.errors import UserError
 
 
 def test_a_folder_is_held_once(tmp_path: Path) -> None:
     with locked(tmp_path) as descriptor:
         assert descriptor is not None
-        with pytest.raises(StudyError, match=f"is in use by process {os.getpid()} "), locked(tmp_path):
+        with pytest.raises(UserError, match=f"is in use by process {os.getpid()} "), locked(tmp_path):
             pass
     with locked(tmp_path):
         pass

@@ -18,13 +18,12 @@ from rich.console import Console
 
 from experiments.studies import disk
 from experiments.studies.devices import make_workers
-from experiments.studies.errors import StudyError
 from experiments.studies.local import LocalLauncher
 from experiments.studies.lock import locked
 from experiments.studies.progress import StudyProgress
-from experiments.studies.reporting.errors import ReportError
 from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
+from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
 
 Ablate = Callable[..., int]
@@ -112,7 +111,7 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write_report(folder: Path) -> None:
-        raise ReportError("it cannot be written")
+        raise UserError("it cannot be written")
 
     monkeypatch.setattr("experiments.studies.report.write_report", write_report)
     fake.faults(plain=["fail at once", "fail at once"])
@@ -262,7 +261,7 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
     killed.wait()
     try:
         expected = f"out is in use by process {killed.pid} or a run that it started"
-        with pytest.raises(StudyError, match=expected), locked(Path("out")):
+        with pytest.raises(UserError, match=expected), locked(Path("out")):
             pass
     finally:
         os.kill(int(fake.hanging), signal.SIGINT)
@@ -270,7 +269,7 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
         try:
             with locked(Path("out")):
                 break
-        except StudyError:
+        except UserError:
             time.sleep(0.05)
 
 

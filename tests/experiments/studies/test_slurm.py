@@ -12,9 +12,9 @@ import pytest
 
 from experiments.cli import main
 from experiments.studies import slurm
-from experiments.studies.errors import StudyError
 from experiments.studies.runs import Run
 from experiments.studies.slurm import ClusterLauncher, ClusterOptions, FitTask
+from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
 
 pytest.importorskip("submitit")
@@ -174,5 +174,5 @@ def test_a_dry_run_on_a_cluster_leaves_nothing(ablate_by_jobs: Ablate, fake: Fak
     [({"minutes": 0}, "--time 0"), ({"gpus": -1}, "--gpus -1"), ({"cpus": 0}, "--cpus 0"), ({"parallel": 0}, "--par")],
 )
 def test_impossible_numbers_are_refused(options: dict[str, int], expected: str) -> None:
-    with pytest.raises(StudyError, match=expected):
+    with pytest.raises(UserError, match=expected):
         ClusterOptions(**options)  # type: ignore[arg-type]

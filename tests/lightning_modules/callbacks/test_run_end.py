@@ -25,7 +25,8 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.next_steps import stop_progress_bar
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig, load_training_checkpoint
-from mobilemamba.export import ExportError, ExportOptions, ParityError, ParityReport, file_format
+from mobilemamba.errors import UserError
+from mobilemamba.export import ExportOptions, ParityReport, file_format
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -152,7 +153,7 @@ def test_a_failed_export_is_reported_and_the_run_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ParityError("differs by 3.0")
+        raise UserError("differs by 3.0")
 
     monkeypatch.setattr(export, "export_network", refuse)
     exporting = ExportAtEnd(which=("last",))
@@ -191,6 +192,6 @@ def test_a_format_that_is_not_installed_is_found_before_training(
 ) -> None:
     monkeypatch.setattr(file_format, "find_spec", lambda _: None)
     trainer = run_trainer([ExportAtEnd(options=ExportOptions(format="openvino"))])
-    with pytest.raises(ExportError, match=r"\.\[openvino\]"):
+    with pytest.raises(UserError, match=r"\.\[openvino\]"):
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert trainer.global_step == 0

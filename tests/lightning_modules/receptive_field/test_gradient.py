@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.receptive_field.errors import ReceptiveFieldError
 from lightning_modules.receptive_field.gradient import contribution_map, feature_map
+from mobilemamba.errors import UserError
 from tests.mobilemamba.no_float64 import without_float64
 
 
@@ -87,12 +87,12 @@ def test_channels_last_is_understood_where_the_network_says_so() -> None:
 )
 def test_other_outputs_are_refused(features: Any, message: str) -> None:
     network = SimpleNamespace(forward_features=lambda x: features, num_features=4)
-    with pytest.raises(ReceptiveFieldError, match=message):
+    with pytest.raises(UserError, match=message):
         feature_map(network, torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
 def test_no_contribution_is_an_error(weight: float) -> None:
     network = Convolutions(convolution(torch.full((1, 1, 1, 1), weight)))
-    with pytest.raises(ReceptiveFieldError, match="zero everywhere or not finite"):
+    with pytest.raises(UserError, match="zero everywhere or not finite"):
         contribution_map(network, [torch.ones(1, 3, 3)])

@@ -15,21 +15,19 @@ from torchvision.transforms.functional import to_pil_image
 
 from experiments.cli import main
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
+from mobilemamba.errors import UserError
 from mobilemamba.export import (
-    ExportError,
     ExportOptions,
-    ParityError,
-    artifact,
-    command,
-    int8,
     read_metadata,
     report_path,
 )
-from mobilemamba.export.calibration import ImageFiles, find_images, find_labelled_images, read_batches
-from mobilemamba.export.int8 import Int8Options, choose_images, export_int8
-from mobilemamba.export.int8_report import Int8Report
+from mobilemamba.export import export as export_module
+from mobilemamba.export.int8.export import Int8Options, export_int8
+from mobilemamba.export.int8.images import choose_images, find_labelled_images, read_batches
+from mobilemamba.export.int8.quantise import quantise
+from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.parity import Comparison, ParityReport, random_images
-from mobilemamba.export.quantisation import quantise
+from mobilemamba.images import find_images
 
 SIZE = (64, 64)
 LENIENT: dict[str, Any] = {"min_agreement": 0.8, "max_accuracy_drop": 20.0}
@@ -150,7 +148,13 @@ def test_single_images_without_labels(
 
 def test_compared_images_are_not_those_of_the_calibration(folders: tuple[Path, Path], metadata: ModelMetadata) -> None:
     for options in (Int8Options(folders[0]), Int8Options(*folders)):
-        calibration, compared = choose_images(options, 7, metadata)
+        calibration, compared = choose_images(
+            options.calibration,
+            options.validation,
+            (options.calibration_images, options.compared_images),
+            7,
+            metadata.class_names,
+        )
         assert not set(calibration.files) & set(compared.files)
 
 
@@ -164,11 +168,11 @@ def test_a_file_that_lost_the_classes_is_refused_and_leaves_nothing(
     def badly(source: Path, target: Path, batches: Iterator[Tensor]) -> int:
         return quantise(source, target, (torch.zeros_like(batch) for batch in batches))  # ranges without width
 
-    monkeypatch.setattr(int8, "quantise", badly)
+    monkeypatch.setattr("mobilemamba.export.int8.export.quantise", badly)
     path = tmp_path / "model.onnx"
     path.write_text("older")
     options = Int8Options(*folders, min_agreement=1.0, max_accuracy_drop=0.0)
-    with pytest.raises(ParityError, match=r"agrees with the float32 .*; accuracy drops by .* from 100.00%"):
+    with pytest.raises(UserError, match=r"agrees with the float32 .*; accuracy drops by .* from 100.00%"):
         export_int8(network, path, ExportOptions(), options, metadata)
     assert os.listdir(tmp_path) == ["model.onnx"]
     assert path.read_text() == "older"
@@ -212,7 +216,7 @@ def test_a_drop_of_just_the_limit_passes() -> None:
 )
 def test_report_refuses(bad: dict[str, Any], message: str) -> None:
     assert not report(**bad).passed
-    with pytest.raises(ParityError, match=f"int8 file is refused: .*{message}"):
+    with pytest.raises(UserError, match=f"int8 file is refused: .*{message}"):
         report(**bad).raise_if_refused()
 
 
@@ -226,11 +230,11 @@ def test_top_classes_are_judged_with_labels_and_without(accuracies: tuple[float 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"calibration_images": 31}, "calibration_images = 31 is too few: use 32"),
-        ({"compared_images": 1}, "compared_images = 1 is too few"),
-        ({"min_agreement": 1.1}, r"min_agreement = 1.1 is not possible: use a share in \[0, 1\]"),
-        ({"max_accuracy_drop": -1.0}, "max_accuracy_drop = -1.0 is not possible"),
-        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop = nan is not possible"),
+        ({"calibration_images": 31}, "calibration_images = 31 must be 32 or more"),
+        ({"compared_images": 1}, "compared_images = 1 must be 32"),
+        ({"min_agreement": 1.1}, r"min_agreement = 1.1 must be a share in \[0, 1\]"),
+        ({"max_accuracy_drop": -1.0}, "max_accuracy_drop = -1.0 must be"),
+        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop = nan must be"),
     ],
     ids=str,
 )
@@ -242,8 +246,8 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("missing", "--calibration .*missing is no folder: name one with images"),
-        ("empty", "--calibration .*empty holds no images: expected files ending in"),
+        ("missing", "--calibration = .*missing must be a folder with images"),
+        ("empty", "--calibration = .*empty must hold images: expected files ending in"),
         ("few", "16 images to calibrate with are too few: at least 32 are needed, so 64 in --calibration"),
         ("same", "is in --calibration and in --validation"),
         ("unsorted", "--validation .* has 0 folders, the network 7 classes"),
@@ -265,7 +269,7 @@ def test_bad_requests_fail_before_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(artifact, "fuse", None)  # calling it would fail
+    monkeypatch.setattr(export_module, "fuse", None)  # calling it would fail
     calibration, validation = folders
     for folder in ("empty", "few", "stray"):
         (tmp_path / folder).mkdir()
@@ -289,7 +293,7 @@ def test_bad_requests_fail_before_work(
     form = ExportOptions(format="pt2") if case == "format" else ExportOptions()
     (tmp_path / "out" / "folder.onnx").mkdir(parents=True)
     name = {"suffix": "model.pt2", "folder": "folder.onnx"}.get(case, "model.onnx")
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(UserError, match=message):
         export_int8(given, tmp_path / "out" / name, form, options, metadata)
     assert os.listdir(tmp_path / "out") == ["folder.onnx"]
 
@@ -298,23 +302,13 @@ def test_folders_belong_to_the_classes_of_their_names(tmp_path: Path) -> None:
     for name in ("10", "2"):
         (tmp_path / name / "deeper").mkdir(parents=True)
         (tmp_path / name / "deeper" / "image.png").touch()
-    assert find_labelled_images(tmp_path, "", 2, ("2", "10")).targets == (1, 0)
-    assert find_labelled_images(tmp_path, "", 2, ("two", "ten")).targets == (0, 1)
-    assert find_labelled_images(tmp_path, "", 2).targets == (0, 1)
-
-
-def test_chosen_images_are_spread_with_their_classes() -> None:
-    images = ImageFiles(tuple(Path(str(number)) for number in range(10)), tuple(range(10)))
-    chosen = images.spread(3)
-    assert chosen.targets == (0, 3, 6)
-    assert [file.name for file in chosen.files] == ["0", "3", "6"]
-    assert images.without(chosen).targets == (1, 2, 4, 5, 7, 8, 9)
-    assert images.spread(20) == images
+    for names, targets in ((("2", "10"), [1, 0]), (("two", "ten"), [0, 1]), (None, [0, 1])):
+        assert [target for _, target in find_labelled_images(tmp_path, 2, names)] == targets
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path, metadata: ModelMetadata) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ExportError, match=r"broken\.png cannot be read .*: remove or replace it"):
+    with pytest.raises(UserError, match=r"broken\.png cannot be read .*: remove or replace it"):
         list(read_batches(find_images(tmp_path, ""), metadata, 1))
 
 
@@ -331,7 +325,7 @@ def test_command_prints_both_files(
         asked.extend((path, *options))
         return report()
 
-    monkeypatch.setattr(command, "export_int8", export)
+    monkeypatch.setattr("mobilemamba.export.command.export_int8", export)
     checkpoint = checkpoint_of(network, metadata)
     options = ["--int8", "--calibration", "photos", "--validation", "labelled", "--max-accuracy-drop", "10"]
     assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0

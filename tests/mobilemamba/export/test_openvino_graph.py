@@ -1,5 +1,6 @@
 """The graph that OpenVINO is given, run by ONNX Runtime: what it computes does not depend on who runs it."""
 
+import copy
 import io
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
-from mobilemamba.export.onnx import convert
-from mobilemamba.export.openvino_graph import rewrite_for_openvino
+from mobilemamba.export.formats.onnx import convert
+from mobilemamba.export.formats.openvino_graph import rewrite_for_openvino
+from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.tracing import trace
 
@@ -26,7 +28,9 @@ def network() -> MobileMamba:
 def test_each_softplus_is_one_operator_and_answers_stay(network: MobileMamba) -> None:
     import onnx_ir as ir
 
-    program = trace(network, 3, (64, 64), ExportOptions(dynamic_batch=True))
+    program = trace(
+        for_graphs(copy.deepcopy(network), dynamic_size=False), 3, (64, 64), ExportOptions(dynamic_batch=True)
+    )
     model = convert(program).model
     before = [node.op_type for node in model.graph]
     rewritten = rewrite_for_openvino(model)

@@ -8,16 +8,14 @@ from mobilemamba.export.tracing import promised_shapes, tracing_size
 
 
 def test_unknown_format_names_the_choices() -> None:
-    with pytest.raises(ValueError, match=f"format = 'tflite' is unknown: use one of {', '.join(SUFFIXES)}"):
+    with pytest.raises(ValueError, match=f"format = 'tflite' must be one of {', '.join(SUFFIXES)}"):
         ExportOptions(format="tflite")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FIXED_SHAPE)
 @pytest.mark.parametrize("field", ["dynamic_batch", "dynamic_size"])
 def test_formats_of_fixed_shape_say_so(name: FormatName, field: str) -> None:
-    remedy = (
-        f"{field} = True is not possible: {name} files .* Set {field} to false, .* by --no-{field.replace('_', '-')}"
-    )
+    remedy = f"{field} = True must be false: {name} files .* Set {field} to false, .* by --no-{field.replace('_', '-')}"
     with pytest.raises(ValueError, match=remedy):
         ExportOptions(**{"format": name, "dynamic_batch": False, field: True})  # type: ignore[arg-type]
     assert ExportOptions(format=name, dynamic_batch=False).suffix == SUFFIXES[name]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
-from mobilemamba.export import Comparison, ExportError, ParityError, ParityReport
+from mobilemamba.errors import UserError
+from mobilemamba.export import Comparison, ParityReport
 from mobilemamba.export.parity import compare_fused, compare_logits, compare_runner
 
 SHAPE = (2, 3, 64, 64)
@@ -45,19 +46,19 @@ def test_nan_of_the_file_is_an_infinite_error() -> None:
 
 
 def test_nan_of_the_network_is_its_own_error() -> None:
-    with pytest.raises(ExportError, match="network itself gives logits that are not finite"):
+    with pytest.raises(UserError, match="network itself gives logits that are not finite"):
         compare_logits(torch.full((2, 3), math.nan), REFERENCE, SHAPE)
 
 
 def test_other_shape_fails() -> None:
-    with pytest.raises(ParityError, match=r"shape \(2, 2\)"):
+    with pytest.raises(UserError, match=r"shape \(2, 2\)"):
         compare_logits(REFERENCE, REFERENCE[:, :2], SHAPE)
 
 
 @pytest.mark.parametrize("bad", [{"max_abs_error": 2e-4}, {"max_abs_error": math.inf}, {"top1_agreement": 0.99}])
 def test_report_refuses_error_and_disagreement(bad: dict[str, float]) -> None:
     assert not report(**bad).passed
-    with pytest.raises(ParityError, match="onnx file is refused"):
+    with pytest.raises(UserError, match="onnx file is refused"):
         report(**bad).raise_if_refused()
 
 
@@ -91,7 +92,7 @@ def test_fused_network_is_close_and_one_with_a_lost_bias_is_refused(
     assert isinstance(stem, torch.nn.Conv2d)
     assert stem.bias is not None
     stem.bias[0] += 1e-3
-    with pytest.raises(ParityError, match="Fusion is refused"):
+    with pytest.raises(UserError, match="Fusion is refused"):
         compare_fused(network, fused, SHAPE)
 
 

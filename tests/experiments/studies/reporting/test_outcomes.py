@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments.studies.reporting.errors import ReportError
 from experiments.studies.reporting.outcomes import read_study
+from mobilemamba.errors import UserError
 from tests.experiments.studies.reporting.conftest import record, write_run
 
 ChangePlan = Callable[[Callable[[dict[str, Any]], None]], None]
@@ -47,13 +47,13 @@ def test_the_number_of_validation_images_is_known_where_all_runs_agree(study: Pa
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"is no study's folder: it holds no plan.json"):
+    with pytest.raises(UserError, match=r"is no study's folder: it holds no plan.json"):
         read_study(tmp_path / "missing")
 
 
 def test_arms_of_different_class_counts_are_refused(study: Path) -> None:
     write_run(study, "no_scan", 1, record(0.9, 0.9, num_classes=12))
-    with pytest.raises(ReportError, match=r"different numbers of classes \(.* 10, no_scan 12\)"):
+    with pytest.raises(UserError, match=r"different numbers of classes \(.* 10, no_scan 12\)"):
         read_study(study)
 
 
@@ -61,7 +61,7 @@ def test_a_study_without_a_finished_run_is_refused(study: Path) -> None:
     shutil.rmtree(study / "runs" / "base")
     shutil.rmtree(study / "runs" / "no_scan")
     shutil.rmtree(study / "runs" / "no_ema" / "seed_0")
-    with pytest.raises(ReportError, match=r"No run in .* has finished \(.*no_ema seed 1: failed error: disk is full"):
+    with pytest.raises(UserError, match=r"No run in .* has finished \(.*no_ema seed 1: failed error: disk is full"):
         read_study(study)
 
 
@@ -69,7 +69,7 @@ def test_a_record_of_another_version_names_what_it_lacks(study: Path) -> None:
     content = record(0.9, 0.9)
     del content["seconds"], content["curves"]
     path = write_run(study, "base", 0, content)
-    with pytest.raises(ReportError, match=r"lacks seconds, curves. Delete the run's folder") as raised:
+    with pytest.raises(UserError, match=r"lacks seconds, curves. Delete the run's folder") as raised:
         read_study(study)
     assert str(path / "record.json") in str(raised.value)
 
@@ -77,7 +77,7 @@ def test_a_record_of_another_version_names_what_it_lacks(study: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
 def test_a_damaged_record_is_refused(text: str, study: Path) -> None:
     (study / "runs" / "base" / "seed_0" / "record.json").write_text(text)
-    with pytest.raises(ReportError, match=r"record.json is (damaged|of another version)"):
+    with pytest.raises(UserError, match=r"record.json is (damaged|of another version)"):
         read_study(study)
 
 
@@ -95,7 +95,7 @@ def test_a_plan_of_another_version_is_refused(
     edit: Callable[[dict[str, Any]], None], message: str, study: Path, change_plan: ChangePlan
 ) -> None:
     change_plan(edit)
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(UserError, match=message):
         read_study(study)
 
 

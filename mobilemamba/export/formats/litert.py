@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -74,4 +74,4 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__} | {package: version(package) for package in ("litert-torch", "ai-edge-litert")}
 
 
-LITERT = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, versions)

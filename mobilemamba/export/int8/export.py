@@ -1,7 +1,7 @@
 """From a trained network to an int8 ONNX file that is known to keep its classes.
 
-Export in float32 with all comparisons of :mod:`.artifact`; quantise that file with calibration images
-(:mod:`.quantisation`); ask both for the classes of other images; only then does the int8 file get its name.
+Export in float32 with all comparisons of :mod:`mobilemamba.export.export`; quantise that file with calibration images
+(:mod:`.quantise`); ask both for the classes of other images; only then does the int8 file get its name.
 """
 
 from __future__ import annotations
@@ -19,20 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from mobilemamba.export.artifact import check_request, export_network, report_path
-from mobilemamba.export.calibration import (
-    FEWEST_IMAGES,
-    ImageFiles,
-    find_images,
-    find_labelled_images,
-    read_batches,
-)
-from mobilemamba.export.errors import ExportError
-from mobilemamba.export.int8_report import Int8Report
-from mobilemamba.export.onnx import load
+from mobilemamba.errors import UserError, require
+from mobilemamba.export.export import check_request, export_network, report_path
+from mobilemamba.export.formats.onnx import load
+from mobilemamba.export.int8.images import FEWEST_IMAGES, LabelledImages, choose_images, read_batches
+from mobilemamba.export.int8.quantise import quantise
+from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import Runner, compare_logits, compare_runner, random_images
-from mobilemamba.export.quantisation import quantise
 from mobilemamba.export.timing import interleaved
 from mobilemamba.files import atomic_write
 from mobilemamba.metadata import ModelMetadata
@@ -56,7 +50,7 @@ class Int8Options:
         max_accuracy_drop: Largest drop of the accuracy, in percentage points; with labels this is asked for, too.
 
     Raises:
-        ValueError: When a number is not possible; names field, value and remedy.
+        UserError: When a number is out of range; names field, value and remedy.
     """
 
     calibration: Path
@@ -69,16 +63,10 @@ class Int8Options:
     def __post_init__(self) -> None:
         """Check every field."""
         for field in ("calibration_images", "compared_images"):
-            if getattr(self, field) < FEWEST_IMAGES:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few: use {FEWEST_IMAGES} or more.")
-        if not 0 <= self.min_agreement <= 1:
-            raise ValueError(
-                f"min_agreement = {self.min_agreement} is not possible: use a share in [0, 1], such as 0.9."
-            )
-        if not (math.isfinite(self.max_accuracy_drop) and self.max_accuracy_drop >= 0):
-            raise ValueError(
-                f"max_accuracy_drop = {self.max_accuracy_drop} is not possible: use percentage points, 0 or more."
-            )
+            require(getattr(self, field) >= FEWEST_IMAGES, field, getattr(self, field), f"{FEWEST_IMAGES} or more")
+        require(0 <= self.min_agreement <= 1, "min_agreement", self.min_agreement, "a share in [0, 1], such as 0.9")
+        drop = self.max_accuracy_drop
+        require(math.isfinite(drop) and drop >= 0, "max_accuracy_drop", drop, "percentage points, 0 or more")
 
 
 def export_int8(
@@ -88,7 +76,7 @@ def export_int8(
 
     Args:
         network: A MobileMamba in any mode, on any device, fused or not; it stays as it is.
-        path: The file, which ends in .onnx. Its report is written beside it (:func:`.artifact.report_path`).
+        path: The file, which ends in .onnx. Its report is written beside it (:func:`mobilemamba.export.report_path`).
         options: Form of the float32 file.
         int8: Images, and what passes.
         metadata: Written into the file; says how images are prepared.
@@ -97,32 +85,34 @@ def export_int8(
         The report, which passed.
 
     Raises:
-        ExportError: When the request does not fit, or there are too few images; before any work.
-        ParityError: When the file in float32 or in int8 gives other answers than the network.
+        UserError: When the request does not fit, or there are too few images, before any work; or when the file in
+            float32 or in int8 gives other answers than the network.
     """
     path = Path(path)
     if options.format != "onnx":
-        raise ExportError(
-            f"int8 files are made in format 'onnx', not {options.format!r}: leave int8 out, or take onnx."
-        )
+        raise UserError(f"int8 files are made in format 'onnx', not {options.format!r}: leave int8 out, or take onnx.")
     network = check_request(network, path, options, metadata)
     if network.in_chans != 3:
-        raise ExportError(
+        raise UserError(
             f"int8 files are calibrated with colour images; this network takes {network.in_chans} channels."
         )
     if not network.num_classes:
-        raise ExportError(
-            "int8 files are judged by their top class, but this network has no classifier: export float32."
-        )
-    calibration, compared = choose_images(int8, network.num_classes, metadata)
+        raise UserError("int8 files are judged by their top class, but this network has no classifier: export float32.")
+    calibration, compared = choose_images(
+        int8.calibration,
+        int8.validation,
+        (int8.calibration_images, int8.compared_images),
+        network.num_classes,
+        metadata.class_names,
+    )
     batch_size = BATCH_SIZE if options.dynamic_batch else 1
     with tempfile.TemporaryDirectory() as folder, atomic_write(path) as unfinished:
         source = Path(folder) / path.name
         float_report = export_network(network, source, options, metadata)
-        batches = read_batches(calibration, metadata, batch_size)
+        batches = read_batches(calibration.files, metadata, batch_size)
         nodes = quantise(source, unfinished, _shown(batches, calibration, batch_size, "Calibrating"))
         before, after = load(source), load(unfinished)
-        batches = read_batches(compared, metadata, batch_size)
+        batches = read_batches(compared.files, metadata, batch_size)
         logits = [(before(x), after(x)) for x in _shown(batches, compared, batch_size, "Comparing")]
         expected, answers = (torch.cat(parts) for parts in zip(*logits, strict=True))
         shape = (batch_size, network.in_chans, *metadata.image_size)
@@ -149,42 +139,7 @@ def export_int8(
     return report
 
 
-def choose_images(int8: Int8Options, num_classes: int, metadata: ModelMetadata) -> tuple[ImageFiles, ImageFiles]:
-    """Return images to calibrate with and other images to compare on.
-
-    Raises:
-        ExportError: When a folder does not fit, an image is in both, or there are too few.
-    """
-    images = find_images(int8.calibration, "--calibration")
-    if int8.validation is None:
-        # Of the images at even distances, those between others are compared.
-        half = len(images.files) // 2
-        calibration = images.spread(min(half, int8.calibration_images))
-        rest = images.without(calibration)
-        compared = rest.spread(int8.compared_images)
-    else:
-        names = metadata.class_names
-        labelled = find_labelled_images(int8.validation, "--validation", num_classes, names)
-        calibration, compared = images.spread(int8.calibration_images), labelled.spread(int8.compared_images)
-        both = {file.resolve() for file in calibration.files} & {file.resolve() for file in labelled.files}
-        if both:
-            raise ExportError(
-                f"Image {min(both)} is in --calibration and in --validation: accuracy must be that on other images."
-            )
-    for what, chosen in (("calibrate with", calibration), ("compare on", compared)):
-        if len(chosen.files) < FEWEST_IMAGES:
-            raise ExportError(
-                f"{len(chosen.files)} images to {what} are too few: at least {FEWEST_IMAGES} are needed"
-                + (
-                    f", so {2 * FEWEST_IMAGES} in --calibration {int8.calibration} without --validation."
-                    if int8.validation is None
-                    else "."
-                )
-            )
-    return calibration, compared
-
-
-def _accuracy(logits: Tensor, images: ImageFiles) -> float | None:
+def _accuracy(logits: Tensor, images: LabelledImages) -> float | None:
     if images.targets is None:
         return None
     return (logits.argmax(1) == torch.tensor(images.targets)).double().mean().item()
@@ -196,7 +151,7 @@ def _times(before: Runner, after: Runner, image: Tensor) -> tuple[float, float]:
     return timings["before"].minimum, timings["after"].minimum
 
 
-def _shown(batches: Iterator[Tensor], images: ImageFiles, batch_size: int, what: str) -> Iterator[Tensor]:
+def _shown(batches: Iterator[Tensor], images: LabelledImages, batch_size: int, what: str) -> Iterator[Tensor]:
     """Go through batches with a progress bar on the error stream."""
     count = math.ceil(len(images.files) / batch_size)
     return iter(track(batches, what, total=count, console=Console(stderr=True), transient=True))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -85,4 +85,4 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__, "coremltools": version("coremltools")}
 
 
-COREML = FileFormat(write, load if sys.platform == "darwin" else None, read_metadata, versions)
+FORMAT = FileFormat(write, load if sys.platform == "darwin" else None, read_metadata, versions)

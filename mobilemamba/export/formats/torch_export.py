@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import FileFormat
+from mobilemamba.export.formats.base import FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
@@ -44,4 +44,4 @@ def versions() -> dict[str, str]:
 
 
 # One pixel more, since the tracer takes a feature map of one pixel for a constant.
-TORCH_EXPORT = FileFormat(write, load, read_metadata, versions, dynamic_size_margin=1)
+FORMAT = FileFormat(write, load, read_metadata, versions, dynamic_size_margin=1)

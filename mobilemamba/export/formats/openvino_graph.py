@@ -14,7 +14,7 @@ def rewrite_for_openvino(model: ir.Model) -> ir.Model:
 
 
 def _written_out(op: Any, x: Any, low: Any) -> Any:
-    """The form of :mod:`mobilemamba.bimamba`: -softplus(-x)."""
+    """The form of :mod:`mobilemamba.scan.rows`: -softplus(-x)."""
     return op.Min(x, op.Log(op.Sigmoid(op.Clip(x, low))))
 
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
-from mobilemamba.export.onnx import convert
-from mobilemamba.export.openvino_graph import rewrite_for_openvino
+from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.onnx import convert
+from mobilemamba.export.formats.openvino_graph import rewrite_for_openvino
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
@@ -68,4 +68,4 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__, "onnx": onnx.__version__, "openvino": version("openvino")}
 
 
-OPENVINO = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, versions)

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mobilemamba.export.errors import ParityError
+from mobilemamba.errors import UserError
 from mobilemamba.export.parity import Comparison, ParityReport
 
 
@@ -90,9 +90,9 @@ class Int8Report:
         return content | {"float_report": self.float_report.to_dict()}
 
     def raise_if_refused(self) -> None:
-        """Raise ParityError with the figures when the file does not keep the classes."""
+        """Raise UserError with the figures when the file does not keep the classes."""
         if self.faults:
-            raise ParityError(
+            raise UserError(
                 f"The int8 file is refused: {'; '.join(self.faults)}. No file was written. Calibrate with more "
                 "images, or ones more like those to come, or export float32."
             )

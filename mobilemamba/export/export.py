@@ -15,14 +15,20 @@ import torch
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.export.errors import ExportError, NotComparedWarning
-from mobilemamba.export.file_format import FileFormat, file_format
+from mobilemamba.errors import UserError
+from mobilemamba.export.formats import file_format
+from mobilemamba.export.formats.base import FileFormat
+from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import SUFFIXES, ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
 from mobilemamba.files import atomic_write, check_writable
 from mobilemamba.fusion import fuse
 from mobilemamba.metadata import ModelMetadata
+
+
+class NotComparedWarning(UserWarning):
+    """A file was written without comparison: this system cannot run it."""
 
 
 def export_network(
@@ -40,8 +46,8 @@ def export_network(
         The report, which passed, or says that this system cannot run the file.
 
     Raises:
-        ExportError: When path, image size or network do not fit, or the format's packages are missing; before any work.
-        ParityError: When the fused network or the file gives other answers than the network.
+        UserError: When path, image size or network do not fit, or the format's packages are missing, before any work;
+            or when the fused network or the file gives other answers than the network.
 
     Warns:
         NotComparedWarning: When this system cannot run the file.
@@ -50,16 +56,17 @@ def export_network(
     network = check_request(network, path, options, metadata)
     form, smallest = file_format(options.format), _smallest_side(network, options)
 
-    double = _detached_copy(network).double()
-    fused = fuse(double)
+    exact = _detached_copy(network).double()
+    fused = fuse(exact)
     channels, image_size = network.config.in_chans, metadata.image_size
-    fuse_error = compare_fused(double, fused, (2, channels, *image_size))
-    program = trace(fused.float(), channels, tracing_size(image_size, smallest, options), options)
+    fuse_error = compare_fused(exact, fused, (2, channels, *image_size))
+    # Rounding the float64 copies gives back the network's own weights.
+    single, fused_single = exact.float(), for_graphs(fused.float(), options.dynamic_size)
+    program = trace(fused_single, channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
     with atomic_write(path) as unfinished:
         form.write(program, unfinished, metadata)
-        # Rounding the float64 copy gives back the network's own weights.
-        comparisons = compare_runner(double.float(), form.load(unfinished), shapes) if form.load else ()
+        comparisons = compare_runner(single, form.load(unfinished), shapes) if form.load else ()
         images = sum(comparison.images for comparison in comparisons)
         report = ParityReport(
             format=options.format,
@@ -93,7 +100,7 @@ def read_metadata(path: str | Path) -> ModelMetadata:
     """Read class names and preprocessing from an exported file.
 
     Raises:
-        ExportError: When the suffix is that of no format.
+        UserError: When the suffix is that of no format.
     """
     path = Path(path)
     return _format_of(path).read_metadata(path)
@@ -103,26 +110,24 @@ def check_request(network: nn.Module, path: Path, options: ExportOptions, metada
     """Return the network when it can be exported as asked, as far as can be said before any work.
 
     Raises:
-        ExportError: When path, image size or network do not fit, or the format's packages are missing.
+        UserError: When path, image size or network do not fit, or the format's packages are missing.
     """
     if not isinstance(network, MobileMamba):
-        raise ExportError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
+        raise UserError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
     smallest = _smallest_side(network, options)
     if path.suffix != options.suffix:
-        raise ExportError(
-            f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}."
-        )
+        raise UserError(f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}.")
     if path.is_dir() and options.format != "coreml":
-        raise ExportError(f"Output {path} is a folder: name a file in it.")
+        raise UserError(f"Output {path} is a folder: name a file in it.")
     height, width = metadata.image_size
     if min(height, width) < smallest:
-        raise ExportError(
+        raise UserError(
             f"image_size = {height}x{width} is too small: this network as a {options.format} file of "
             f"{'dynamic' if options.dynamic_size else 'fixed'} size takes at least {smallest}x{smallest} pixels."
         )
     largest = largest_dynamic_size(network.config.stem_stride) if options.dynamic_size else None
     if largest is not None and max(height, width) > largest:
-        raise ExportError(
+        raise UserError(
             f"image_size = {height}x{width} is too large for a file of dynamic size, which takes up to "
             f"{largest}x{largest} pixels: export with dynamic_size = False."
         )
@@ -140,7 +145,7 @@ def _format_of(path: Path) -> FileFormat:
     for name, suffix in SUFFIXES.items():
         if path.suffix == suffix:
             return file_format(name)
-    raise ExportError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
+    raise UserError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
 
 
 def _detached_copy(network: MobileMamba) -> MobileMamba:

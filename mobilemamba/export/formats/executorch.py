@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import FileFormat
+from mobilemamba.export.formats.base import FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -70,4 +70,4 @@ def _program(path: Path) -> Any:
         return Runtime.get().load_program(path)
 
 
-EXECUTORCH = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, versions)

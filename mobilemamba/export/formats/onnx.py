@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.file_format import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -91,4 +91,4 @@ def _name_dimensions(result: torch.onnx.ONNXProgram) -> None:
             )
 
 
-ONNX = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, versions)

@@ -1,0 +1,152 @@
+"""``mobilemamba ablate`` from its options to its report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from rich.console import Console
+
+from experiments.studies.definition import Layer, flatten, read_study
+from experiments.studies.devices import make_workers
+from experiments.studies.folder import check_unchanged, make_runs, write_plan
+from experiments.studies.jobs import Launcher, lightning_program
+from experiments.studies.local import LocalLauncher
+from experiments.studies.lock import locked
+from experiments.studies.overview import overview
+from experiments.studies.plan import make_plan
+from experiments.studies.progress import StudyProgress
+from experiments.studies.runs import Run
+from experiments.studies.schedule import run_all
+from experiments.studies.slurm import ClusterLauncher, ClusterOptions
+from mobilemamba.errors import UserError
+
+
+def ablate(
+    study: Path,
+    dry_run: bool = False,
+    output: Path | None = None,
+    config: list[Path] | None = None,
+    set: list[str] | None = None,
+    arms: list[str] | None = None,
+    seeds: list[int] | None = None,
+    devices: str = "auto",
+    threads: PositiveInt | None = None,
+    launcher: Literal["local", "slurm"] = "local",
+    partition: str | None = None,
+    time: PositiveInt = 24 * 60,
+    gpus: NonNegativeInt = 1,
+    cpus: PositiveInt = 8,
+    parallel: PositiveInt = 256,
+    cluster: Literal["slurm", "local"] = "slurm",
+) -> None:
+    """Train all arms of a study with all seeds, or go on with it, and report.
+
+    Args:
+        study: YAML file, such as experiments/ablations/stages.yaml.
+        dry_run: Check the study and print its arms, without running any.
+        output: The study's folder. Null: runs/studies/NAME.
+        config: Config of lightning fit, such as another scale; wins over all files of the study, but not over overrides
+            of an arm; may be repeated.
+        set: Option of lightning fit as NAME=VALUE, such as data.root=/path/to/imagenet; may be repeated.
+        arms: These arms alone.
+        seeds: These seeds alone.
+        devices: Where on this machine: auto, one run at a time with all devices; cpu:N, N runs at a time; 0,1, two
+            runs at a time, each with the GPU of that number; 0+1,2+3, two with two GPUs each.
+        threads: CPU threads of a run. Null: a share of the cores.
+        launcher: This machine or a SLURM cluster, which needs submitit.
+        partition: SLURM partition. Null: the cluster's.
+        time: Minutes that a SLURM job may take; it goes on in another one.
+        gpus: GPUs of a run on the cluster.
+        cpus: CPU cores per GPU on the cluster.
+        parallel: Most jobs at a time on the cluster.
+        cluster: submitit's executor; local runs the same jobs on this machine, to try them.
+
+    Raises:
+        UserError: When the study cannot be run as asked, or runs have failed twice.
+        KeyboardInterrupt: After Ctrl-C, when all runs have ended.
+        OSError: When a file cannot be read or written.
+    """
+    defined = read_study(study)
+    folder = output or Path("runs") / "studies" / defined.name
+    if launcher != "local" and (devices != "auto" or threads is not None):
+        raise UserError("--devices and --threads are for this machine: with a cluster, use --gpus and --cpus.")
+
+    def make_launcher(inherited: Sequence[int]) -> Launcher:
+        program = lightning_program()
+        if launcher == "local":
+            return LocalLauncher(make_workers(devices, threads), program, inherited)
+        options = ClusterOptions(partition, time, gpus, cpus, parallel, cluster)
+        return ClusterLauncher(folder / "jobs", defined.name, program, options)
+
+    make_launcher(())  # refuses devices or a cluster that do not exist here before the configs are resolved
+    plan = make_plan(defined, extra_layer(config or [], set or []))
+    runs = make_runs(plan, folder, arms, seeds)
+    check_unchanged(plan, folder)
+    unfinished = [run for run in runs if not run.is_finished()]
+    needed = {run.arm for run in unfinished}
+    missing = next((arm.missing_data for arm in plan.arms if arm.name in needed and arm.missing_data), "")
+    if dry_run:
+        print(overview(plan, runs))
+        if missing:
+            print(f"It cannot be run as it is: {missing}")
+        return
+    if unfinished and missing:
+        raise UserError(missing)
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    with locked(folder) as lock, ExitStack() as shown:
+        write_plan(plan, study, folder)
+        place = make_launcher(() if lock is None else (lock,))
+        progress = shown.enter_context(StudyProgress(len(runs), min(place.capacity, len(runs)), console))
+        try:
+            failed = run_all(runs, place, progress)
+        except KeyboardInterrupt:
+            shown.close()
+            print(f"All runs were stopped. To go on:\n  {_same_command()}", flush=True)
+            raise
+    if len(failed) < len(runs):
+        from experiments.studies.report import write_report  # imported here: tables and pictures are the end of hours
+
+        try:
+            write_report(folder)
+        except Exception:
+            if failed:  # said in any case, though the command ends with the other error
+                print(_failures(failed, len(runs)), file=sys.stderr)
+            raise
+    if failed:
+        raise UserError(_failures(failed, len(runs)))
+
+
+def extra_layer(configs: Sequence[Path], options: Sequence[str]) -> Layer:
+    """Return what ``--config`` and ``--set`` add to the base.
+
+    Raises:
+        UserError: When an option of ``--set`` is none, or belongs to the study.
+    """
+    given: dict[str, str] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set {text} must be NAME=VALUE, such as --set data.root=/path/to/imagenet.")
+        if name in given:
+            raise UserError(f"--set gives {name} twice: leave one out.")
+        given[name] = value
+    return Layer(tuple(configs), flatten(given, "--set"))
+
+
+def _failures(failed: Sequence[Run], total: int) -> str:
+    listed = "; ".join(f"{run.label}: {run.reason()}" for run in failed)
+    return (
+        f"{len(failed)} of {total} runs failed twice ({listed}). The fit.log of each has its output; run the same "
+        "command to try them again."
+    )
+
+
+def _same_command() -> str:
+    return shlex.join(["mobilemamba", *sys.argv[1:]])
