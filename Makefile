@@ -1,27 +1,55 @@
 # Every target installs what it needs into .venv first; only Python 3.11+, pip and make are assumed.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# One thread for each of two processes: threads that wait for each other on busy cores are ten times slower.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: install demo test check format benchmark
+.PHONY: install demo check test slow minimum extras no-numba gpu format benchmark
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: install
 	$(BIN)/lightning fit --config experiments/quickstart.yaml
 
-test: install
-	$(BIN)/python -m pytest
-
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test: install
+	$(PYTEST)
+
+slow: install
+	$(PYTEST) -m slow
+
+gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+# Without Numba the inside of the mixers runs in plain operators.
+no-numba:
+	$(PYTHON) -m venv .venv-no-numba
+	.venv-no-numba/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[dev]"
+	.venv-no-numba/bin/python -m pip uninstall --quiet --yes numba llvmlite
+	OMP_NUM_THREADS=1 .venv-no-numba/bin/python -m pytest -n 2 tests/mobilemamba tests/lightning_modules
+
+# The lowest versions that pyproject.toml allows and pip finds together.
+minimum:
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/python $(PIP_INSTALL) -c constraints-minimum.txt -e ".[dev]"
+	OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest -n 2 -W default tests/mobilemamba tests/datamodules tests/lightning_modules
+
+# Every export format that this system can run.
+extras:
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,openvino,executorch,litert]"
+	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest -n 2 tests/mobilemamba/export tests/benchmarks
 
 format: install
 	$(BIN)/ruff format .
@@ -29,4 +57,4 @@ format: install
 
 # Every figure of the README's sections on speed and formats. Formats whose extra is in .venv are measured, too.
 benchmark: install
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks readme

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.ceiling --threads 2
+    python -m benchmarks ceiling --threads 2
 
 First the ceilings, measured in the same run: multiply-accumulates per second of a large matrix product, and bytes per
 second of a large copy. A forward pass takes no less than its multiply-accumulates at the one rate, nor than its weights
@@ -13,26 +13,23 @@ branches, without both.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from benchmarks.compilation import all_compiled
-from benchmarks.document import around_markers, replace_between
 from benchmarks.forms import Form, call_of, check_forms
 from benchmarks.networks import build, fused
+from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
 from benchmarks.threads import set_threads
-from mobilemamba.argument_types import positive
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.complexity import complexity
-from mobilemamba.environment import environment, find_device, threads_in_words
+from mobilemamba.environment import device_name, find_device, threads_in_words
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 from mobilemamba.wavelet_mamba import WaveletMamba
 
@@ -107,28 +104,43 @@ class Share:
     ratio_of_minima: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print tables, write JSON."""
-    options = _parser().parse_args(arguments)
-    set_threads(options.threads)
-    around_markers(options.document, MARKERS)  # fails now rather than after the work
-    device = find_device(options.device)
-    check_forms(options.forms, device)
-    ceiling = measure_ceiling(device)
-    shares = measure(
-        options.network, options.reference, options.forms, options.batch_size, options.rounds, ceiling, device
+def ceiling(
+    network: str = "mobilemamba_s6",
+    reference: str = "shvit_s3",
+    forms: list[Form] = ["fused", "onnx"],  # noqa: B006
+    device: str = "cpu",
+    threads: PositiveInt = 2,
+    batch_size: PositiveInt = 1,
+    rounds: PositiveInt = 40,
+    output: Path = RESULTS / "ceiling.json",
+    document: Path = Path("docs/performance.md"),
+) -> None:
+    """Measure how near a network comes to what the machine can do, and what MobileMamba's parts cost.
+
+    Args:
+        network: timm name of a MobileMamba.
+        reference: Network that ratios are to.
+        forms: Forms of each, all fused.
+        device: PyTorch device.
+        threads: CPU threads of every runtime.
+        batch_size: Images per call.
+        rounds: Timed rounds of three calls.
+        output: JSON file.
+        document: Markdown file whose table between the markers ceiling:begin and ceiling:end is replaced.
+    """
+    set_threads(threads)
+    around_markers(document, MARKERS)  # fails now rather than after the work
+    place = find_device(device)
+    check_forms(forms, place)
+    limits = measure_ceiling(place)
+    shares = measure(network, reference, forms, batch_size, rounds, limits, place)
+    heading = (
+        f"{device_name(place)}, {threads_in_words(threads)}, batch {batch_size}, float32; matrix product "
+        f"{limits.macs_per_second / 1e9:.0f} GMAC/s, copy {limits.bytes_per_second / 1e9:.0f} GB/s; minimum of "
+        f"{3 * rounds} calls."
     )
-    about = environment(device)
-    text = (
-        f"{about['device']}, {threads_in_words(about['threads'])}, batch {options.batch_size}, float32; matrix product "
-        f"{ceiling.macs_per_second / 1e9:.0f} GMAC/s, copy {ceiling.bytes_per_second / 1e9:.0f} GB/s; minimum of "
-        f"{3 * options.rounds} calls.\n\n{format_shares(shares, options.reference)}"
-    )
-    print(text)
-    content = {"environment": about, "ceiling": asdict(ceiling), "results": [asdict(share) for share in shares]}
-    write_json(options.output, content)
-    replace_between(options.document, MARKERS, text)
-    print(f"\nWritten to {options.output} and {options.document}")
+    write_results(output, place, ceiling=asdict(limits), results=[asdict(share) for share in shares])
+    replace_between(document, MARKERS, f"{heading}\n\n{format_shares(shares, reference)}")
 
 
 def measure_ceiling(device: torch.device) -> Ceiling:
@@ -193,7 +205,7 @@ def without(network: nn.Module, variant: str) -> nn.Module:
         if not isinstance(module, WaveletMamba):
             continue
         if variant in (" without scan", " without both") and module.mamba is not None:
-            module.mamba = WithoutScan(module.mamba)  # type: ignore[assignment]
+            module.mamba = WithoutScan(module.mamba).eval()  # type: ignore[assignment]
         if variant in (" without wavelets", " without both"):
             module.wavelet = None
     return copy
@@ -215,32 +227,3 @@ def format_shares(shares: Sequence[Share], reference: str) -> str:
         for share in shares
     ]
     return table(header, rows, left=2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ceiling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--network", default="mobilemamba_s6", help="(default: mobilemamba_s6)")
-    parser.add_argument("--reference", default="shvit_s3", help="network that ratios are to (default: shvit_s3)")
-    parser.add_argument(
-        "--forms", nargs="+", choices=get_args(Form), default=["fused", "onnx"], help="(default: fused onnx)"
-    )
-    parser.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
-    parser.add_argument("--threads", type=positive, default=2, help="of every runtime (default: 2)")
-    parser.add_argument("--batch-size", type=positive, default=1, help="images per call (default: 1)")
-    parser.add_argument("--rounds", type=positive, default=40, help="timed rounds of three calls (default: 40)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/ceiling.json"))
-    parser.add_argument(
-        "--document",
-        type=Path,
-        default=Path("docs/performance.md"),
-        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()

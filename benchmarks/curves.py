@@ -1,15 +1,17 @@
 """A picture of runs: validation accuracy and the parts of the training loss, read from their TensorBoard logs.
 
-Example: python -m benchmarks.curves runs/quickstart/version_0 --output docs/images/quickstart_curves.png
+Example: python -m benchmarks curves runs/quickstart/version_0 --output docs/images/quickstart_curves.png
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_modules.figures import write_figure
+from mobilemamba.errors import require
 
 Curve = tuple[list[int], list[float]]
 """Optimiser steps and values."""
@@ -58,21 +60,15 @@ def draw(runs: dict[str, dict[str, Curve]]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Read, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--labels", nargs="+", help="names of the runs in the picture (default: their folders)")
-    parser.add_argument("--output", type=Path, required=True, help="PNG or SVG file")
-    arguments = parser.parse_args()
-    labels = arguments.labels or [str(run) for run in arguments.runs]
-    if len(labels) != len(arguments.runs):
-        parser.error(f"--labels names {len(labels)} runs, but {len(arguments.runs)} are given.")
-    figure = draw({label: read_curves(run) for label, run in zip(labels, arguments.runs, strict=True)})
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.output, dpi=120)
-    print(arguments.output)
+def curves(runs: list[Path], output: Path, labels: list[str] | None = None) -> None:
+    """Draw validation accuracy and the parts of the training loss of runs.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        runs: Folders of runs.
+        output: PNG file.
+        labels: Names of the runs in the picture. Null: their folders.
+    """
+    names = labels or [str(run) for run in runs]
+    require(len(names) == len(runs), "--labels", names, f"{len(runs)} names, one for each run")
+    write_figure(draw({name: read_curves(run) for name, run in zip(names, runs, strict=True)}), output)
+    print(output)

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.formats mobilemamba_s6 quickstart --threads 1
+    python -m benchmarks formats mobilemamba_s6 quickstart --threads 1
 
 Weights are random, but the norms have statistics of images and weights that matter, so that a file which loses a norm
 differs. Each file goes through the comparison of :mod:`mobilemamba.export`; a format whose packages are not installed
@@ -12,7 +12,6 @@ number of threads in every runtime.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +21,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from benchmarks.document import around_markers, replace_between
 from benchmarks.networks import build
+from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
 from benchmarks.threads import set_threads
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.environment import environment
@@ -36,11 +36,10 @@ from mobilemamba.export import (
     check_installed,
     export_network,
 )
-from mobilemamba.export.formats import PACKAGES, file_format
+from mobilemamba.export.formats import file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
@@ -97,27 +96,35 @@ class Support:
     timing: Timing | None = None
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Export, compare and measure; print a table, write it and JSON."""
-    options = _parser().parse_args(arguments)
-    around_markers(options.document, MARKERS)  # fails now rather than after the work
-    set_threads(options.threads or torch.get_num_threads())
-    supports = [
-        support
-        for name in options.networks
-        for support in measure(name, options.formats, options.rounds, options.repeats)
-    ]
-    about = environment(CPU)
-    written = text(supports, about, options.rounds * options.repeats)
-    print(written)
+def formats(
+    networks: list[str] = ["mobilemamba_s6", QUICKSTART],  # noqa: B006
+    formats: list[FormatName] = list(FORMATS),  # noqa: B006
+    threads: PositiveInt | None = None,
+    rounds: PositiveInt = 20,
+    repeats: PositiveInt = 3,
+    output: Path = RESULTS / "formats.json",
+    document: Path = Path("benchmarks/README.md"),
+) -> None:
+    """Export, compare and time every format for a few networks.
+
+    Args:
+        networks: timm names of MobileMambas, or quickstart.
+        formats: Formats to try.
+        threads: CPU threads of every runtime. Null: PyTorch's choice.
+        rounds: Timed rounds.
+        repeats: Calls of each file in a round.
+        output: JSON file.
+        document: Markdown file whose table between the markers formats:begin and formats:end is replaced.
+    """
+    around_markers(document, MARKERS)  # fails now rather than after the work
+    set_threads(threads or torch.get_num_threads())
+    supports = [support for name in networks for support in measure(name, formats, rounds, repeats)]
     for support in supports:
         if support.message:
-            print(f"\n{support.network} as {support.format}: {support.message}")
-    settings = {"rounds": options.rounds, "repeats": options.repeats}
-    content = {"environment": about, "settings": settings, "results": [asdict(support) for support in supports]}
-    write_json(options.output, content)
-    replace_between(options.document, MARKERS, written)
-    print(f"\nWritten to {options.output} and {options.document}")
+            print(f"{support.network} as {support.format}: {support.message}\n")
+    settings = {"rounds": rounds, "repeats": repeats}
+    write_results(output, CPU, settings=settings, results=[asdict(support) for support in supports])
+    replace_between(document, MARKERS, text(supports, environment(CPU), rounds * repeats))
 
 
 def measure(name: str, formats: Sequence[FormatName], rounds: int, repeats: int) -> list[Support]:
@@ -130,7 +137,7 @@ def measure(name: str, formats: Sequence[FormatName], rounds: int, repeats: int)
         repeats: Calls of each file in a round.
 
     Raises:
-        ValueError: When timm knows no MobileMamba of this name.
+        UserError: When timm knows no MobileMamba of this name.
     """
     network, image_size = trained_looking(name)
     supports: dict[str, Support] = {}
@@ -150,7 +157,7 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
     """Return a network whose norms matter and whose logits depend on the image, and its image size.
 
     Raises:
-        ValueError: When timm knows no MobileMamba of this name.
+        UserError: When timm knows no MobileMamba of this name.
     """
     torch.manual_seed(0)
     if name == QUICKSTART:
@@ -160,7 +167,7 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
         candidate = build(name, CPU)
         network, size = candidate.network, candidate.image_shape[1:]
     if not isinstance(network, MobileMamba):
-        raise ValueError(f"Network {name!r} is no MobileMamba: only those can be exported.")
+        raise UserError(f"Network {name!r} is no MobileMamba: only those can be exported.")
     for norm in network.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(norm.weight, 0.3, 0.9)
@@ -194,7 +201,11 @@ def support_table(supports: Sequence[Support]) -> str:
         outcome = support.outcome
         if support.outcome == "passed":
             outcome = f"compared, off by {support.max_abs_error:.0e}"
-        extra = f'`pip install ".[{support.format}]"` in the checkout' if support.format in PACKAGES else "the package"
+        extra = (
+            f'`pip install ".[{support.format}]"` in the checkout'
+            if support.format not in ("onnx", "pt2")
+            else "the package"
+        )
         rows.append((f"`{support.format}`", files, purpose, extra, outcome))
     network = supports[0].network
     header = ("`--format`", "file", "for", "installs with", f"{network} here")
@@ -253,33 +264,3 @@ def _try(
         size_bytes=report.size_bytes,
     )
     return support, load(path) if load else None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.formats",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "networks",
-        nargs="*",
-        default=["mobilemamba_s6", QUICKSTART],
-        help=f"timm names of MobileMamba networks, or {QUICKSTART} (default: mobilemamba_s6 {QUICKSTART})",
-    )
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="(default: all)")
-    parser.add_argument("--threads", type=int, help="of every runtime (default: PyTorch's choice)")
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default: 30)")
-    parser.add_argument("--repeats", type=int, default=3, help="calls of each file in a round (default: 3)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/formats.json"))
-    parser.add_argument(
-        "--document",
-        type=Path,
-        default=Path("benchmarks/README.md"),
-        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()

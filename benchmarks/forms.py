@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.networks import fused, inference_call
 from mobilemamba.errors import UserError
 from mobilemamba.export.formats import check_installed, file_format
+from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import SUFFIXES
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
@@ -29,8 +30,7 @@ def check_forms(forms: Iterable[Form], device: torch.device) -> None:
     """Look whether forms can be measured, before any work.
 
     Raises:
-        UserError: When an exported form is to run elsewhere than on the CPU.
-        UserError: When the packages of one are missing; names the extra that has them.
+        UserError: When an exported form is to run elsewhere than on the CPU, or the packages of one are missing.
     """
     for form in forms:
         if form in SUFFIXES:
@@ -61,7 +61,8 @@ def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> C
         case "compiled-eager":
             return inference_call(torch.compile(network), images, autocast)
         case "onnx" | "pt2" | "openvino" | "executorch" | "litert":
-            return _exported_call(fused(network), images, form)
+            # Swaps nothing in networks of others.
+            return _exported_call(for_graphs(fused(network), dynamic_size=False), images, form)
 
 
 def _exported_call(

@@ -2,15 +2,14 @@
 
 ::
 
-    python -m benchmarks.int8 mobilemamba_s6 --threads 1
-    python -m benchmarks.int8 --checkpoint RUN/checkpoints/best.ckpt --calibration PHOTOS --validation imagenet/val
+    python -m benchmarks int8 mobilemamba_s6 --threads 1
+    python -m benchmarks int8 --checkpoint RUN/checkpoints/best.ckpt --calibration PHOTOS --validation imagenet/val
 
 The first form takes random weights, which show times and errors but no accuracy; its images are random, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,14 +18,16 @@ from pathlib import Path
 
 import onnx
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from benchmarks.formats import CPU, trained_looking
+from benchmarks.publish import write_results
 from benchmarks.threads import set_threads
 from mobilemamba import MobileMamba, ModelMetadata
-from mobilemamba.argument_types import positive
 from mobilemamba.checkpoints import load_training_checkpoint
-from mobilemamba.environment import environment
+from mobilemamba.environment import device_name
+from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network
 from mobilemamba.export.formats.onnx import load
 from mobilemamba.export.int8.export import Int8Options
@@ -34,7 +35,6 @@ from mobilemamba.export.int8.images import LabelledImages, choose_images, read_b
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 BATCH_SIZE = 8
@@ -94,19 +94,46 @@ class Result:
     size_bytes: int
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Quantise, compare and time; print a table and write JSON."""
-    options = _parser().parse_args(arguments)
-    set_threads(options.threads or torch.get_num_threads())
-    name, network, metadata, calibration, compared = _source(options)
-    results = measure(network, metadata, calibration, compared, options.rounds)
-    about = environment(CPU)
-    count = "random" if calibration is None or compared is None else f"{len(compared.files)}"
-    print(f"{name}, {about['device']}, threads: {about['threads']}, batch 1; compared on {count} images\n")
+def int8(
+    network: str = "mobilemamba_s6",
+    checkpoint: Path | None = None,
+    calibration: Path | None = None,
+    validation: Path | None = None,
+    threads: PositiveInt | None = None,
+    rounds: PositiveInt = 30,
+    output: Path = Path("int8.json"),
+) -> None:
+    """Quantise parts of a network, compare and time the files.
+
+    Args:
+        network: timm name of a MobileMamba, with random weights.
+        checkpoint: Checkpoint of `lightning fit`, in place of a timm name.
+        calibration: Folder of images, for a checkpoint.
+        validation: Other images in folders of their classes.
+        threads: CPU threads. Null: PyTorch's choice.
+        rounds: Timed rounds of three calls.
+        output: JSON file.
+
+    Raises:
+        UserError: When a checkpoint comes without images.
+    """
+    set_threads(threads or torch.get_num_threads())
+    name = network
+    images: tuple[LabelledImages | None, LabelledImages | None] = (None, None)
+    if checkpoint is None:
+        model, size = trained_looking(network)
+        metadata = ModelMetadata(size)
+    elif calibration is None:
+        raise UserError("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
+    else:
+        name, (model, metadata) = str(checkpoint), load_training_checkpoint(checkpoint)
+        counts = (Int8Options.calibration_images, Int8Options.compared_images)
+        images = choose_images(calibration, validation, counts, model.num_classes, metadata.class_names)
+    results = measure(model, metadata, *images, rounds)
+    count = "random" if images[1] is None else f"{len(images[1].files)}"
+    print(f"{name}, {device_name(CPU)}, batch 1; compared on {count} images\n")
     print(format_results(results))
-    content = {"environment": about, "network": name, "results": [asdict(result) for result in results]}
-    write_json(options.output, content)
-    print(f"\nWritten to {options.output}")
+    write_results(output, CPU, network=name, results=[asdict(result) for result in results])
 
 
 def measure(
@@ -176,41 +203,3 @@ def _batches(images: LabelledImages | None, metadata: ModelMetadata, seed: int) 
     if images is not None:
         return read_batches(images.files, metadata, BATCH_SIZE)
     return iter(random_images((8 * BATCH_SIZE, 3, *metadata.image_size), seed).split(BATCH_SIZE))
-
-
-def _source(
-    options: argparse.Namespace,
-) -> tuple[str, MobileMamba, ModelMetadata, LabelledImages | None, LabelledImages | None]:
-    if options.checkpoint is None:
-        network, image_size = trained_looking(options.network)
-        return options.network, network, ModelMetadata(image_size), None, None
-    if options.calibration is None:
-        raise SystemExit("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
-    network, metadata = load_training_checkpoint(options.checkpoint)
-    given = Int8Options(options.calibration, options.validation)
-    images = choose_images(
-        given.calibration,
-        given.validation,
-        (given.calibration_images, given.compared_images),
-        network.num_classes,
-        metadata.class_names,
-    )
-    return str(options.checkpoint), network, metadata, *images
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.int8", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of `lightning fit`, in place of a timm name")
-    parser.add_argument("--calibration", type=Path, metavar="FOLDER", help="images, for a checkpoint")
-    parser.add_argument("--validation", type=Path, metavar="FOLDER", help="other images in folders of their classes")
-    parser.add_argument("--threads", type=positive, help="(default: PyTorch's choice)")
-    parser.add_argument("--rounds", type=positive, default=30, help="timed rounds of 3 calls (default: 30)")
-    parser.add_argument("--output", type=Path, default=Path("int8.json"), help="JSON file (default: int8.json)")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

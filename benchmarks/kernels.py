@@ -2,14 +2,13 @@
 
 ::
 
-    python -m benchmarks.kernels --threads 2
+    python -m benchmarks kernels --threads 2
 
 Times a single image, a batch and a training step, and counts what autograd keeps for the backward pass.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,16 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import PositiveInt
 
-from benchmarks.document import around_markers, replace_between
 from benchmarks.networks import Candidate, build, fused, inference_call
+from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
 from benchmarks.threads import set_threads
 from benchmarks.training_step import saved_bytes, step_call
 from mobilemamba import dispatch
-from mobilemamba.argument_types import positive
-from mobilemamba.environment import environment, threads_in_words
+from mobilemamba.environment import device_name, threads_in_words
+from mobilemamba.errors import UserError
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
@@ -69,23 +68,37 @@ class Kept:
     reference: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table, write JSON."""
-    options = _parser().parse_args(arguments)
-    set_threads(options.threads)
-    around_markers(options.document, MARKERS)  # fails now rather than after the work
-    comparisons, kept = measure(options.network, options.reference, options.batch_size, options.rounds)
-    about = environment(CPU)
-    text = (
-        f"{about['device']}, {threads_in_words(about['threads'])}, float32, {options.network}; milliseconds, minimum "
-        f"of {REPEATS * options.rounds} calls.\n\n{format_comparisons(comparisons, kept, options.reference)}"
+def kernels(
+    network: str = "mobilemamba_s6",
+    reference: str = "shvit_s3",
+    threads: PositiveInt = 2,
+    batch_size: PositiveInt = 16,
+    rounds: PositiveInt = 10,
+    output: Path = RESULTS / "cpu_kernels.json",
+    document: Path = Path("docs/performance.md"),
+) -> None:
+    """Measure what the kernels for CPUs give.
+
+    Args:
+        network: timm name of a MobileMamba.
+        reference: Network beside it.
+        threads: PyTorch's threads.
+        batch_size: Images of a batch and of a training step.
+        rounds: Timed rounds of three calls.
+        output: JSON file.
+        document: Markdown file whose table between the markers cpu_kernels:begin and cpu_kernels:end is replaced.
+    """
+    set_threads(threads)
+    around_markers(document, MARKERS)  # fails now rather than after the work
+    comparisons, kept = measure(network, reference, batch_size, rounds)
+    heading = (
+        f"{device_name(CPU)}, {threads_in_words(threads)}, float32, {network}; milliseconds, minimum of "
+        f"{REPEATS * rounds} calls."
     )
-    print(text)
-    settings = {"network": options.network, "reference": options.reference, "rounds": options.rounds}
-    results = {"results": [asdict(comparison) for comparison in comparisons], "kept": asdict(kept)}
-    write_json(options.output, {"environment": about, "settings": settings} | results)
-    replace_between(options.document, MARKERS, text)
-    print(f"\nWritten to {options.output} and {options.document}")
+    settings = {"network": network, "reference": reference, "rounds": rounds}
+    results = [asdict(comparison) for comparison in comparisons]
+    write_results(output, CPU, settings=settings, results=results, kept=asdict(kept))
+    replace_between(document, MARKERS, f"{heading}\n\n{format_comparisons(comparisons, kept, reference)}")
 
 
 def measure(network: str, reference: str, batch_size: int, rounds: int) -> tuple[list[Comparison], Kept]:
@@ -98,10 +111,10 @@ def measure(network: str, reference: str, batch_size: int, rounds: int) -> tuple
         rounds: Timed rounds.
 
     Raises:
-        ModuleNotFoundError: When Numba is not installed.
+        UserError: When Numba is not installed.
     """
     if dispatch._numba_kernels() is None:
-        raise ModuleNotFoundError("There is nothing to compare without Numba: `pip install numba`.")
+        raise UserError("There is nothing to compare without Numba: `pip install numba`.")
     ours, other = (_Calls(build(name, CPU), batch_size) for name in (network, reference))
     forms = {"plain": _in_plain_operators(ours.calls), "kernels": ours.calls, "reference": other.calls}
     calls = {f"{kind} {form}": call for form, kinds in forms.items() for kind, call in kinds.items()}
@@ -166,28 +179,3 @@ def _in_plain_operators(calls: dict[str, Callable[[], object]]) -> dict[str, Cal
             call()
 
     return {name: partial(plain, call) for name, call in calls.items()}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.kernels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
-    parser.add_argument("--reference", default="shvit_s3", help="network beside it (default: shvit_s3)")
-    parser.add_argument("--threads", type=positive, default=2, help="of PyTorch (default: 2)")
-    parser.add_argument("--batch-size", type=positive, default=16, help="of batches (default: 16)")
-    parser.add_argument("--rounds", type=positive, default=10, help="timed rounds of three calls (default: 10)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/cpu_kernels.json"))
-    parser.add_argument(
-        "--document",
-        type=Path,
-        default=Path("docs/performance.md"),
-        help=f"Markdown file whose table between the markers {MARKERS}:begin and {MARKERS}:end is replaced",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()

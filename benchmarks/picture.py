@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.accuracy import published
-from benchmarks.labels import Label, place_labels
 from benchmarks.latency import Latency
 
 PANEL_INCHES = (6.0, 5.0)
@@ -32,10 +31,9 @@ def draw(latencies: Sequence[Latency], title: str) -> Figure:
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * len(panels), height), layout="constrained")
     figure.suptitle(title)
-    names = []
     for axes, (form, batch_size) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         shown = [latency for latency in latencies if (latency.form, latency.batch_size) == (form, batch_size)]
-        names.append(_draw_panel(axes, shown))
+        _draw_panel(axes, shown)
         axes.set(
             title=f"{form}, batch {batch_size}",
             xlabel="milliseconds per batch (minimum)",
@@ -49,26 +47,26 @@ def draw(latencies: Sequence[Latency], title: str) -> Figure:
         loc="outside lower center",
         ncols=2,
     )
-    for axes, labels in zip(figure.axes, names, strict=True):
-        place_labels(axes, labels)
     return figure
 
 
-def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> list[Label]:
-    """Draw the points of one panel and return their names, which are to be placed when all is drawn."""
-    labels = []
-    for latency in latencies:
+def _draw_panel(axes: Axes, latencies: Sequence[Latency]) -> None:
+    """Draw the points of one panel and their names, in turn above and below the points from left to right."""
+    for number, latency in enumerate(sorted(latencies, key=lambda latency: latency.timing.minimum)):
         figures = published(latency.network, latency.image_size)
         if figures is None:
             continue
         colour = OURS if latency.network.startswith("mobilemamba") else OTHERS
         x, both = latency.timing.minimum, (figures.top1, figures.top1_distilled)
-        known = tuple(top1 for top1 in both if top1 is not None)
+        known = [top1 for top1 in both if top1 is not None]
         axes.plot([x] * len(known), known, color=colour, linewidth=0.8, alpha=0.6)
         for top1, face in zip(both, (colour, "white"), strict=True):
             if top1 is not None:
                 axes.plot(x, top1, "o", color=colour, markerfacecolor=face)
-        labels.append(Label(latency.network.split(".")[0], x, known, colour))
-    axes.margins(x=0.2, y=0.1)
+        y, offset, alignment = (max(known), 6, "bottom") if number % 2 else (min(known), -6, "top")
+        name = latency.network.split(".")[0]
+        axes.annotate(
+            name, (x, y), (0, offset), textcoords="offset points", ha="center", va=alignment, fontsize=8, color=colour
+        )
+    axes.margins(x=0.2, y=0.15)
     axes.grid(alpha=0.3)
-    return labels

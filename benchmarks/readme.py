@@ -3,7 +3,7 @@
 ::
 
     make benchmark                            # or
-    python -m benchmarks.readme --threads 2
+    python -m benchmarks readme --threads 2
 
 Times a forward pass of S6 and of other light networks in every form, a training step, and every export format. Writes
 the tables between the markers in README.md and benchmarks/README.md, the picture docs/images/latency.png, and the
@@ -13,29 +13,27 @@ such.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from benchmarks import formats, latency, training_step
 from benchmarks.accuracy import PEERS, published
-from benchmarks.document import around_markers, replace_between
 from benchmarks.forms import Form
 from benchmarks.latency import Latency
 from benchmarks.networks import build
 from benchmarks.picture import draw
+from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
 from benchmarks.threads import set_threads
 from benchmarks.training_step import TrainingStep
 from lightning_modules.figures import write_figure
-from mobilemamba.argument_types import positive
 from mobilemamba.environment import environment
 from mobilemamba.errors import UserError
 from mobilemamba.export import check_installed
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
@@ -50,19 +48,30 @@ FORMS: dict[Form, str] = {"eager": "eager", "fused": "fused", "onnx": "ONNX Runt
 TRAINING_BATCH_SIZE = 16
 
 README, FORMATS_README = Path("README.md"), Path("benchmarks/README.md")
-RESULTS, PICTURE = Path("benchmarks/results"), Path("docs/images/latency.png")
+PICTURE = Path("docs/images/latency.png")
 PLACES = ((README, "latency"), (README, "training"), (README, "support"), (FORMATS_README, formats.MARKERS))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure everything and write it."""
-    options = _parser().parse_args(arguments)
+def readme(
+    threads: PositiveInt = 2,
+    rounds: PositiveInt = 20,
+    repeats: PositiveInt = 3,
+    training_rounds: PositiveInt = 4,
+) -> None:
+    """Measure every figure of the README's sections on speed and formats, and write it.
+
+    Args:
+        threads: CPU threads of every runtime.
+        rounds: Timed rounds.
+        repeats: Calls of each form in a round.
+        training_rounds: Timed training steps.
+    """
     for path, name in PLACES:
         around_markers(path, name)  # fails now rather than after the work
-    set_threads(options.threads)
-    _measure_latency(options)
-    _measure_training(options)
-    _measure_formats(options)
+    set_threads(threads)
+    _measure_latency(rounds, repeats)
+    _measure_training(training_rounds)
+    _measure_formats(rounds, repeats)
 
 
 def latency_table(latencies: Sequence[Latency]) -> str:
@@ -96,46 +105,48 @@ def training_table(steps: Sequence[TrainingStep]) -> str:
     return table(("network", "activations, MB per image", "ms per step"), rows)
 
 
-def _measure_latency(options: argparse.Namespace) -> None:
+def _measure_latency(rounds: int, repeats: int) -> None:
     forms = [form for form in FORMS if _is_installed(form)]
     candidates = [build(name, CPU) for name in NETWORKS]
-    settings = {"batch_sizes": [1], "rounds": options.rounds, "repeats": options.repeats, "warmup": 2}
+    settings: dict[str, Any] = {"batch_sizes": [1], "rounds": rounds, "repeats": repeats, "warmup": 2}
     latencies = latency.measure(candidates, forms, REFERENCE, device=CPU, **settings)
     about = environment(CPU)
     heading = f"{about['device']}, threads: {about['threads']}, batch 1, float32"
     text = (
-        f"{heading}; milliseconds, minimum of {options.rounds * options.repeats} calls, all in turn in one process. "
+        f"{heading}; milliseconds, minimum of {rounds * repeats} calls, all in turn in one process. "
         f"Forms other than eager are fused.\n\n{latency_table(latencies)}"
     )
-    _write("latency", about, settings, [asdict(result) for result in latencies])
+    _write("latency", settings, [asdict(result) for result in latencies])
     write_figure(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
-    _replace(README, "latency", text)
+    replace_between(README, "latency", text)
 
 
-def _measure_training(options: argparse.Namespace) -> None:
-    settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": options.training_rounds}
+def _measure_training(rounds: int) -> None:
+    settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": rounds}
     candidates = [build(name, CPU) for name in TRAINED]
     steps = training_step.measure(candidates, REFERENCE, device=CPU, autocast=False, **settings)
     about = environment(CPU)
     text = (
         f"{about['device']}, threads: {about['threads']}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of "
-        f"{options.training_rounds} steps.\n\n{training_table(steps)}"
+        f"{rounds} steps.\n\n{training_table(steps)}"
     )
-    _write("training_step", about, settings, [asdict(result) for result in steps])
-    _replace(README, "training", text)
+    _write("training_step", settings, [asdict(result) for result in steps])
+    replace_between(README, "training", text)
 
 
-def _measure_formats(options: argparse.Namespace) -> None:
+def _measure_formats(rounds: int, repeats: int) -> None:
     supports = [
         support
         for name in (OURS, formats.QUICKSTART)
-        for support in formats.measure(name, formats.FORMATS, options.rounds, options.repeats)
+        for support in formats.measure(name, formats.FORMATS, rounds, repeats)
     ]
     about = environment(CPU)
-    settings = {"rounds": options.rounds, "repeats": options.repeats}
-    _write("formats", about, settings, [asdict(support) for support in supports])
-    _replace(FORMATS_README, formats.MARKERS, formats.text(supports, about, options.rounds * options.repeats))
-    _replace(README, "support", formats.support_table([support for support in supports if support.network == OURS]))
+    settings = {"rounds": rounds, "repeats": repeats}
+    _write("formats", settings, [asdict(support) for support in supports])
+    replace_between(FORMATS_README, formats.MARKERS, formats.text(supports, about, rounds * repeats))
+    replace_between(
+        README, "support", formats.support_table([support for support in supports if support.network == OURS])
+    )
 
 
 def _accuracies(network: str, image_size: tuple[int, int]) -> tuple[str, str]:
@@ -156,29 +167,5 @@ def _is_installed(form: Form) -> bool:
     return True
 
 
-def _write(name: str, about: dict[str, Any], settings: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    path = RESULTS / f"{name}.json"
-    write_json(path, {"environment": about, "settings": settings, "reference": REFERENCE, "results": results})
-    print(f"Written to {path}")
-
-
-def _replace(path: Path, name: str, text: str) -> None:
-    replace_between(path, name, text)
-    print(f"\n{text}\n\nWritten to {path}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.readme",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--threads", type=positive, default=2, help="of every runtime (default: 2)")
-    parser.add_argument("--rounds", type=positive, default=20, help="timed rounds (default: 20)")
-    parser.add_argument("--repeats", type=positive, default=3, help="calls of each form in a round (default: 3)")
-    parser.add_argument("--training-rounds", type=positive, default=4, help="timed training steps (default: 4)")
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+def _write(name: str, settings: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    write_results(RESULTS / f"{name}.json", CPU, settings=settings, reference=REFERENCE, results=results)

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.scan mobilemamba_s6 --device cuda --batch-size 256
+    python -m benchmarks scan mobilemamba_s6 --device cuda --batch-size 256
 
 A scan does little arithmetic, so what it can reach is the memory's bandwidth. Bytes are the least a form must move:
 each argument read and each result written once, and in the backward pass arguments and the output's gradient read,
@@ -12,27 +12,27 @@ spans several calls in a row, of which the host's share hides behind the device'
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from benchmarks.networks import build
+from benchmarks.publish import RESULTS, write_results
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.dispatch import ScanForm, selective_scan
-from mobilemamba.environment import environment
+from mobilemamba.environment import device_name, find_device
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 Passes = Literal["forward", "forward and backward"]
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
-BACKENDS: dict[str, tuple[ScanForm, ...]] = {
+FORMS: dict[str, tuple[ScanForm, ...]] = {
     "cuda": ("triton", "parallel"),
     "cpu": ("parallel", "rows", "sequential"),
 }
@@ -71,7 +71,7 @@ class ScanTime:
     Args:
         size: Of the scan.
         dtype: Of maps; A_log and D are float32 as under autocast.
-        backend: Form.
+        form: Form.
         passes: What was timed.
         timing: Milliseconds per call.
         gigabytes: Least traffic of a call, in 1e9 bytes.
@@ -81,7 +81,7 @@ class ScanTime:
 
     size: ScanSize
     dtype: str
-    backend: ScanForm
+    form: ScanForm
     passes: Passes
     timing: Timing
     gigabytes: float
@@ -89,27 +89,41 @@ class ScanTime:
     share_of_copy: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a table, write JSON."""
-    options = _parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    batch_size = options.batch_size or BATCH_SIZES[device.type]
-    backends = options.backends or BACKENDS[device.type]
+def scan(
+    network: str = "mobilemamba_s6",
+    forms: list[ScanForm] | None = None,
+    dtypes: list[str] | None = None,
+    batch_size: PositiveInt | None = None,
+    threads: PositiveInt | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    rounds: PositiveInt = 10,
+    output: Path = RESULTS / "scan.json",
+) -> None:
+    """Time the selective scan in each of its forms, at the sizes that a network scans.
+
+    Args:
+        network: timm name of a MobileMamba.
+        forms: Forms of the scan. Null: those that suit the device.
+        dtypes: Types of maps. Null: bfloat16 and float32 on cuda, float32 on cpu.
+        batch_size: Maps per call. Null: 256 on cuda, 8 on cpu.
+        threads: PyTorch's threads. Null: its own choice.
+        device: Where to scan.
+        rounds: Timed rounds.
+        output: JSON file.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = find_device(device)
+    maps = batch_size or BATCH_SIZES[device]
     times = [
         time
-        for size in scan_sizes(options.network)
-        for dtype in options.dtypes or DTYPES[device.type]
-        for time in measure(size, dtype, backends, batch_size, options.rounds, device)
+        for size in scan_sizes(network)
+        for dtype in dtypes or DTYPES[device]
+        for time in measure(size, dtype, forms or FORMS[device], maps, rounds, place)
     ]
-    about = environment(device)
-    print(f"{about['device']}, {about['threads']} threads, batch {batch_size}\n")
-    print(format_times(times))
-    settings = {"network": options.network, "batch_size": batch_size, "rounds": options.rounds}
-    content: dict[str, Any] = {"environment": about, "settings": settings}
-    write_json(options.output, content | {"results": [asdict(time) for time in times]})
-    print(f"\nWritten to {options.output}")
+    print(f"{device_name(place)}, {torch.get_num_threads()} threads, batch {maps}\n\n{format_times(times)}\n")
+    settings = {"network": network, "batch_size": maps, "rounds": rounds}
+    write_results(output, place, settings=settings, results=[asdict(time) for time in times])
 
 
 def scan_sizes(network: str) -> list[ScanSize]:
@@ -135,14 +149,14 @@ def scan_sizes(network: str) -> list[ScanSize]:
 
 
 def measure(
-    size: ScanSize, dtype: str, backends: Sequence[ScanForm], batch_size: int, rounds: int, device: torch.device
+    size: ScanSize, dtype: str, forms: Sequence[ScanForm], batch_size: int, rounds: int, device: torch.device
 ) -> list[ScanTime]:
     """Time forms of a scan and a copy, in turn.
 
     Args:
         size: Of the scan.
         dtype: Name of a floating-point type of torch.
-        backends: Forms.
+        forms: Forms.
         batch_size: Maps.
         rounds: Timed rounds.
         device: Where to scan.
@@ -160,38 +174,38 @@ def measure(
     }
     calls: dict[str, Callable[[], object]] = {}
     keys: dict[str, tuple[ScanForm, Passes]] = {}
-    for backend in backends:
-        difference = (selective_scan(*arguments, form=backend) - expected).abs().max() / expected.abs().max()
+    for form in forms:
+        difference = (selective_scan(*arguments, form=form) - expected).abs().max() / expected.abs().max()
         if not difference <= DIFFERENCE_LIMIT:
-            raise RuntimeError(f"Backend {backend} differs from parallel by {difference:.1e}: not timed.")
+            raise RuntimeError(f"Form {form} differs from parallel by {difference:.1e}: not timed.")
         for passes in get_args(Passes):
-            name = f"{backend} {passes}"
-            keys[name] = (backend, passes)
-            calls[name] = _call(backend, passes, arguments, weight, CALLS_PER_TIMING[device.type])
+            name = f"{form} {passes}"
+            keys[name] = (form, passes)
+            calls[name] = _call(form, passes, arguments, weight, CALLS_PER_TIMING[device.type])
     source = torch.ones(COPY_BYTES[device.type] // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     calls["copy"] = lambda: target.copy_(source)
     timings = interleaved(calls, rounds, 1, device)
     copy_bandwidth = COPY_BYTES[device.type] / timings["copy"].minimum / 1e6
     times = []
-    for name, (backend, passes) in keys.items():
+    for name, (form, passes) in keys.items():
         spanned, span = timings[name], CALLS_PER_TIMING[device.type]
         timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
         bandwidth = traffic[passes] / timing.minimum / 1e6
         times.append(
-            ScanTime(size, dtype, backend, passes, timing, traffic[passes] / 1e9, bandwidth, bandwidth / copy_bandwidth)
+            ScanTime(size, dtype, form, passes, timing, traffic[passes] / 1e9, bandwidth, bandwidth / copy_bandwidth)
         )
     return times
 
 
 def format_times(times: list[ScanTime]) -> str:
     """Return times as a table."""
-    header = ("pixels, channels", "dtype", "backend", "passes", "minimum ms", "median ms", "GB/s", "of copy")
+    header = ("pixels, channels", "dtype", "form", "passes", "minimum ms", "median ms", "GB/s", "of copy")
     rows = [
         (
             f"{time.size.height}x{time.size.width}, {time.size.channels}",
             time.dtype,
-            time.backend,
+            time.form,
             time.passes,
             f"{time.timing.minimum:.3f}",
             f"{time.timing.median:.3f}",
@@ -224,37 +238,14 @@ def _bytes(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _call(backend: ScanForm, passes: Passes, arguments: Arguments, weight: Tensor, calls: int) -> Callable[[], object]:
+def _call(form: ScanForm, passes: Passes, arguments: Arguments, weight: Tensor, calls: int) -> Callable[[], object]:
     def forward() -> None:
         with torch.no_grad():
             for _ in range(calls):
-                selective_scan(*arguments, form=backend)
+                selective_scan(*arguments, form=form)
 
     def both() -> None:
         for _ in range(calls):
-            torch.autograd.grad(selective_scan(*arguments, form=backend), arguments, weight)
+            torch.autograd.grad(selective_scan(*arguments, form=form), arguments, weight)
 
     return forward if passes == "forward" else both
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("network", nargs="?", default="mobilemamba_s6", help="timm name (default: mobilemamba_s6)")
-    parser.add_argument(
-        "--backends", nargs="+", choices=get_args(ScanForm), help="forms (default: those that suit the device)"
-    )
-    parser.add_argument("--dtypes", nargs="+", help="of maps (default: bfloat16 and float32 on cuda, float32 on cpu)")
-    parser.add_argument("--batch-size", type=int, help="maps per call (default: 256 on cuda, 8 on cpu)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to scan (default: cpu)")
-    parser.add_argument("--rounds", type=int, default=10, help="timed rounds (default: 10)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scan.json"))
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -5,14 +5,13 @@ machine does in minutes of training: compare minima of several rounds. The time 
 disturbed, but leaves out what they cause elsewhere, such as the writing of files in the background. Seconds of the
 processor are those of all threads of this process.
 
-Everything behind the script's own options is passed to ``lightning fit``. Export and summary are left out.
+Export and summary are left out.
 
-Example: python -m benchmarks.tensorboard --rounds 3 --config experiments/quickstart.yaml
+Example: python -m benchmarks tensorboard experiments/quickstart.yaml --rounds 3
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import tempfile
@@ -23,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks.publish import write_results
 from lightning_modules.command_line import CALLBACKS, CommandLine
 from lightning_modules.noise import silence
-from mobilemamba.environment import environment
 from mobilemamba.export.timing import synchronise
-from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 MEASURED = (
@@ -187,30 +186,33 @@ def report(off: list[Fit], on: list[Fit]) -> tuple[str, dict[str, Any]]:
     return f"{best_on.steps} optimiser steps; the run of {len(on)} that took the processor least\n\n{text}", content
 
 
-def main() -> None:
-    """Train in turn, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
-    parser.add_argument("--folder", help="where the runs are kept (default: nowhere)")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    options, arguments = parser.parse_known_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds} is not possible: use 1 or more.")
+def tensorboard(
+    config: list[str],
+    rounds: PositiveInt = 3,
+    options: list[str] | None = None,
+    folder: str | None = None,
+    output: Path | None = None,
+) -> None:
+    """Measure what the callbacks for TensorBoard cost a run, by training with and without them in turn.
+
+    Args:
+        config: Configs of `lightning fit`.
+        rounds: Runs of each kind.
+        options: Further options of `lightning fit`, as NAME=VALUE.
+        folder: Where the runs are kept. Null: nowhere.
+        output: JSON file for the figures.
+    """
     silence()
     sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
+    arguments = [word for name in config for word in ("--config", name)] + [f"--{text}" for text in options or []]
     fits: dict[bool, list[Fit]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as temporary:
-        for number in range(options.rounds):
+        for number in range(rounds):
             for enabled in (False, True) if number % 2 == 0 else (True, False):
-                fit, device = run(arguments, enabled, options.folder or temporary)
+                fit, device = run(arguments, enabled, folder or temporary)
                 fits[enabled].append(fit)
                 print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole.wall:.1f} s", flush=True)
     text, content = report(fits[False], fits[True])
     print(f"\n{text}")
-    if options.output is not None:
-        write_json(options.output, {"arguments": arguments, "environment": environment(device), **content})
-        print(f"Written to {options.output}")
-
-
-if __name__ == "__main__":
-    main()
+    if output is not None:
+        write_results(output, device, arguments=arguments, **content)

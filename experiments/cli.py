@@ -3,25 +3,15 @@
     mobilemamba export --checkpoint RUN/checkpoints/best.ckpt --format onnx
     mobilemamba ablate experiments/ablations/stages.yaml --devices cpu:2
 
-A subcommand's options are its function's parameters, described by its docstring, and read from YAML files by
-``--config`` too. ``image_size`` is ``--image-size`` or ``--image_size``; several values follow each other or are a list
-in brackets; the first parameter needs no name.
+A subcommand's options are its function's parameters (:mod:`lightning_modules.function_options`).
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import inspect
-import json
 import sys
-import types
-import typing
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from mobilemamba.errors import UserError
+from lightning_modules.function_options import run_command
 
 COMMANDS = {
     "ablate": ("experiments.studies.ablate:ablate", "train all arms of a study with all seeds, or go on with it"),
@@ -35,96 +25,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
-
-    Args:
-        arguments: Command line without the program's name; None takes that of the process.
-
-    Returns:
-        Exit status: 0, or 1 after an error that the user can mend, which is printed on one line; 130 after Ctrl-C.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    overview = argparse.ArgumentParser(prog="mobilemamba", description="MobileMamba networks outside of training.")
-    subparsers = overview.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, text) in COMMANDS.items():
-        subparsers.add_parser(name, help=text, add_help=False)
-    command = overview.parse_args(words[:1]).command
-    module, _, function = COMMANDS[command][0].partition(":")
-    try:
-        run(getattr(importlib.import_module(module), function), words[1:], f"mobilemamba {command}")
-    except (UserError, OSError) as error:
-        print(f"mobilemamba {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"mobilemamba {command}: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def run(function: Callable[..., object], words: Sequence[str], program: str) -> None:
-    """Call a function with the options of a command line; ends the process with status 2 where they do not fit.
-
-    Args:
-        function: Every parameter has a type, and its docstring describes it.
-        words: Command line without program and subcommand.
-        program: Name in help and errors.
-    """
-    from jsonargparse import ArgumentParser  # takes time that the overview does without
-
-    description = inspect.getdoc(function) or ""
-    parser = ArgumentParser(prog=program, description=description.partition("\n")[0], allow_abbrev=False)
-    parser.add_function_arguments(function, as_positional=False)
-    parameters = inspect.signature(function).parameters
-    if "config" not in parameters:
-        parser.add_argument("--config", action="config", help="YAML file with options.")
-    options = parser.parse_args(options_of(function, words))
-    given = parser.instantiate(options)
-    function(**{name: value for name, value in given.items() if name in parameters})
-
-
-def options_of(function: Callable[..., object], words: Sequence[str]) -> list[str]:
-    """Return a command line with every value as ``--name=value``, lists as JSON and flags as true or false.
-
-    Args:
-        function: Whose parameters the options are.
-        words: Command line as users write it.
-    """
-    hints = typing.get_type_hints(function)
-    hints.pop("return", None)
-    first = next(iter(hints), "")
-    lists: dict[str, list[str]] = {}
-    options: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        word = word if word.startswith("--") else f"--{first}={word}"
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        has_many = _item_type(hints.get(name)) is not None
-        if hints.get(name) is bool:
-            options.append(f"--{name}={value or 'true'}")
-        elif name not in hints and hints.get(name.removeprefix("no_")) is bool:
-            options.append(f"--{name.removeprefix('no_')}=false")
-        else:  # an option with values, --help, or a mistake that the parser names
-            values = [value] if equals else []
-            while rest and not rest[0].startswith("--") and not equals and (has_many or not values):
-                values.append(rest.pop(0))
-            if has_many and values[:1] != [v for v in values if v.startswith("[")]:
-                lists.setdefault(name, []).extend(values)
-            else:
-                options += [f"--{name}={text}" for text in values[:1]] or [f"--{name}"]
-    for name, values in lists.items():
-        are_words = _item_type(hints[name]) in (str, Path)
-        options.append(f"--{name}=[{', '.join(map(json.dumps, values) if are_words else values)}]")
-    return options
-
-
-def _item_type(hint: Any) -> Any:
-    """Return the type of the items of a list, tuple or sequence, optional or not; None for other types."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next(filter(None, map(_item_type, typing.get_args(hint))), None)
-    origin = typing.get_origin(hint)
-    return typing.get_args(hint)[0] if isinstance(origin, type) and issubclass(origin, Sequence) else None
+    """Run a subcommand of ``mobilemamba``; see :func:`lightning_modules.function_options.run_command`."""
+    return run_command("mobilemamba", COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -45,10 +45,8 @@ def find_layout(name: str) -> Layout:
     path = FOLDER / f"{name}.yaml" if name in NAMES else Path(name)
     if not path.is_file():
         similar = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {similar[0]}? " if similar else ""
-        raise UserError(
-            f"--layout = {name} must be {', '.join(NAMES)} or an experiment's YAML file that exists. {hint}"
-        )
+        hint = f" Did you mean {similar[0]}?" if similar else ""
+        raise UserError(f"--layout = {name} must be {', '.join(NAMES)} or an experiment's YAML file that exists.{hint}")
     try:
         text = path.read_text()
         experiment = yaml.safe_load(text)

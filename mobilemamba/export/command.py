@@ -33,10 +33,10 @@ def export(
     int8: bool = False,
     calibration: Path | None = None,
     validation: Path | None = None,
-    calibration_images: int = 256,
-    compared_images: int = 1000,
-    min_agreement: float = 0.9,
-    max_accuracy_drop: float = 1.0,
+    calibration_images: int | None = None,
+    compared_images: int | None = None,
+    min_agreement: float | None = None,
+    max_accuracy_drop: float | None = None,
 ) -> None:
     """Write a checkpoint as a file for deployment, BatchNorm folded, compared with its network.
 
@@ -54,24 +54,33 @@ def export(
         calibration: With --int8, folder of images like those to come, in any depth of folders.
         validation: With --int8, other images, a folder for each class; the accuracy before and after is compared,
             beside the top classes by both files. Null: other images of --calibration, by their top classes alone.
-        calibration_images: With --int8, images to calibrate with, at most.
-        compared_images: With --int8, images to compare on, at most.
-        min_agreement: With --int8, least share of images with the same top class before and after.
+        calibration_images: With --int8, images to calibrate with, at most. Null: 256.
+        compared_images: With --int8, images to compare on, at most. Null: 1000.
+        min_agreement: With --int8, least share of images with the same top class before and after. Null: 0.9.
         max_accuracy_drop: With --int8, largest drop of the accuracy on --validation, in percentage points.
+            Null: 1.
 
     Raises:
         UserError: When an option or the checkpoint does not fit, or the file differs from its network.
     """
     options = ExportOptions(format, dynamic_batch, dynamic_size, tolerance)
-    quantised = None
-    if int8:
-        if calibration is None:
-            raise UserError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
-        quantised = Int8Options(
-            calibration, validation, calibration_images, compared_images, min_agreement, max_accuracy_drop
-        )
-    elif calibration is not None or validation is not None:
-        raise UserError("--calibration and --validation belong to --int8: add that, or leave them out.")
+    given = {
+        name: value
+        for name, value in {
+            "calibration": calibration,
+            "validation": validation,
+            "calibration_images": calibration_images,
+            "compared_images": compared_images,
+            "min_agreement": min_agreement,
+            "max_accuracy_drop": max_accuracy_drop,
+        }.items()
+        if value is not None
+    }
+    if given and not int8:
+        raise UserError(f"--{next(iter(given)).replace('_', '-')} belongs to --int8: add that, or leave it out.")
+    if int8 and calibration is None:
+        raise UserError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
+    quantised = Int8Options(**given) if int8 else None  # type: ignore[arg-type]
     network, metadata = _load(checkpoint, variant, weights)
     if image_size is not None:
         if len(image_size) != 2:

@@ -6,29 +6,29 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import measurement
-from benchmarks.networks import Contender
+from benchmarks import command
+from benchmarks.networks import Candidate
 from experiments.cli import main
 from mobilemamba import MobileMamba, MobileMambaConfig
 
 
 @pytest.fixture
-def contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+def candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two small networks under the names of large ones."""
 
-    def build(name: str, device: torch.device, image_size: tuple[int, int] | None) -> Contender:
+    def build(name: str, device: torch.device, image_size: tuple[int, int] | None) -> Candidate:
         torch.manual_seed(0)
         network: nn.Module = (
             MobileMamba(MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5))
             if name == "mobilemamba_t2"
             else nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
         )
-        return Contender(name, network.to(device).eval(), (3, *(image_size or (64, 64))))
+        return Candidate(name, network.to(device).eval(), (3, *(image_size or (64, 64))))
 
-    monkeypatch.setattr(measurement, "build", build)
+    monkeypatch.setattr(command, "build", build)
 
 
-@pytest.mark.usefixtures("contenders")
+@pytest.mark.usefixtures("candidates")
 def test_latency_of_every_form_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, picture = tmp_path / "latency.json", tmp_path / "new" / "accuracy.png"
     files = ["--output", str(output), "--picture", str(picture)]
@@ -54,7 +54,7 @@ def test_latency_of_every_form_beside_the_reference(tmp_path: Path, capsys: pyte
     assert [path.name for path in picture.parent.iterdir()] == ["accuracy.png"]
 
 
-@pytest.mark.usefixtures("contenders")
+@pytest.mark.usefixtures("candidates")
 def test_several_batch_sizes_at_another_image_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "latency.json"
     options = ["--forms", "eager", "--batch-sizes", "1", "3", "--image-size", "65", "96", "--warmup", "0"]
@@ -72,14 +72,14 @@ def test_several_batch_sizes_at_another_image_size(tmp_path: Path, capsys: pytes
     assert all(result["image_size"] == [65, 96] and result["timing"]["calls"] == 2 for result in results)
 
 
-@pytest.mark.usefixtures("contenders")
+@pytest.mark.usefixtures("candidates")
 def test_mixed_precision_is_another_computation(tmp_path: Path) -> None:
     output = str(tmp_path / "latency.json")
     assert main(["benchmark", "--autocast", "--forms", "eager", "--rounds", "1", "--output", output]) == 0
     assert all(result["max_difference"] > 1e-6 for result in json.loads(Path(output).read_text())["results"])
 
 
-@pytest.mark.usefixtures("contenders")
+@pytest.mark.usefixtures("candidates")
 def test_training_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "step.json"
     options = ["--training", "--batch-size", "2", "--rounds", "2", "--output", str(output)]
@@ -99,7 +99,7 @@ def test_training_step_beside_the_reference(tmp_path: Path, capsys: pytest.Captu
         (["--device", "nowhere"], "--device nowhere must be a device that works here"),
         (["--training", "--picture", "x.png"], "--picture shows latency"),
         (["--output", "/proc/latency.json"], "/proc cannot be written"),
-        (["--image-size", "1", "2", "3"], "--image-size 1 2 3 is not possible: give one number or two"),
+        (["--image-size", "1", "2", "3"], r"--image-size = \[1, 2, 3\] must be one number or two"),
         (["--image-size", "32", "--forms", "eager"], "mobilemamba_s6 does not take images of 32x32 pixels: .* 64x64"),
     ],
 )

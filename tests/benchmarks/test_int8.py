@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import formats, int8
-from mobilemamba import MobileMambaConfig
+from mobilemamba import MobileMambaConfig, UserError
 
 
 def test_every_choice_of_parts_is_compared_with_float32(
@@ -13,7 +13,7 @@ def test_every_choice_of_parts_is_compared_with_float32(
     tiny = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5)
     monkeypatch.setattr(formats, "QUICKSTART_CONFIG", tiny)
     output = tmp_path / "int8.json"
-    int8.main(["quickstart", "--rounds", "1", "--output", str(output)])
+    int8.int8("quickstart", rounds=1, output=output)
     results = {result["part"]: result for result in json.loads(output.read_text())["results"]}
     assert results.keys() == {"nothing (float32)", *int8.PARTS}
     nodes = {part: result["nodes"] for part, result in results.items()}
@@ -25,5 +25,5 @@ def test_every_choice_of_parts_is_compared_with_float32(
 
 
 def test_a_checkpoint_needs_images() -> None:
-    with pytest.raises(SystemExit, match="--checkpoint needs --calibration FOLDER"):
-        int8.main(["--checkpoint", "best.ckpt"])
+    with pytest.raises(UserError, match="--checkpoint needs --calibration FOLDER"):
+        int8.int8(checkpoint=Path("best.ckpt"))

@@ -5,13 +5,13 @@ import pytest
 
 from benchmarks import kernels as script
 from mobilemamba import dispatch
+from mobilemamba.errors import UserError
 
 
 def test_all_forms_of_all_calls_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document, output = tmp_path / "page.md", tmp_path / "results.json"
     document.write_text("before\n<!-- cpu_kernels:begin -->\n<!-- cpu_kernels:end -->\nafter\n")
-    options = ["mobilemamba_t2", "--reference", "shvit_s1", "--batch-size", "2", "--rounds", "1"]
-    script.main([*options, "--document", str(document), "--output", str(output)])
+    script.kernels("mobilemamba_t2", "shvit_s1", 1, 2, 1, output, document)
     content = json.loads(output.read_text())
     assert [result["call"] for result in content["results"]] == [
         "single image, eager",
@@ -33,5 +33,5 @@ def test_plain_operators_are_what_is_called_plain(monkeypatch: pytest.MonkeyPatc
         call()
     assert seen == [True]
     monkeypatch.setattr(dispatch, "_numba_kernels", lambda: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install numba"):
+    with pytest.raises(UserError, match="pip install numba"):
         script.measure("mobilemamba_t2", "shvit_s1", 2, 1)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import formats, readme
-from benchmarks.document import around_markers
 from benchmarks.formats import Support, support_table
 from benchmarks.latency import Latency
+from benchmarks.publish import around_markers
 from benchmarks.training_step import TrainingStep
 from mobilemamba.export.timing import Timing
 
@@ -71,4 +71,4 @@ def test_a_document_without_markers_is_refused_before_any_work(tmp_path: Path, m
     monkeypatch.setattr(readme, "PLACES", ((tmp_path / "README.md", "latency"),))
     monkeypatch.setattr(readme, "build", None)  # calling it would fail
     with pytest.raises(ValueError, match="has no place for the table"):
-        readme.main([])
+        readme.readme()

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import scan
 from benchmarks.scan import ScanSize, measure, scan_sizes
-from mobilemamba.scan import parallel_scan
+from mobilemamba.scan.parallel import parallel_scan
 
 SIZE = ScanSize(height=3, width=4, channels=5, directions=2, state_size=1)
 
@@ -25,12 +25,12 @@ def test_command_measures_each_form_and_both_passes(
     monkeypatch.setattr(scan, "scan_sizes", lambda network: [SIZE])
     monkeypatch.setattr(scan, "COPY_BYTES", {"cpu": 2**10})
     output = tmp_path / "scan.json"
-    scan.main(["--dtypes", "bfloat16", "--batch-size", "2", "--rounds", "1", "--output", str(output)])
+    scan.scan(dtypes=["bfloat16"], batch_size=2, rounds=1, output=output)
     assert "of copy" in capsys.readouterr().out
     results = json.loads(output.read_text())["results"]
     passes = ("forward", "forward and backward")
-    backends = ("parallel", "rows", "matrix", "sequential")
-    assert [(r["backend"], r["passes"]) for r in results] == [(b, p) for b in backends for p in passes]
+    forms = ("parallel", "rows", "sequential")
+    assert [(r["form"], r["passes"]) for r in results] == [(f, p) for f in forms for p in passes]
     maps = 2 * 2 * 12 * (5 + 2 * 5 + 2 + 2)  # bytes, images, pixels, channels of u, logits, B and C
     parameters, y = 4 * 2 * (5 + 5), 4 * 2 * 12 * 5
     assert results[0]["gigabytes"] * 1e9 == pytest.approx(maps + parameters + y)
@@ -42,9 +42,9 @@ def test_command_measures_each_form_and_both_passes(
 
 
 def test_a_form_with_other_values_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*arguments: torch.Tensor, backend: str) -> torch.Tensor:
-        return parallel_scan(*arguments) * (1 if backend == "parallel" else 1.1)
+    def wrong(*arguments: torch.Tensor, form: str) -> torch.Tensor:
+        return parallel_scan(*arguments) * (1 if form == "parallel" else 1.1)
 
     monkeypatch.setattr(scan, "selective_scan", wrong)
-    with pytest.raises(RuntimeError, match="Backend matrix differs from parallel by"):
-        measure(SIZE, "float32", ["matrix"], batch_size=2, rounds=1, device=torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="Form rows differs from parallel by"):
+        measure(SIZE, "float32", ["rows"], batch_size=2, rounds=1, device=torch.device("cpu"))

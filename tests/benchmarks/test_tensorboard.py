@@ -66,10 +66,8 @@ def test_figures_are_of_runs_with_and_without(
         return Fit(Seconds(2, 2), {"scan_decay": Seconds(1, 1)} if enabled else {}, 3), CPU
 
     monkeypatch.setattr(tensorboard, "run", run)
-    monkeypatch.setattr(
-        "sys.argv", ["x", "--rounds", "2", "--config", "some.yaml", "--output", str(tmp_path / "x.json")]
-    )
-    tensorboard.main()
+    monkeypatch.setattr("sys.argv", ["x"])
+    tensorboard.tensorboard(["some.yaml"], rounds=2, output=tmp_path / "x.json")
     assert order == [False, True, True, False]
     assert "scan_decay" in capsys.readouterr().out
     assert (tmp_path / "x.json").is_file()

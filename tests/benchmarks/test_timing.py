@@ -1,5 +1,4 @@
 import json
-import os
 import time
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 from mobilemamba.environment import environment
 from mobilemamba.export.timing import interleaved
-from mobilemamba.files import write_bytes, write_json, write_text
+from mobilemamba.files import write_json
 from mobilemamba.tables import table
 
 CPU = torch.device("cpu")
@@ -54,22 +53,6 @@ def test_json_names_device_threads_and_versions(tmp_path: Path) -> None:
     assert content["threads"] == torch.get_num_threads()
     assert content["versions"]["torch"] == torch.__version__
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["file.json"]
-
-
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_interrupted_file_leaves_the_older_one(
-    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise error
-
-    path = tmp_path / "file"
-    write_text(path, "older ±")
-    monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(error):
-        write_bytes(path, b"newer")
-    assert os.listdir(tmp_path) == ["file"]
-    assert path.read_text(encoding="utf-8") == "older ±"
 
 
 def test_unknown_network_names_near_ones() -> None:

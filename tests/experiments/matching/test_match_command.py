@@ -11,13 +11,12 @@ import torch
 import yaml
 from torch import nn
 
-from benchmarks.networks import Contender
+from benchmarks.networks import Candidate
 from experiments.cli import main
-from experiments.matching import cost, matching
-from experiments.matching.layouts import LAYOUTS, find_layout
+from experiments.matching import cost
+from experiments.matching import match as matching
+from experiments.matching.layouts import NAMES, find_layout
 from mobilemamba import MobileMamba, MobileMambaConfig
-
-EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "ablations"
 
 TINY = """
 # A layout of two stages.
@@ -41,9 +40,9 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network under the name of a large one."""
 
-    def build(name: str, device: torch.device) -> Contender:
+    def build(name: str, device: torch.device) -> Candidate:
         network = MobileMamba(MobileMambaConfig(widths=(32, 32, 48), depths=(1, 1, 1), num_classes=5))
-        return Contender(name, network.to(device).eval(), (3, 64, 64))
+        return Candidate(name, network.to(device).eval(), (3, 64, 64))
 
     monkeypatch.setattr(matching, "build", build)
 
@@ -110,15 +109,11 @@ def test_latency_is_of_single_images(layout: Path, scripted_times: list[int]) ->
 
 @pytest.mark.usefixtures("reference")
 def test_real_times_are_compared(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # A tolerance that most times fulfil: how fast the networks are is no matter here.
+    # Whether a match is found depends on how busy the machine is; that times were compared does not.
     options = ["--layout", str(layout), "--rounds", "5", "--repeats", "1", "--tolerance", "0.95", "--autocast"]
-    status = main(["match", "--reference", "mobilemamba_s6", *options])
+    main(["match", "--reference", "mobilemamba_s6", *options])
     printed = capsys.readouterr().err
     assert re.search(r"^ +\d+ +\d+ +\d+\.\d{3} \+- \d+\.\d{3} times its throughput, scaled$", printed, re.MULTILINE)
-    if status:  # on a busy machine
-        assert re.search(r"error: (Whether widths .* cannot be told|No widths match)", printed.splitlines()[-1])
-    else:
-        assert "times the throughput" in Path("tiny_as_mobilemamba_s6.yaml").read_text()
 
 
 @pytest.mark.usefixtures("reference")
@@ -129,21 +124,18 @@ def test_multiply_accumulates_are_matched_without_timing(layout: Path, capsys: p
     assert "standard error" not in text
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_table_holds_the_layouts_of_the_experiments(name: str) -> None:
-    experiment = find_layout(str(EXPERIMENTS / f"{name}.yaml"))
-    table = LAYOUTS[name].network
-    assert {**vars(experiment.network), "widths": None} == {**vars(table), "widths": None}
-    assert experiment.experiment["trainer"] == LAYOUTS[name].experiment["trainer"]
-    assert experiment.experiment["data"] == LAYOUTS[name].experiment["data"]
-    assert LAYOUTS[name].paper_row in (EXPERIMENTS / f"{name}.yaml").read_text()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layout_is_found_by_its_name(name: str) -> None:
+    layout = find_layout(name)
+    assert layout.paper_row.startswith("Figure 3, ")
+    assert layout.experiment["run"]["name"] == name
 
 
 def test_a_reference_that_cannot_be_matched_names_the_nearest(
     layout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     minute = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 5))
-    monkeypatch.setattr(matching, "build", lambda name, device: Contender(name, minute, (3, 64, 64)))
+    monkeypatch.setattr(matching, "build", lambda name, device: Candidate(name, minute, (3, 64, 64)))
     assert main(["match", "--reference", "mobilemamba_s6", "--layout", str(layout), "--metric", "macs"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("mobilemamba match: error: No widths match the reference within 3.0%")
@@ -156,14 +148,14 @@ def test_a_reference_that_cannot_be_matched_names_the_nearest(
     ("options", "message"),
     [
         (["--reference", "mobilemamba_s7"], "'mobilemamba_s7' is unknown to timm"),
-        (["--layout", "four_stage"], "four_stage is unknown: did you mean four_stage_cnn?"),
-        (["--layout", "missing.yaml"], "missing.yaml does not exist"),
-        (["--tolerance", "3"], "--tolerance 3.0 is not possible"),
-        (["--rounds", "4"], "--rounds 4 is not possible"),
-        (["--metric", "latency", "--batch-size", "2"], "--batch-size 2 is not possible: latency is that of single"),
-        (["--image-size", "16"], "--image-size 16 16 is too small for four_stage_cnn: use 32 or more"),
-        (["--image-size", "1", "2", "3"], "--image-size 1 2 3 is not possible"),
-        (["--device", "nowhere"], "--device nowhere is not to be had"),
+        (["--layout", "four_stage"], "YAML file that exists. Did you mean four_stage_cnn?"),
+        (["--layout", "missing.yaml"], "--layout = missing.yaml must be"),
+        (["--tolerance", "3"], "--tolerance = 3.0 must be"),
+        (["--rounds", "4"], "--rounds = 4 must be 5 or more"),
+        (["--metric", "latency", "--batch-size", "2"], "--batch-size = 2 must be 1 for the latency"),
+        (["--image-size", "16"], "--image-size = (16,) must be 32 or more for four_stage_cnn"),
+        (["--image-size", "1", "2", "3"], "--image-size = (1, 2, 3) must be"),
+        (["--device", "nowhere"], "--device nowhere must be a device"),
         (["--output", "/proc/arm.yaml"], "/proc cannot be written"),
         (["--reference", "vit_tiny_patch16_224", "--image-size", "64"], "does not take images of 64 x 64 pixels"),
     ],
@@ -191,7 +183,7 @@ def test_what_is_not_possible_is_said_at_once(
         ("- a list", "holds no config of an experiment"),
         ("model: {network: {widht: 3}}", "model.network has no field widht"),
         ("model: {network: {widths: [192]}}", "MobileMambaConfig.depths = "),
-        ("model: {network: 3}", "model.network = 3 is not possible"),
+        ("model: {network: 3}", "model.network = 3 must be fields"),
         ("model: [1, 2", "is no YAML file"),
     ],
 )

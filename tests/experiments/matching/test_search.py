@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from experiments.matching.bracket import Bracket, Point
 from torch import Tensor, nn
 
 from experiments.matching import cost
-from experiments.matching.cost import Comparison, Conditions, MacsMeasure, TimeMeasure, noise
-from experiments.matching.layouts import LAYOUTS
+from experiments.matching.cost import Comparison, Conditions, macs_measure, standard_error, time_measure
+from experiments.matching.layouts import find_layout
 from experiments.matching.search import Search, first_scale
 from experiments.matching.widths import LARGEST_WIDTH, Widths, WidthSpace
 from mobilemamba import MobileMamba, MobileMambaConfig
@@ -32,8 +31,8 @@ class Scripted:
         self.cost, self.target, self.noise = cost, target, noise
         self.asked: list[tuple[list[Widths], int]] = []
 
-    def __call__(self, candidates: Sequence[Widths], effort: int = 1) -> list[Comparison]:
-        self.asked.append((list(candidates), effort))
+    def __call__(self, candidates: Sequence[Widths], factor: int = 1) -> list[Comparison]:
+        self.asked.append((list(candidates), factor))
         return [Comparison(widths, self.cost(widths), self.target, self.noise) for widths in candidates]
 
 
@@ -56,7 +55,7 @@ def test_widths_are_found_from_near_and_far(target: float, guess: float) -> None
     found = search(measure, scale=guess)
     assert found.within(0.03)
     assert uneven(found.widths) == pytest.approx(target, rel=0.031)
-    assert len(measure.asked) < 14
+    assert len(measure.asked) < 18
     assert measure.asked[-1] == ([found.widths], 2)  # what counts was measured anew, and longer
 
 
@@ -101,7 +100,7 @@ def test_a_reference_dearer_than_any_widths_names_the_nearest() -> None:
     measure = Scripted(uneven, uneven((LARGEST_WIDTH,) * 3) * 10)
     with pytest.raises(UserError, match=rf"nearest are \[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"):
         search(measure)
-    assert len(measure.asked) < 8
+    assert len(measure.asked) < 9
 
 
 def test_no_widths_within_a_narrow_tolerance_names_the_nearest() -> None:
@@ -123,18 +122,6 @@ def test_first_scale_is_where_multiply_accumulates_agree() -> None:
     assert SPACE.at(first_scale(SPACE, measure)) == (192, 384, 576)
 
 
-def test_next_scale() -> None:
-    # One side known: the cost is taken to grow with the scale to the power of 1.5.
-    assert Bracket().next_scale(2.0, math.log(8)) == pytest.approx(0.5)
-    # Both known: on the line between them, in logarithms.
-    assert Bracket(below=Point(1.0, -0.3)).next_scale(4.0, 0.3) == pytest.approx(2.0)
-    assert Bracket(above=Point(16.0, 0.3)).next_scale(1.0, -0.1) == pytest.approx(2.0)
-    # Not beside an end.
-    assert Bracket(below=Point(1.0, -1e-9)).next_scale(2.0, 0.3) == pytest.approx(2**0.1)
-    # A new point takes the place of the last on its side.
-    assert Bracket(Point(1.0, -0.3), Point(9.0, 0.6)).next_scale(4.0, 0.3) == pytest.approx(2.0)
-
-
 def test_tolerance_holds_in_both_directions() -> None:
     assert Comparison((8,), 102.9, 100.0, 0.0).within(0.03)
     assert Comparison((8,), 97.1, 100.0, 0.0).within(0.03)
@@ -148,19 +135,19 @@ def test_ratios_say_what_their_metric_means() -> None:
     assert dearer.ratio("latency") == dearer.ratio("macs") == 2.0
 
 
-def test_noise_is_the_standard_error_of_five_parts() -> None:
+def test_the_standard_error_is_that_of_five_parts() -> None:
     # Ratios of the parts' medians: 1, 1, 1, 1 and e.
     seconds = [2.0, 0.5, 1.0] * 4 + [math.e, 3.0, 0.1]
     expected = math.sqrt(((1 - 0.2) ** 2 + 4 * 0.2**2) / 4) / math.sqrt(5)
-    assert noise(seconds, [1.0] * 15) == pytest.approx(expected)
-    assert noise([3.0] * 7, [1.0] * 7) == 0.0
+    assert standard_error(seconds, [1.0] * 15) == pytest.approx(expected)
+    assert standard_error([3.0] * 7, [1.0] * 7) == 0.0
 
 
 def test_multiply_accumulates_of_a_layout_beside_itself() -> None:
-    layout = LAYOUTS["three_stage"].network
-    measure = MacsMeasure(complexity(MobileMamba(layout), (64, 64)).total_macs, WidthSpace(layout, 8), (64, 64))
-    same, narrower = measure([(192, 384, 448), (96, 192, 224)])
-    assert same.excess == 0.0
+    layout = find_layout("three_stage").network
+    measure = macs_measure(WidthSpace(layout, 8), complexity(MobileMamba(layout), (64, 64)).total_macs, (64, 64))
+    same, narrower = measure([(192, 384, 448), (96, 192, 224)], 1)
+    assert same.distance == 0.0
     assert 0.2 < narrower.cost / narrower.reference_cost < 0.4
 
 
@@ -176,7 +163,7 @@ def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPa
         return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
 
     monkeypatch.setattr(cost, "interleaved_seconds", timed)
-    results = TimeMeasure(MobileMamba(network).eval(), space, conditions)([(16, 16, 16), (16, 24, 16)], effort=2)
+    results = time_measure(space, MobileMamba(network).eval(), conditions)([(16, 16, 16), (16, 24, 16)], 2)
     assert seen == [(["reference", "(16, 16, 16)", "(16, 24, 16)"], 10)]
     assert [result.widths for result in results] == [(16, 16, 16), (16, 24, 16)]
     assert [result.cost for result in results] == pytest.approx([2.0, 3.0])
@@ -206,9 +193,6 @@ def test_every_candidate_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "MobileMamba", OneLayer)
     network = MobileMambaConfig(widths=(88, 88, 88), num_classes=3)
     conditions = Conditions((8, 8), 1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
-    measure = TimeMeasure(OneLayer(network).eval(), WidthSpace(network, 8), conditions)
-    candidates = [(width, 88, 88) for width in range(8, 88, 8)]
-    measure(candidates)  # more than torch.compile keeps by default
+    measure = time_measure(WidthSpace(network, 8), OneLayer(network).eval(), conditions)
+    measure([(width, 88, 88) for width in range(8, 88, 8)], 1)  # more than torch.compile keeps by default
     assert widths == [88, *range(8, 88, 8)]
-    measure(candidates[:1])
-    assert widths[11:] == [88, 8]  # what was measured before is forgotten

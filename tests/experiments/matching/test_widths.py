@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.matching.layouts import LAYOUTS
+from experiments.matching.layouts import find_layout
 from experiments.matching.widths import LARGEST_WIDTH, WidthSpace
 from mobilemamba import MobileMambaConfig
 from mobilemamba.errors import UserError
@@ -16,7 +16,7 @@ def test_scaled_widths_are_rounded_to_multiples() -> None:
 def test_the_stem_divides_the_first_width() -> None:
     assert WidthSpace(MobileMambaConfig(), 4).multiples == (8, 4, 4)
     assert WidthSpace(MobileMambaConfig(), 12).multiples == (24, 12, 12)
-    assert WidthSpace(LAYOUTS["four_stage_cnn"].network, 1).multiples == (2, 1, 1, 1)
+    assert WidthSpace(find_layout("four_stage_cnn").network, 1).multiples == (2, 1, 1, 1)
 
 
 def test_neighbours_change_one_stage_within_what_is_possible() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from experiments.cli import main
-from experiments.studies import execution, plan
+from experiments.studies import ablate as execution
+from experiments.studies import plan
 
 FAKE_LIGHTNING = '''
 """As `lightning fit` would: a log, a checkpoint after each epoch, a record; and faults as told by faults_ARM.json."""

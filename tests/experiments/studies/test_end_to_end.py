@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,9 @@ arms:
 seeds: [7]
 budget: {epochs: 2}
 """
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
 
 def test_a_study_trains_its_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +64,24 @@ def test_a_study_trains_its_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert (records[arm]["finished"], records[arm]["epochs"], records[arm]["steps"]) == (True, 2, 4)
         assert len(records[arm]["curves"]["val/top1_ema"]) == 2
     assert records["whole"]["parameters"] > records["without_scan"]["parameters"]
+
+
+def test_a_killed_study_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    (tmp_path / "tiny.yaml").write_text(STUDY.replace("epochs: 2", "epochs: 12"))
+    words = ["ablate", "tiny.yaml", "--arms", "whole", "--devices", "cpu:1"]
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    study = subprocess.Popen([sys.executable, "-m", "experiments.cli", *words], env=environment, text=True)
+    run = tmp_path / "runs" / "studies" / "tiny" / "runs" / "whole" / "seed_7"
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoints" / "last.ckpt").is_file() and study.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    study.send_signal(signal.SIGTERM)
+    assert study.wait(60) == 130
+    assert json.loads((run / "record.json").read_text())["epochs"] < 12
+    assert main(words) == 0
+    started = [line for line in (run / "fit.log").read_text().splitlines() if line.startswith("$ ")]
+    assert ["--ckpt_path" in line for line in started] == [False, True]
+    assert json.loads((run / "record.json").read_text())["epochs"] == 12

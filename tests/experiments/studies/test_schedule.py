@@ -247,7 +247,7 @@ def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
 def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path: Path, study: Path) -> None:
     fake.faults(plain=["hang"])
     script = (
-        "import sys; from pathlib import Path; from experiments.studies import execution, plan\n"
+        "import sys; from pathlib import Path; from experiments.studies import ablate as execution, plan\n"
         "from experiments.cli import main; from tests.experiments.studies.conftest import fake_resolve\n"
         "plan.resolve = fake_resolve\n"
         f"execution.lightning_program = lambda: {fake.program!r}\n"

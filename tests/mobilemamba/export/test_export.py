@@ -25,7 +25,6 @@ from mobilemamba.export import export as export_module
 from mobilemamba.export.formats.torch_export import FORMAT
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.tracing import trace
-from mobilemamba.files import _move_all as move_all
 
 FORMATS: tuple[FormatName, ...] = ("onnx", "pt2")
 
@@ -192,40 +191,6 @@ def test_an_export_that_is_cut_off_leaves_the_older_file(
         export_network(network, path, ExportOptions(format="pt2", dynamic_batch=False), metadata)
     assert os.listdir(tmp_path) == ["model.pt2"]
     assert path.read_text() == "older"
-
-
-@pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("number", range(4))
-def test_all_files_of_an_export_are_moved_or_none(
-    number: int, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finished, target = tmp_path / "finished", tmp_path / "target"
-    for folder in (finished, target):
-        (folder / "package").mkdir(parents=True)
-        for name in ("model", "package/part"):
-            (folder / name).write_text(folder.name)
-
-    def texts() -> list[str]:
-        return [(target / name).read_text() for name in ("model", "package/part")]
-
-    renames = []
-
-    def rename(source: Path, destination: Path) -> None:
-        renames.append(source)
-        if len(renames) != number + 1 or moved:
-            os.rename(source, destination)
-        if len(renames) == number + 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
-        with pytest.raises(KeyboardInterrupt):
-            move_all(finished, target)
-    assert texts() == ["target", "target"]
-    (finished / "older").rmdir()
-    move_all(finished, target)
-    assert texts() == ["finished", "finished"]
-    assert sorted(os.listdir(target)) == ["model", "package"]
 
 
 @pytest.fixture

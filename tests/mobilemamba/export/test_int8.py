@@ -344,7 +344,7 @@ def test_command_prints_both_files(
         (["--int8"], "--int8 needs --calibration FOLDER"),
         (["--calibration", "images"], "--calibration belongs to --int8: add that"),
         (["--max-accuracy-drop", "2"], "--max-accuracy-drop belongs to --int8"),
-        (["--int8", "--calibration", "images", "--compared-images", "3"], "compared_images = 3 is too few"),
+        (["--int8", "--calibration", "images", "--compared-images", "3"], "compared_images = 3 must be 32 or more"),
     ],
     ids=str,
 )

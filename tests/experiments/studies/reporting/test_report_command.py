@@ -246,4 +246,4 @@ def test_errors_are_one_line(
 
 def test_an_unknown_device_is_said_before_anything_is_written(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(study), "--device", "nowhere"]) == 1
-    assert "--device nowhere is not to be had" in capsys.readouterr().err
+    assert "--device nowhere must be a device" in capsys.readouterr().err

@@ -67,11 +67,12 @@ def test_several_devices_add_up(study: Path, timed: list[int], monkeypatch: pyte
     measure_speeds(study, arms, SpeedSettings(batch_size=2))
     assert (study / f"speed_another_r_cpu_{torch.get_num_threads()}_threads.json").is_file()
     measure_speeds(study, arms, SpeedSettings(batch_size=2, autocast=True))
-    first, mixed, second = sorted(device.device for device in read_speeds(study, arms))
-    assert first.startswith("Another (R) CPU, ")
-    assert "float32" in first
-    assert mixed == first.replace("float32", "mixed precision")
-    assert not second.startswith("Another")
+    devices = {device.device for device in read_speeds(study, arms)}
+    here = {device for device in devices if not device.startswith("Another (R) CPU, ")}
+    single, mixed = sorted(devices - here)  # whatever this processor is called
+    assert len(here) == 1
+    assert "float32" in single
+    assert mixed == single.replace("float32", "mixed precision")
 
 
 def test_speed_is_really_measured(study: Path) -> None:

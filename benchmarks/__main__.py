@@ -1,0 +1,22 @@
+"""``python -m benchmarks NAME``: the measurements behind the documents' figures, one typed function each."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning_modules.function_options import run_command
+
+COMMANDS = {
+    "ceiling": ("benchmarks.ceiling:ceiling", "how near a network comes to what the machine can do"),
+    "curves": ("benchmarks.curves:curves", "a picture of runs, read from their TensorBoard logs"),
+    "formats": ("benchmarks.formats:formats", "every export format for a few networks"),
+    "int8": ("benchmarks.int8:int8", "which parts of a network to quantise"),
+    "kernels": ("benchmarks.kernels:kernels", "what the kernels for CPUs give"),
+    "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
+    "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),
+    "tensorboard": ("benchmarks.tensorboard:tensorboard", "what the callbacks for TensorBoard cost a run"),
+}
+"""Function of each measurement, and what it does."""
+
+if __name__ == "__main__":
+    sys.exit(run_command("python -m benchmarks", COMMANDS, None))
