@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mobilemamba.errors import UserError
+
 
 def read_class_names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
     """Return readable names in the order of the class folders.
@@ -14,17 +16,15 @@ def read_class_names(path: Path, folders: Sequence[str]) -> tuple[str, ...]:
         folders: Names of the class folders.
 
     Raises:
-        ValueError: When there is no such file, or a class has no name in it.
+        UserError: When there is no such file, or a class has no name in it.
     """
     if not path.is_file():
-        raise ValueError(
-            f"data.class_names_file = {path} is no file: give a text file, or null for the folders' names."
-        )
+        raise UserError(f"data.class_names_file = {path} is no file: give a text file, or null for the folders' names.")
     lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
     names = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
     missing = [folder for folder in folders if folder not in names]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"data.class_names_file = {path} names {len(folders) - len(missing)} of {len(folders)} classes; missing "
             f"are {missing[:5]}: add lines such as `{missing[0]} readable name`."
         )

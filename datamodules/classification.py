@@ -17,6 +17,7 @@ from datamodules.image_files import find_images
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import evaluation_transform
 
@@ -51,7 +52,7 @@ class ClassificationDataModule(LightningDataModule):
         seed: Seed of order, augmentation and mixing.
 
     Raises:
-        ValueError: When an option is out of range; names field, value and remedy.
+        UserError: When an option is out of range; names field, value and remedy.
     """
 
     def __init__(
@@ -83,16 +84,16 @@ class ClassificationDataModule(LightningDataModule):
             ("seed", seed, 0),
         ):
             if value < least:
-                raise ValueError(f"data.{name} = {value} is not possible: use {least} or more.")
+                raise UserError(f"data.{name} = {value} must be {least} or more.")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
-                f"data.mean = {tuple(mean)} with data.std = {tuple(std)} is not possible: give three numbers each, one "
+            raise UserError(
+                f"data.mean = {tuple(mean)} with data.std = {tuple(std)} must be three numbers each, one "
                 "per colour, and standard deviations above 0."
             )
         if not 0 < crop_pct <= 1:
-            raise ValueError(f"data.crop_pct = {crop_pct} is not possible: use a share above 0 and up to 1.")
+            raise UserError(f"data.crop_pct = {crop_pct} must be a share above 0 and up to 1.")
         if mixing.enabled and batch_size % 2:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size = {batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, or "
                 "set data.mixing.mixup and data.mixing.cutmix to 0."
             )
@@ -136,7 +137,7 @@ class ClassificationDataModule(LightningDataModule):
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
-            ValueError: When the data are not as they must be; says what was expected.
+            UserError: When the data are not as they must be; says what was expected.
         """
         self.load(stage)
         rank, world_size = self._rank_and_world_size()
@@ -146,7 +147,7 @@ class ClassificationDataModule(LightningDataModule):
             return
         share = len(self.training_images()) // world_size
         if share < self.batch_size:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: not one "
                 "batch can be made; use a smaller batch size or fewer devices."
             )

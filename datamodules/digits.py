@@ -15,6 +15,7 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.datasets import Images
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
+from mobilemamba.errors import UserError
 
 SPLIT_SEED = 0
 BRIGHTEST = 16
@@ -58,7 +59,7 @@ class DigitsDataModule(ClassificationDataModule):
             images, measured on many.
 
     Raises:
-        ValueError: When an option is out of range; names field, value and remedy.
+        UserError: When an option is out of range; names field, value and remedy.
     """
 
     def __init__(
@@ -98,11 +99,9 @@ class DigitsDataModule(ClassificationDataModule):
             seed,
         )
         if num_classes != 10:
-            raise ValueError(f"data.num_classes = {num_classes} is not possible: use 10, one per digit.")
+            raise UserError(f"data.num_classes = {num_classes} must be 10, one per digit.")
         if not 0 < validation_share < 1:
-            raise ValueError(
-                f"data.validation_share = {validation_share} is not possible: use a share above 0 and below 1."
-            )
+            raise UserError(f"data.validation_share = {validation_share} must be a share above 0 and below 1.")
         self.validation_share = validation_share
         self.class_names = tuple(str(digit) for digit in range(10))
         self._images: dict[str, list[tuple[Image.Image, int]]] = {}

@@ -10,6 +10,8 @@ from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F
 
+from mobilemamba.errors import UserError
+
 
 @dataclass(frozen=True)
 class MixingConfig:
@@ -23,7 +25,7 @@ class MixingConfig:
         label_smoothing: Probability mass spread evenly over all classes, with mixing or without.
 
     Raises:
-        ValueError: When a value is out of range; names field, value and remedy.
+        UserError: When a value is out of range; names field, value and remedy.
     """
 
     mixup: float = 0.8
@@ -36,10 +38,10 @@ class MixingConfig:
         """Check every field."""
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise ValueError(f"mixing.{name} = {getattr(self, name)} is not possible: use 0 (off) or more.")
+                raise UserError(f"mixing.{name} = {getattr(self, name)} must be 0 (off) or more.")
         for name in ("probability", "switch_probability", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"mixing.{name} = {getattr(self, name)} is not possible: use a value in [0, 1].")
+                raise UserError(f"mixing.{name} = {getattr(self, name)} must be a value in [0, 1].")
 
     @property
     def enabled(self) -> bool:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import BatchSampler, DistributedSampler, Sampler, SequentialSampler
 
+from mobilemamba.errors import UserError
+
 
 class Draw(NamedTuple):
     """One image to load, and the seed of its augmentation."""
@@ -84,7 +86,7 @@ class EvaluationBatchSampler(BatchSampler):
         world_size: Number of processes.
 
     Raises:
-        ValueError: When there are fewer images than batches to fill, or the images are split over processes already.
+        UserError: When there are fewer images than batches to fill, or the images are split over processes already.
     """
 
     def __init__(
@@ -96,17 +98,17 @@ class EvaluationBatchSampler(BatchSampler):
         world_size: int = 1,
     ) -> None:
         if isinstance(sampler, DistributedSampler):
-            raise ValueError(
+            raise UserError(
                 "The datamodule splits the images over processes, and the trainer would split them again: set "
                 "trainer.use_distributed_sampler to false."
             )
         if drop_last:
-            raise ValueError("drop_last = True is not possible: every image is evaluated; use False.")
+            raise UserError("drop_last = True is not possible: every image is evaluated; use False.")
         super().__init__(sampler, batch_size, drop_last)
         images = list(sampler)
         self.batches = math.ceil(math.ceil(len(images) / world_size) / batch_size)
         if len(images) // world_size < self.batches:
-            raise ValueError(
+            raise UserError(
                 f"{len(images)} images cannot be evaluated by {world_size} processes in equal numbers of batches of "
                 f"data.batch_size = {batch_size}: use a larger batch size or fewer devices."
             )

@@ -10,6 +10,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from datamodules.posterize import repair_posterize
+from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import Transform
 
@@ -34,7 +35,7 @@ class AugmentationConfig:
         erasing_mode: What erased areas are filled with: noise per pixel, one random colour, or zeros.
 
     Raises:
-        ValueError: When a probability or range is impossible; names field, value and remedy.
+        UserError: When a probability or range is impossible; names field, value and remedy.
     """
 
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
@@ -51,8 +52,8 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.auto_augment is not None and self.auto_augment.split("-")[0] not in POLICIES:
-            raise ValueError(
-                f'augmentation.auto_augment = "{self.auto_augment}" is not possible: use a policy that begins with one '
+            raise UserError(
+                f'augmentation.auto_augment = "{self.auto_augment}" must be a policy that begins with one '
                 f"of {', '.join(POLICIES)}, or null (in a YAML file) for none."
             )
         for name, most in (
@@ -63,15 +64,13 @@ class AugmentationConfig:
         ):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise ValueError(f"augmentation.{name} = {value} is not possible: use a value in [0, {most}].")
+                raise UserError(f"augmentation.{name} = {value} must be a value in [0, {most}].")
         if self.color_jitter < 0:
-            raise ValueError(f"augmentation.color_jitter = {self.color_jitter} is not possible: use 0 (off) or more.")
+            raise UserError(f"augmentation.color_jitter = {self.color_jitter} must be 0 (off) or more.")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(
-                    f"augmentation.{name} = {(low, high)} is not possible: give (least, greatest) above 0."
-                )
+                raise UserError(f"augmentation.{name} = {(low, high)} must be (least, greatest) above 0.")
 
 
 def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> Transform:

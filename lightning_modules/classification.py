@@ -27,9 +27,11 @@ from lightning_modules.metrics import EvaluationMetrics
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, make_optimizer, make_schedule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from mobilemamba.backbone import MobileMamba
+from mobilemamba.checkpoints import load_strictly, student_state
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
+from mobilemamba.published import split_checkpoint
 
 S6 = MobileMambaConfig()
 RECIPE_DISTILLATION = DistillationConfig()
@@ -71,7 +73,7 @@ class ImageClassification(LightningModule):
     ) -> None:
         super().__init__()
         if network.num_classes < 1:
-            raise ValueError("network.num_classes = 0 is not possible here: a classifier needs at least one class.")
+            raise UserError("network.num_classes = 0 must be 1 or more: a classifier needs at least one class.")
         self.network_config = network
         self.teacher_config = teacher
         self.distillation = distillation
@@ -86,10 +88,10 @@ class ImageClassification(LightningModule):
         self.test_metrics = EvaluationMetrics(network.num_classes)
         self.metadata: ModelMetadata | None = None
         self._stage: str | None = None
-        self.hold("teacher", None)
-        self.hold("ema_student", None)
+        self.set_unregistered("teacher", None)
+        self.set_unregistered("ema_student", None)
 
-    def hold(self, name: str, network: nn.Module | None) -> None:
+    def set_unregistered(self, name: str, network: nn.Module | None) -> None:
         """Set an attribute to a network without making it a submodule.
 
         Args:
@@ -104,7 +106,7 @@ class ImageClassification(LightningModule):
 
         Raises:
             TypeError: When the datamodule lacks what this module needs.
-            ValueError: When classes or image sizes contradict each other.
+            UserError: When classes or image sizes contradict each other.
         """
         self._stage = stage
         data = self._data()
@@ -122,15 +124,16 @@ class ImageClassification(LightningModule):
             teacher = build_teacher(
                 self.teacher_config, self.network_config.num_classes, self.metadata.mean, self.metadata.std
             )
-            self.hold("teacher", teacher.to(self.trainer.strategy.root_device).to(memory_format=self._memory_format))
+            teacher = teacher.to(self.trainer.strategy.root_device).to(memory_format=self._memory_format)
+            self.set_unregistered("teacher", teacher)
         if self.compile_student:
             # Only the network: logging inside compiled code fails.
             self.student.compile()
 
     def teardown(self, stage: str) -> None:
         """Let go of the networks that are not part of the module."""
-        self.hold("teacher", None)
-        self.hold("ema_student", None)
+        self.set_unregistered("teacher", None)
+        self.set_unregistered("ema_student", None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, C, H, W) to the student's logits (B, num_classes)."""
@@ -221,7 +224,7 @@ class ImageClassification(LightningModule):
         """Return AdamW and its schedule, which is stepped after every optimiser step.
 
         Raises:
-            ValueError: When the run has no known end, which a cosine needs.
+            UserError: When the run has no known end, which a cosine needs.
         """
         trainer = self.trainer
         images_per_step = self._data().batch_size * trainer.world_size * trainer.accumulate_grad_batches
@@ -229,7 +232,7 @@ class ImageClassification(LightningModule):
         total = trainer.estimated_stepping_batches
         steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if math.isinf(total) or math.isinf(steps_per_epoch):
-            raise ValueError(
+            raise UserError(
                 f"trainer.max_epochs = {trainer.max_epochs} with trainer.max_steps = {trainer.max_steps} and "
                 f"{trainer.num_training_batches} batches per epoch has no known end, which the cosine schedule needs: "
                 "set trainer.max_epochs to a positive number and use data of known length."
@@ -260,29 +263,24 @@ class ImageClassification(LightningModule):
         if "mobilemamba" not in checkpoint:
             raise UserError(f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
         check_same_network(checkpoint["mobilemamba"]["config"], self.network_config)
+        raw, averaged = split_checkpoint(checkpoint)
         if self._stage == "fit":
             # Where there is averaging, its callback loads both kinds.
-            if self.ema_student is None and "current_model_state" in checkpoint:
+            if self.ema_student is None and averaged is not None:
                 rank_zero_warn(
                     "The checkpoint holds raw and averaged weights, but this run does not average (enable.ema is "
                     "false): it goes on with the raw ones and drops the average."
                 )
-                checkpoint["state_dict"] = checkpoint["current_model_state"]
+                checkpoint["state_dict"] = raw
             return
         # The states of fit's callbacks are of no use here, and Lightning would warn that their callbacks are missing.
         checkpoint.pop("callbacks", None)
         self._restore_metadata(ModelMetadata.from_dict(checkpoint["mobilemamba"]["metadata"]))
-        if self._stage == "validate" and "current_model_state" in checkpoint:
-            averaged = MobileMamba(self.network_config)
-            averaged.load_state_dict(
-                {
-                    key.removeprefix("student."): value
-                    for key, value in checkpoint["state_dict"].items()
-                    if key.startswith("student.")
-                }
-            )
-            self.hold("ema_student", averaged.to(self.trainer.strategy.root_device))
-            checkpoint["state_dict"] = checkpoint["current_model_state"]
+        if self._stage == "validate" and averaged is not None:
+            network = MobileMamba(self.network_config)
+            load_strictly(network, student_state(averaged))
+            self.set_unregistered("ema_student", network.to(self.trainer.strategy.root_device))
+            checkpoint["state_dict"] = raw
 
     def _restore_metadata(self, trained: ModelMetadata) -> None:
         data = self.metadata

@@ -9,17 +9,8 @@ Errors that are written for users are printed as one message; any other error is
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 
 from lightning_modules.noise import silence
-
-WRITTEN_FOR_USERS = (
-    "mobilemamba",
-    "lightning_modules",
-    "datamodules",
-    "lightning.pytorch.trainer.connectors.accelerator_connector",  # where devices, strategy and precision are checked
-)
-"""Packages whose errors are messages about what was given."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -49,33 +40,17 @@ def main(args: list[str] | None = None) -> None:
 
 
 def message_for_users(error: BaseException) -> str | None:
-    """Return what to tell of an error about the input, or None for a fault in code."""
-    if not is_for_users(error):
+    """Return what to tell of an error about what the user gave, or None for a fault in code.
+
+    Such are this project's own errors for users, what the system says of files and connections, and what Lightning
+    calls a misconfiguration.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from mobilemamba.errors import UserError
+
+    if not isinstance(error, (UserError, OSError, MisconfigurationException)):
         return None
     text = str(error)
     # A loader process hands over its traceback too, whose last line is the message.
     return text.rpartition(f"{type(error).__name__}: ")[2].rstrip() if "Traceback (most recent call" in text else text
-
-
-def is_for_users(error: BaseException) -> bool:
-    """Return whether an error is a message about the input, not a fault in code.
-
-    Such are what the system says of files and connections, what Lightning says of the trainer's options, and what code
-    of this project raises itself.
-    """
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    if isinstance(error, (OSError, MisconfigurationException)):
-        return True
-    if not isinstance(error, (ValueError, RuntimeError)):
-        return False
-    frame = error.__traceback__
-    module = ""
-    while frame is not None:
-        module = _module(frame)
-        frame = frame.tb_next
-    return any(f"{module}.".startswith(f"{package}.") for package in WRITTEN_FOR_USERS)
-
-
-def _module(frame: TracebackType) -> str:
-    return str(frame.tb_frame.f_globals.get("__name__", ""))

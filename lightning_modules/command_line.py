@@ -7,7 +7,8 @@ defaults run on any machine: what needs a GPU (``trainer.precision: 16-mixed``) 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
 from mobilemamba.checkpoints import read_file
+from mobilemamba.errors import UserError
 
 RECIPE_TRAINER = {
     "max_epochs": 300,
@@ -47,53 +49,42 @@ CALLBACKS: dict[str, type[Callback]] = {
     "receptive_field": callbacks.ReceptiveField,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
-    "record": callbacks.RunRecord,
+    "record": callbacks.RunRecording,
     "summary": callbacks.RunSummary,
 }
-"""Config section of each callback, in the order in which they run."""
+"""Config section of each callback, in the order in which they run; ``enable.SECTION`` switches it off."""
 
 
-@dataclass(frozen=True)
-class Enabled:
-    """Which callbacks run; the options of each are in the section of its name.
+def _enabled() -> type:
+    """Return the dataclass of the section ``enable``: one flag for each callback, described by its first line."""
+    fields = [(section, bool, True) for section in CALLBACKS]
+    made = make_dataclass("Enabled", fields, frozen=True)
+    made.__module__ = __name__
+    lines = (f"    {name}: {(kind.__doc__ or '').partition(chr(10))[0]}" for name, kind in CALLBACKS.items())
+    head = "Which callbacks run; the options of each are in the section of its name.\n\nArgs:\n"
+    made.__doc__ = head + "\n".join(lines)
+    return made
 
-    Args:
-        ema: Average the weights and validate them too.
-        best_checkpoint: Keep best.ckpt.
-        last_checkpoint: Keep last.ckpt.
-        interrupt: Keep interrupted.ckpt when fit is stopped by Ctrl-C.
-        non_finite: Skip steps with non-finite gradients.
-        throughput: Log images per second and the share of time spent waiting for data.
-        scalar_layout: Group the curves in TensorBoard's tab Custom Scalars.
-        config_text: Write the resolved config into TensorBoard.
-        complexity: Write a table of the network's parameters and MACs into TensorBoard.
-        sample_images: Draw images of the first training batch, with their mixed labels.
-        class_results: Draw confusions and the accuracy of each class.
-        scan_decay: Draw how far the scan of each block remembers.
-        receptive_field: Draw the effective receptive field before and after training.
-        export: Export the best and last weights at the end of fit.
-        predictions: Write predictions to a CSV file.
-        record: Write record.json, the run's figures for other programs, after every validation and at the end of fit.
-        summary: Print what was written where at the end of fit.
+
+Enabled = _enabled()
+
+
+class MonitorCheck(Callback):
+    """Say which metrics there are where early stopping waits for one that is never logged.
+
+    Hook: ``on_exception``, whose own error takes the place of Lightning's.
     """
 
-    ema: bool = True
-    best_checkpoint: bool = True
-    last_checkpoint: bool = True
-    interrupt: bool = True
-    non_finite: bool = True
-    throughput: bool = True
-    scalar_layout: bool = True
-    config_text: bool = True
-    complexity: bool = True
-    sample_images: bool = True
-    class_results: bool = True
-    scan_decay: bool = True
-    receptive_field: bool = True
-    export: bool = True
-    predictions: bool = True
-    record: bool = True
-    summary: bool = True
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Name the metric and those that were logged."""
+        logged = sorted(trainer.callback_metrics)
+        for callback in trainer.early_stopping_callbacks:
+            if isinstance(exception, RuntimeError) and logged and callback.monitor not in logged:
+                nearest = get_close_matches(callback.monitor, logged, n=1, cutoff=0.0)[0]
+                raise UserError(
+                    f"EarlyStopping.monitor = {callback.monitor!r} must be a metric that is logged, such as "
+                    f"{nearest!r}: there are {', '.join(logged)}."
+                ) from exception
 
 
 @dataclass(frozen=True)
@@ -135,7 +126,7 @@ class SaveFitConfig(SaveConfigCallback):
         """Write config.yaml into the run's folder, which may be that of the run that is resumed.
 
         Raises:
-            ValueError: When the folder holds checkpoints of another run.
+            UserError: When the folder holds checkpoints of another run.
         """
         if stage != "fit":
             return
@@ -144,7 +135,7 @@ class SaveFitConfig(SaveConfigCallback):
         resumed_from = self.config["ckpt_path"]  # the trainer knows it only after its setup
         resumed = resumed_from is not None and folder.resolve() in Path(resumed_from).resolve().parents
         if not resumed and checkpoints.is_dir() and any(checkpoints.iterdir()):
-            raise ValueError(
+            raise UserError(
                 f"The folder {folder} holds the checkpoints of a run: go on with it by --ckpt_path "
                 f"{checkpoints / 'last.ckpt'}, or choose another run.version or run.name."
             )
@@ -200,12 +191,12 @@ class CommandLine(LightningCLI):
         Raises:
             FileNotFoundError: When there is no such file.
             UserError: When the file is damaged or holds code.
-            ValueError: When there is nothing to evaluate, or code would be allowed.
+            UserError: When there is nothing to evaluate, or code would be allowed.
         """
         options = self.config[self.subcommand]
         if options["weights_only"] is False:
-            raise ValueError(
-                "weights_only = false is not possible: this project's checkpoints hold tensors and plain values alone; "
+            raise UserError(
+                "weights_only = false must be true: this project's checkpoints hold tensors and plain values alone; "
                 "leave it out."
             )
         # Lightning's own default, null, leaves it to an environment variable of torch.
@@ -214,7 +205,7 @@ class CommandLine(LightningCLI):
         if path is not None:
             read_file(Path(path))
         elif self.subcommand != "fit":
-            raise ValueError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
+            raise UserError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log."""
@@ -230,7 +221,18 @@ class CommandLine(LightningCLI):
         elif self._get(self.config_init, "trainer").get("logger") in (None, True):
             run = self._get(self.config_init, "run")
             kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
-        trainer = super().instantiate_trainer(**kwargs)
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), MonitorCheck()]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            ImportError,
+        ) as error:  # the user chose all that is built
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"The trainer's options do not fit: {error}") from error
         keep_checkpoints_whole(trainer)
         return trainer
 

@@ -33,21 +33,21 @@ def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMeta
     """Check that a network can take the images of the data and tell its classes.
 
     Raises:
-        ValueError: Names both values and what to change.
+        UserError: Names both values and what to change.
     """
     if network.num_classes != num_classes:
-        raise ValueError(
+        raise UserError(
             f"model.network.num_classes = {network.num_classes}, but the data have {num_classes} classes: set "
             f"data.num_classes, to which the model's is linked, to {num_classes}."
         )
     if min(metadata.image_size) < network.min_image_size:
-        raise ValueError(
+        raise UserError(
             f"The data's image size {metadata.image_size[0]}x{metadata.image_size[1]} is too small: "
             f"{network.num_stages} stages behind a stride-{network.stem_stride} stem need at least "
             f"{network.min_image_size} pixels; set data.image_size, or model.network.stem_stride to less."
         )
     if len(metadata.mean) != network.in_chans:
-        raise ValueError(
+        raise UserError(
             f"model.network.in_chans = {network.in_chans}, but the data's images have {len(metadata.mean)} channels: "
             "set model.network.in_chans to that."
         )

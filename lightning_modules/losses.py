@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mobilemamba.errors import UserError
+
 CORRELATION_EPSILON = 1e-8
 """Keeps the correlation of a constant row (all classes equally likely) finite, as in the authors' code."""
 
@@ -33,7 +35,7 @@ class DistillationConfig:
         dist_gamma: Weight of DIST's relation between samples (within a class).
 
     Raises:
-        ValueError: When a value is out of range; the message names field, value and remedy.
+        UserError: When a value is out of range; the message names field, value and remedy.
     """
 
     kind: Literal["soft", "hard", "dist"] = "soft"
@@ -46,11 +48,11 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.temperature <= 0:
-            raise ValueError(f"distillation.temperature = {self.temperature} is not possible: use a positive number.")
+            raise UserError(f"distillation.temperature = {self.temperature} must be a positive number.")
         for name in ("weight", "task_weight", "dist_beta", "dist_gamma"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise ValueError(f"distillation.{name} = {value} is not possible: use 0 or more.")
+                raise UserError(f"distillation.{name} = {value} must be 0 or more.")
 
     @property
     def weights(self) -> tuple[float, float]:

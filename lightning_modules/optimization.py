@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mobilemamba.errors import require
+
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_bias")
 """Attribute names of the parameters that Mamba's own training code exempts from weight decay."""
 
@@ -34,7 +36,7 @@ class OptimizerConfig:
             weights were trained so; false is Mamba's convention.
 
     Raises:
-        ValueError: When a value is out of range; the message names field, value and remedy.
+        UserError: When a value is out of range; the message names field, value and remedy.
     """
 
     learning_rate: float = 1.5e-3
@@ -46,13 +48,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "use a positive number")
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
         reference = self.reference_batch_size
-        remedy = "use a positive number of images, or null to leave the learning rate unscaled"
-        _check(reference is None or reference > 0, "optimizer.reference_batch_size", reference, remedy)
-        _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "use 0 or more")
-        _check(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "use rates in [0, 1)")
-        _check(self.eps > 0, "optimizer.eps", self.eps, "use a positive number")
+        allowed = "a positive number of images, or null to leave the learning rate unscaled"
+        require(reference is None or reference > 0, "optimizer.reference_batch_size", reference, allowed)
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "rates in [0, 1)")
+        require(self.eps > 0, "optimizer.eps", self.eps, "a positive number")
 
     def scaled_learning_rate(self, global_batch_size: int) -> float:
         """Peak learning rate for this many images per optimiser step, over all processes."""
@@ -73,7 +75,7 @@ class ScheduleConfig:
             joins it a little below its peak, as timm's schedule does; "warmup" counts it from the end of the warm-up.
 
     Raises:
-        ValueError: When a value is out of range; the message names field, value and remedy.
+        UserError: When a value is out of range; the message names field, value and remedy.
     """
 
     warmup_epochs: float = 20.0
@@ -83,10 +85,10 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "use 0 (no warm-up) or more")
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 (no warm-up) or more")
         for name in ("warmup_factor", "final_factor"):
             value = getattr(self, name)
-            _check(0 <= value <= 1, f"schedule.{name}", value, "use a factor in [0, 1]")
+            require(0 <= value <= 1, f"schedule.{name}", value, "a factor in [0, 1]")
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, config: ScheduleConfig) -> float:
@@ -153,8 +155,3 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, global_batch_size:
         betas=config.betas,
         eps=config.eps,
     )
-
-
-def _check(condition: bool, field: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"{field} = {value!r} is not possible: {remedy}.")

@@ -91,8 +91,13 @@ def load_training_checkpoint(path: str | Path, weights: WeightSource = "ema") ->
     raw, averaged = split_checkpoint(content)
     state = averaged if averaged is not None and weights == "ema" else raw
     model = MobileMamba(MobileMambaConfig(**description["config"]))
-    load_strictly(model, {key: value for key, value in state.items() if key.startswith(STUDENT_PREFIX)})
+    load_strictly(model, student_state(state))
     return model.eval(), ModelMetadata.from_dict(description["metadata"])
+
+
+def student_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's part of the weights of a training checkpoint, under its own keys."""
+    return {key.removeprefix(STUDENT_PREFIX): v for key, v in state.items() if key.startswith(STUDENT_PREFIX)}
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:

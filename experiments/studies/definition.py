@@ -87,9 +87,9 @@ class Budget:
         """Check every field."""
         epochs, hours = self.epochs, self.hours
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
-            raise UserError(f"budget.epochs = {epochs!r} is not possible: use 1 or more, or null.")
+            raise UserError(f"budget.epochs = {epochs!r} must be 1 or more, or null.")
         if hours is not None and (not isinstance(hours, (int, float)) or isinstance(hours, bool) or hours <= 0):
-            raise UserError(f"budget.hours = {hours!r} is not possible: use a positive number, or null.")
+            raise UserError(f"budget.hours = {hours!r} must be a positive number, or null.")
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Study:
         if self.compare_with not in names:
             raise UserError(f"compare_with = {self.compare_with!r} is no arm: use one of {', '.join(names)}.")
         if not self.seeds or any(not isinstance(s, int) or isinstance(s, bool) or s < 0 for s in self.seeds):
-            raise UserError(f"seeds = {list(self.seeds)} is not possible: give whole numbers of 0 or more.")
+            raise UserError(f"seeds = {list(self.seeds)} must be whole numbers of 0 or more.")
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds = {list(self.seeds)} holds a seed twice: give each once.")
 
@@ -207,7 +207,7 @@ def _study(content: dict[str, Any], path: Path) -> Study:
     _check_fields("budget", budget, [f.name for f in fields(Budget)])
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list):
-        raise UserError(f"seeds = {seeds!r} is not possible: give a list, such as [0, 1, 2].")
+        raise UserError(f"seeds = {seeds!r} must be a list, such as [0, 1, 2].")
     base = _mapping("base", content.get("base"))
     _check_fields("base", base, ["configs", "overrides"])
     return Study(
@@ -233,7 +233,7 @@ def _arm(name: str, content: Any, folder: Path) -> Arm:
 def _layer(where: str, content: Mapping[str, Any], folder: Path) -> Layer:
     configs = content.get("configs") or []
     if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
-        raise UserError(f"{where}.configs = {configs!r} is not possible: give a list of YAML files.")
+        raise UserError(f"{where}.configs = {configs!r} must be a list of YAML files.")
     overrides = flatten(_mapping(f"{where}.overrides", content.get("overrides")), f"{where}.overrides")
     return Layer(tuple(folder / config for config in configs), overrides)
 
@@ -242,7 +242,7 @@ def _mapping(where: str, content: Any) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"{where} = {content!r} is not possible: give names with values.")
+        raise UserError(f"{where} = {content!r} must be names with values.")
     return content
 
 
@@ -255,9 +255,7 @@ def _check_fields(where: str, content: Mapping[str, Any], known: Sequence[str]) 
 
 def _check_name(where: str, name: str) -> None:
     if not NAME.fullmatch(name):
-        raise UserError(
-            f"{where} = {name!r} is not possible: use letters, digits, '_', '-' and '.', a letter or digit first."
-        )
+        raise UserError(f"{where} = {name!r} must be letters, digits, '_', '-' and '.', a letter or digit first.")
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types

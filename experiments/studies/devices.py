@@ -41,7 +41,7 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
         UserError: When devices or threads are impossible, or this machine has no such GPU.
     """
     if threads is not None and threads < 1:
-        raise UserError(f"--threads {threads} is not possible: use 1 or more.")
+        raise UserError(f"--threads {threads} must be 1 or more.")
     given = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     if devices == "auto":
         return (Worker("all devices", given),)
@@ -55,7 +55,7 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
         if len(set(used)) == len(used):
             return tuple(_gpu_worker([int(number) for number in group], given) for group in groups)
     raise UserError(
-        f"--devices {devices} is not possible: use auto, cpu:N for N runs at a time on the CPU, or numbers of GPUs, "
+        f"--devices {devices} must be auto, cpu:N for N runs at a time on the CPU, or numbers of GPUs, "
         "each once: 0,1 for two runs at a time, 0+1,2+3 for two with two GPUs each."
     )
 

@@ -101,12 +101,12 @@ class StudyProgress:
 
 def _state(run: Run) -> str:
     record = run.record()
-    return run.label if record is None else f"{run.label}, epoch {record['epochs']}"
+    return run.label if record is None else f"{run.label}, epoch {record.epochs}"
 
 
 def _accuracy(run: Run) -> str:
     record = run.record()
-    metrics = {} if record is None else record["metrics"]
+    metrics = {} if record is None else record.metrics
     top1 = metrics.get("val/top1_ema", metrics.get("val/top1_raw"))
     return "" if top1 is None else f", top-1 {top1:.2%}"
 

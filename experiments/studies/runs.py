@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from lightning_modules.run_record import LAST_CHECKPOINT, RunRecord
 
 LOG = "fit.log"
 FAILURE = "failure.txt"
@@ -45,7 +45,7 @@ class Run:
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint to go on from, None where the run has not finished an epoch."""
-        path = self.folder / "checkpoints" / "last.ckpt"
+        path = self.folder / LAST_CHECKPOINT
         return path if path.is_file() else None
 
     @property
@@ -56,18 +56,14 @@ class Run:
         checkpoint = self.checkpoint
         return both if checkpoint is None else [*both, "--ckpt_path", str(checkpoint)]
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> RunRecord | None:
         """Return what the run has recorded of itself, None before its first validation."""
-        try:
-            content: dict[str, Any] = json.loads((self.folder / "record.json").read_text())
-        except FileNotFoundError:
-            return None
-        return content
+        return RunRecord.read(self.folder)
 
     def is_finished(self) -> bool:
         """Return whether training has ended by itself."""
         record = self.record()
-        return record is not None and record["finished"] is True
+        return record is not None and record.finished
 
     def prepare(self) -> None:
         """Make the folder ready for a start: what cannot be continued is deleted, but for the log."""

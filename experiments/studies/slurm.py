@@ -58,7 +58,7 @@ class ClusterOptions:
             ("--parallel", self.parallel, 1),
         ):
             if value < least:
-                raise UserError(f"{option} {value} is not possible: use {least} or more.")
+                raise UserError(f"{option} {value} must be {least} or more.")
 
 
 class FitTask:

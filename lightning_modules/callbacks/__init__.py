@@ -10,7 +10,7 @@ from lightning_modules.callbacks.interruption import SaveOnInterrupt
 from lightning_modules.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_modules.callbacks.predictions import PredictionsFile
 from lightning_modules.callbacks.receptive_field import ReceptiveField
-from lightning_modules.callbacks.run_record import RunRecord
+from lightning_modules.callbacks.run_recording import RunRecording
 from lightning_modules.callbacks.run_summary import RunSummary
 from lightning_modules.callbacks.sample_images import SampleImages
 from lightning_modules.callbacks.scalar_layout import ScalarLayout
@@ -29,7 +29,7 @@ __all__ = [
     "NonFiniteGuard",
     "PredictionsFile",
     "ReceptiveField",
-    "RunRecord",
+    "RunRecording",
     "RunSummary",
     "SampleImages",
     "SaveOnInterrupt",

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_modules.tensorboard import has_tensorboard
+from mobilemamba.errors import UserError
 
 
 class AfterValidations(Callback, ABC):
@@ -22,13 +23,13 @@ class AfterValidations(Callback, ABC):
         every_n_validations: Validations from one time to the next.
 
     Raises:
-        ValueError: When every_n_validations is less than 1.
+        UserError: When every_n_validations is less than 1.
     """
 
     def __init__(self, section: str, every_n_validations: int) -> None:
         if every_n_validations < 1:
-            raise ValueError(
-                f"{section}.every_n_validations = {every_n_validations} is not possible: use 1 or more, or leave the "
+            raise UserError(
+                f"{section}.every_n_validations = {every_n_validations} must be 1 or more, or leave the "
                 f"callback out with enable.{section} = false."
             )
         self.every_n_validations = every_n_validations

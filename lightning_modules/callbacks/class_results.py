@@ -36,7 +36,7 @@ class ClassResults(AfterValidations):
         every_n_validations: Validations from one time to the next; the last one always counts.
 
     Raises:
-        ValueError: When every_n_validations is less than 1.
+        UserError: When every_n_validations is less than 1.
     """
 
     def __init__(self, every_n_validations: int = 20) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_modules.callbacks.non_finite import NonFiniteGuard
 from lightning_modules.classification import ImageClassification
+from mobilemamba.errors import UserError
 
 WARMUP_POWER = 2 / 3
 """Exponent of the warm-up of the decay, timm's default."""
@@ -33,12 +34,12 @@ class EMA(WeightAveraging):
         warmup: Start with a smaller decay, 1 - (updates + 1)^(-2/3), until that exceeds decay: for runs of few steps.
 
     Raises:
-        ValueError: When decay is not in [0, 1).
+        UserError: When decay is not in [0, 1).
     """
 
     def __init__(self, decay: float = 0.9998, warmup: bool = False) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"ema.decay = {decay} is not possible: use a number in [0, 1).")
+            raise UserError(f"ema.decay = {decay} must be a number in [0, 1).")
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
         self.warmup = warmup
@@ -57,7 +58,7 @@ class EMA(WeightAveraging):
         trainer.precision_plugin.convert_module(self._average_model)
         self._average_model.to(trainer.strategy.root_device)
         averaged = cast(ImageClassification, self._average_model.module)
-        pl_module.hold("ema_student", averaged.student.eval())
+        pl_module.set_unregistered("ema_student", averaged.student.eval())
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Say yes after every optimiser step that was not skipped."""

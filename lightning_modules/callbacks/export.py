@@ -121,6 +121,6 @@ class ExportAtEnd(Callback):
             return load_training_checkpoint(best.best_model_path, self.weights or "ema")[0]
         averaged = pl_module.ema_student
         if self.weights == "ema" and averaged is None:
-            raise ValueError("export.weights = 'ema' is not possible without EMA: set enable.ema to true.")
+            raise UserError("export.weights = 'ema' is not possible without EMA: set enable.ema to true.")
         network = pl_module.student if averaged is None or self.weights == "raw" else averaged
         return copy.deepcopy(network).cpu().eval()

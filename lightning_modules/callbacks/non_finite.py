@@ -37,12 +37,12 @@ class NonFiniteGuard(Callback):
         limit: Skipped optimiser steps, over the whole run, at which training stops.
 
     Raises:
-        ValueError: When limit is less than 1.
+        UserError: When limit is less than 1.
     """
 
     def __init__(self, limit: int = 50) -> None:
         if limit < 1:
-            raise ValueError(f"non_finite.limit = {limit} is not possible: use 1 (stop at the first) or more.")
+            raise UserError(f"non_finite.limit = {limit} must be 1 (stop at the first) or more.")
         self.limit = limit
         self.skipped = 0
         self.skipped_step: int | None = None

@@ -27,13 +27,13 @@ class ReceptiveField(Callback):
         images: Validation images to take the mean of, the same ones both times.
 
     Raises:
-        ValueError: When images is less than 1.
+        UserError: When images is less than 1.
     """
 
     def __init__(self, images: int = 4) -> None:
         if images < 1:
-            raise ValueError(
-                f"receptive_field.images = {images} is not possible: use 1 or more, or leave the callback out with "
+            raise UserError(
+                f"receptive_field.images = {images} must be 1 or more, or leave the callback out with "
                 "enable.receptive_field = false."
             )
         self.images = images

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_modules.classification import ImageClassification
 from lightning_modules.pictures.samples import draw_samples
 from lightning_modules.tensorboard import tensorboard_writer
+from mobilemamba.errors import UserError
 
 
 class SampleImages(Callback):
@@ -22,13 +23,13 @@ class SampleImages(Callback):
         count: Images of the batch that are drawn.
 
     Raises:
-        ValueError: When count is less than 1.
+        UserError: When count is less than 1.
     """
 
     def __init__(self, count: int = 16) -> None:
         if count < 1:
-            raise ValueError(
-                f"sample_images.count = {count} is not possible: use 1 or more, or leave the callback out with "
+            raise UserError(
+                f"sample_images.count = {count} must be 1 or more, or leave the callback out with "
                 "enable.sample_images = false."
             )
         self.count = count

@@ -12,6 +12,7 @@ from lightning_modules.pictures.decay import draw_decays
 from lightning_modules.scan_memory import ScanDecay, scan_decays
 from lightning_modules.tensorboard import add_histogram, tensorboard_writer
 from lightning_modules.undisturbed import copied_network, validation_images
+from mobilemamba.errors import UserError
 
 
 class ScanDecays(AfterValidations):
@@ -26,13 +27,13 @@ class ScanDecays(AfterValidations):
         images: Validation images to measure on, the same ones each time.
 
     Raises:
-        ValueError: When an option is less than 1.
+        UserError: When an option is less than 1.
     """
 
     def __init__(self, every_n_validations: int = 20, images: int = 8) -> None:
         super().__init__("scan_decay", every_n_validations)
         if images < 1:
-            raise ValueError(f"scan_decay.images = {images} is not possible: use 1 or more.")
+            raise UserError(f"scan_decay.images = {images} must be 1 or more.")
         self.images = images
         self._batch: Tensor | None = None
 

@@ -36,7 +36,7 @@ def test_more_digits_may_be_validated_on() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_shares_that_leave_nothing_are_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=f"data.validation_share = {share} is not possible"):
+    with pytest.raises(ValueError, match=f"data.validation_share = {share} must be"):
         DigitsDataModule(validation_share=share)
 
 

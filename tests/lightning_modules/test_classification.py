@@ -270,7 +270,7 @@ class Averaging(Callback):
         averaged = copy.deepcopy(pl_module.student)
         with torch.no_grad():
             averaged.get_submodule("head.linear").get_parameter("bias").copy_(torch.tensor([100.0, 0, 0, 0]))
-        pl_module.hold("ema_student", averaged)
+        pl_module.set_unregistered("ema_student", averaged)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, ImageClassification)

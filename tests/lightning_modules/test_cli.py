@@ -255,8 +255,8 @@ def test_missing_data_are_one_message_before_any_long_work(
     ("options", "expected"),
     [
         # Raised while the parser builds the parts, by the trainer and a loop of it, and by the system.
-        (["--data.batch_size", "0"], "error: data.batch_size = 0 is not possible: use 1 or more.\n"),
-        (["--trainer.accelerator", "none"], "error: You selected an invalid accelerator"),
+        (["--data.batch_size", "0"], "error: data.batch_size = 0 must be 1 or more.\n"),
+        (["--trainer.accelerator", "none"], "You selected an invalid accelerator"),
         (["--trainer.limit_train_batches", "0.001"], "error: You requested to check 0.001 of the `train_dataloader`"),
         (["--run.folder", __file__], "error: [Errno 20] Not a directory"),
     ],

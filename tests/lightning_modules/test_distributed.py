@@ -39,7 +39,7 @@ class Averaging(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, ImageClassification)
-        pl_module.hold("ema_student", copy.deepcopy(pl_module.student))
+        pl_module.set_unregistered("ema_student", copy.deepcopy(pl_module.student))
 
 
 class Agreement(Callback):

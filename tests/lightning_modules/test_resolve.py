@@ -67,8 +67,8 @@ def test_an_answer_names_all_options(parser: FitParser) -> None:
         (["--model.network.scan=maybe"], "model.network.scan"),
         (["--model.network.scan=false", "--model.network.wavelet_levels=0"], "MobileMambaConfig.scan = "),
         (["--data.image_size=16"], "image size 16x16 is too small"),
-        (["--ema.decay=2"], "ema.decay = 2.0 is not possible"),
-        (["--data.seed=-1"], "data.seed = -1 is not possible"),
+        (["--ema.decay=2"], "ema.decay = 2.0 must be"),
+        (["--data.seed=-1"], "data.seed = -1 must be"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

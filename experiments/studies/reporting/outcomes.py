@@ -8,45 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.studies.runs import FAILURE
+from lightning_modules.run_record import RunRecord
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
 
 State = Literal["finished", "unfinished", "failed", "not started"]
 
 EMA, RAW = "val/top1_ema", "val/top1_raw"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run says of itself.
-
-    Args:
-        finished: Whether training has ended by itself.
-        epochs: Trained.
-        seconds: Wall time of fit, over resumes added up.
-        num_classes: Outputs of the classifier.
-        device: Model of the GPU or CPU.
-        peak_memory_bytes: Most that was in use.
-        peak_memory_of: By what: the process, or CUDA's allocator.
-        metrics: Of the last validation, accuracies in [0, 1]; None where a value was not finite.
-        curves: One value per validation, "epoch" among them.
-        validation_images: How many images the accuracies are of; None where it is not known.
-    """
-
-    finished: bool
-    epochs: int
-    seconds: float
-    num_classes: int
-    device: str
-    peak_memory_bytes: int
-    peak_memory_of: str
-    metrics: Mapping[str, float | None]
-    curves: Mapping[str, list[float | None]]
-    validation_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +35,7 @@ class RunOutcome:
 
     seed: int
     state: State
-    record: Record | None = None
+    record: RunRecord | None = None
     reason: str = ""
 
     def top1(self, metric: str) -> float | None:
@@ -105,7 +78,7 @@ class ArmOutcome:
         return [run for run in self.runs if run.state == "finished"]
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunRecord]:
         """What the finished runs say of themselves."""
         return [run.record for run in self.finished if run.record is not None]
 
@@ -189,8 +162,7 @@ def _read_arm(folder: Path, arm: Mapping[str, Any], seeds: list[int]) -> ArmOutc
 
 
 def _read_run(folder: Path, seed: int) -> RunOutcome:
-    path, failure = folder / "record.json", folder / "failure.txt"
-    record = _read_record(path) if path.is_file() else None
+    record, failure = RunRecord.read(folder), folder / FAILURE
     if record is not None and record.finished:
         return RunOutcome(seed, "finished", record)
     if failure.is_file():
@@ -198,19 +170,6 @@ def _read_run(folder: Path, seed: int) -> RunOutcome:
     if record is not None:
         return RunOutcome(seed, "unfinished", record, f"{record.epochs} epochs")
     return RunOutcome(seed, "unfinished" if folder.is_dir() else "not started")
-
-
-def _read_record(path: Path) -> Record:
-    content = _read_json(path)
-    names = [field.name for field in fields(Record)]
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is of another version: it holds no record.")
-    missing = [name for name in names if name not in content and name != "validation_images"]
-    if missing:
-        raise UserError(
-            f"{path} is of another version: it lacks {', '.join(missing)}. Delete the run's folder and run it again."
-        )
-    return Record(**{name: content[name] for name in names if name in content})
 
 
 def _read_json(path: Path) -> Any:

@@ -41,17 +41,19 @@ class PairedDifference:
         if self.interval is None:
             return "one seed: no interval" if self.pairs == 1 else "the same in every seed: no interval"
         low, high = self.interval
+        if self.is_distinguishable:
+            return f"{'higher' if self.mean > 0 else 'lower'} (Holm p = {self.holm_p_value:.2g})"
         if low <= 0 <= high:
             return "not distinguishable from zero"
-        assert self.holm_p_value is not None
-        if self.holm_p_value > 1 - CONFIDENCE:
-            return f"not distinguishable from zero among several arms (Holm p = {self.holm_p_value:.2g})"
-        return f"{'higher' if self.mean > 0 else 'lower'} (Holm p = {self.holm_p_value:.2g})"
+        return f"not distinguishable from zero among several arms (Holm p = {self.holm_p_value:.2g})"
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the difference is more than noise, with as many arms compared."""
-        return self.holm_p_value is not None and self.holm_p_value <= 1 - CONFIDENCE
+        """Whether the difference is more than noise with as many arms compared; tables and pictures go by this."""
+        if self.interval is None or self.holm_p_value is None:
+            return False
+        low, high = self.interval
+        return not low <= 0 <= high and self.holm_p_value <= 1 - CONFIDENCE
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> PairedDifference | None:

@@ -1,6 +1,6 @@
 """An ONNX graph in float32 becomes one with static int8 weights and activations.
 
-What is quantised was chosen by measuring (``python -m benchmarks.int8``, benchmarks/README.md): convolutions over
+What is quantised was chosen by measuring (``python -m benchmarks int8``, benchmarks/README.md): convolutions over
 channels, where nearly all the arithmetic is, and matrix products with weights, which make the file smaller. The rest
 stays in float32:
 

@@ -137,8 +137,8 @@ def test_studies_that_compare_nothing_are_refused_before_anything_runs(
         (["--set", "a=1", "--set", "a=2"], "--set gives a twice"),
         (["--set", "run.name=x"], "--set sets run.name, which the study sets"),
         (["--config", "nowhere.yaml"], "--config names nowhere.yaml, which is no file"),
-        (["--devices", "cpu:0"], "--devices cpu:0 is not possible"),
-        (["--devices", "0,0"], "--devices 0,0 is not possible"),
+        (["--devices", "cpu:0"], "--devices cpu:0 must be"),
+        (["--devices", "0,0"], "--devices 0,0 must be"),
         (["--launcher", "slurm"], "--devices and --threads are for this machine"),
     ],
 )

@@ -12,6 +12,7 @@ from rich.console import Console
 from experiments.studies import progress
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
+from tests.experiments.studies.reporting.conftest import record
 
 
 class Job:
@@ -33,7 +34,7 @@ def test_the_time_left_is_that_of_the_runs_so_far(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     runs = [Run("a", seed, tmp_path / f"seed_{seed}", tmp_path / "a.yaml") for seed in range(6)]
     runs[2].folder.mkdir()
-    (runs[2].folder / "record.json").write_text(json.dumps({"finished": False, "epochs": 3, "metrics": {}}))
+    (runs[2].folder / "record.json").write_text(json.dumps(record(None, None, finished=False, epochs=3)))
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
     with StudyProgress(total=6, capacity=2, console=screen) as shown:
         shown.skipped(runs[0])

@@ -25,6 +25,7 @@ from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
 from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
+from tests.experiments.studies.reporting.conftest import record
 
 Ablate = Callable[..., int]
 ALL = [("plain", "seed_0"), ("no_scan", "seed_0"), ("plain", "seed_1"), ("no_scan", "seed_1")]
@@ -143,7 +144,7 @@ def test_what_an_interrupted_run_left_is_cleared_where_it_cannot_go_on(
 ) -> None:
     run = folder / "runs" / "plain" / "seed_0"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "record.json").write_text(json.dumps({"finished": False, "epochs": 1, "metrics": {}}))
+    (run / "record.json").write_text(json.dumps(record(None, None, finished=False, epochs=1)))
     (run / "events.out").write_text("half an epoch")
     assert ablate("--seeds", "0", "--arms", "plain") == 0
     assert "--ckpt_path" not in fake.calls[0]["arguments"]

@@ -196,11 +196,11 @@ def test_two_processes_write_one_log_of_all_images(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ClassResults(0), r"class_results\.every_n_validations = 0 .* use 1 or more"),
-        (lambda: ScanDecays(-1), r"scan_decay\.every_n_validations = -1 .* use 1 or more"),
-        (lambda: ScanDecays(images=0), r"scan_decay\.images = 0 .* use 1 or more"),
-        (lambda: SampleImages(0), r"sample_images\.count = 0 .* use 1 or more"),
-        (lambda: ReceptiveField(0), r"receptive_field\.images = 0 .* use 1 or more"),
+        (lambda: ClassResults(0), r"class_results\.every_n_validations = 0 must be 1 or more"),
+        (lambda: ScanDecays(-1), r"scan_decay\.every_n_validations = -1 must be 1 or more"),
+        (lambda: ScanDecays(images=0), r"scan_decay\.images = 0 must be 1 or more"),
+        (lambda: SampleImages(0), r"sample_images\.count = 0 must be 1 or more"),
+        (lambda: ReceptiveField(0), r"receptive_field\.images = 0 must be 1 or more"),
     ],
 )
 def test_impossible_options_name_their_field(make: Callable[[], Callback], message: str) -> None:

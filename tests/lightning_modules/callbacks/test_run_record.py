@@ -12,8 +12,8 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_modules.callbacks import EMA, LastCheckpoint, RunRecord
-from lightning_modules.callbacks.run_record import add_point
+from lightning_modules.callbacks import EMA, LastCheckpoint, RunRecording
+from lightning_modules.callbacks.run_recording import add_point
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMamba, MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
@@ -68,7 +68,7 @@ def test_the_record_says_what_was_reached(
 ) -> None:
     watch = Watch(tmp_path)
     options = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "num_sanity_val_steps": 1}
-    trainer = run_trainer([EMA(), RunRecord(), watch], **options)
+    trainer = run_trainer([EMA(), RunRecording(), watch], **options)
     begun = time.perf_counter()
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     took = time.perf_counter() - begun
@@ -101,20 +101,20 @@ def test_a_resumed_run_goes_on_with_its_record(
     run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RuntimeError, match="stopped"):
-        run_trainer([RunRecord(), LastCheckpoint(), Stop(epoch=1)], max_epochs=3).fit(
+        run_trainer([RunRecording(), LastCheckpoint(), Stop(epoch=1)], max_epochs=3).fit(
             ImageClassification(tiny), datamodule=TinyData()
         )
     before = read(tmp_path)
     assert (before["finished"], before["epochs"]) == (False, 1)
 
-    class HoursLater(RunRecord):
+    class HoursLater(RunRecording):
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             assert before["seconds"] <= state_dict["seconds"] < before["seconds"] + 5
             super().load_state_dict(state_dict | {"seconds": 7200.0, "peak_memory_bytes": 10**15})
 
         @property
         def state_key(self) -> str:
-            return RunRecord().state_key
+            return RunRecording().state_key
 
     path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
     run_trainer([HoursLater(), LastCheckpoint()], max_epochs=3).fit(
@@ -132,10 +132,10 @@ def test_a_resumed_run_goes_on_with_its_record(
 def test_a_run_resumed_after_its_last_epoch_keeps_its_record(
     run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path
 ) -> None:
-    run_trainer([RunRecord(), LastCheckpoint()], max_epochs=2).fit(ImageClassification(tiny), datamodule=TinyData())
+    run_trainer([RunRecording(), LastCheckpoint()], max_epochs=2).fit(ImageClassification(tiny), datamodule=TinyData())
     before = read(tmp_path)
     path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    run_trainer([RunRecord(), LastCheckpoint()], max_epochs=2).fit(
+    run_trainer([RunRecording(), LastCheckpoint()], max_epochs=2).fit(
         ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
     )
     after = read(tmp_path)
@@ -174,10 +174,10 @@ def test_the_training_loss_is_the_mean_of_all_finite_ones_before_and_after_a_res
     before, after = Watch(tmp_path), Watch(tmp_path)
     path = tmp_path / "early.ckpt"
     with pytest.raises(RuntimeError, match="stopped"):
-        run_trainer([Spoil(step=2), RunRecord(), before, SaveAndStop(path)], **options).fit(
+        run_trainer([Spoil(step=2), RunRecording(), before, SaveAndStop(path)], **options).fit(
             ImageClassification(tiny), datamodule=TinyData()
         )
-    run_trainer([RunRecord(), after], **options).fit(
+    run_trainer([RunRecording(), after], **options).fit(
         ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
     )
     losses = [before.losses[0], before.losses[2], *after.losses]
@@ -186,7 +186,7 @@ def test_the_training_loss_is_the_mean_of_all_finite_ones_before_and_after_a_res
 
 
 def test_a_trial_run_leaves_no_record(make_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path) -> None:
-    make_trainer(callbacks=[RunRecord()], fast_dev_run=True).fit(ImageClassification(tiny), datamodule=TinyData())
+    make_trainer(callbacks=[RunRecording()], fast_dev_run=True).fit(ImageClassification(tiny), datamodule=TinyData())
     assert not list(tmp_path.rglob("record.json"))
 
 

@@ -30,6 +30,7 @@ def record(ema: float | None, raw: float | None, **changes: Any) -> dict[str, An
         "device": "A CPU",
         "peak_memory_bytes": 500_000_000,
         "peak_memory_of": "process",
+        "validation_images": None,
         "metrics": metrics,
         "curves": {"epoch": [0, 1], "train/loss": [2.0, 1.0]} | {name: [0.5, value] for name, value in metrics.items()},
     } | changes

@@ -65,7 +65,7 @@ def test_correction_leaves_out_what_has_no_test() -> None:
     ("interval", "holm_p_value", "verdict", "distinguishable"),
     [
         ((-0.1, 2.1), 0.06, "not distinguishable from zero", False),
-        ((0.0, 2.0), 0.05, "not distinguishable from zero", True),
+        ((0.0, 2.0), 0.05, "not distinguishable from zero", False),
         ((0.1, 1.9), 0.2, "not distinguishable from zero among several arms (Holm p = 0.2)", False),
         ((0.5, 1.5), 0.004, "higher (Holm p = 0.004)", True),
     ],

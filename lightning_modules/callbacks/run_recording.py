@@ -1,13 +1,4 @@
-"""What a run has reached and what it took, as one JSON file that other programs read: ``record.json``.
-
-    {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "validation_images": 360,
-     "parameters": 123456, "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
-     "metrics": {"val/top1_raw": 0.981, ...},
-     "curves": {"epoch": [0, 1, 2, 3], "val/top1_raw": [...], "train/loss": [...]}}
-
-``metrics`` are those of the last validation, ``curves`` hold one value per validation. Accuracies are in [0, 1], losses
-in nats per sample; a value that is not finite, was not logged or is not known is null.
-"""
+"""Writing what a run has reached and what it took into its folder."""
 
 from __future__ import annotations
 
@@ -23,13 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_modules.classification import ImageClassification
+from lightning_modules.run_record import RunRecord
 from mobilemamba.environment import device_name
-from mobilemamba.files import write_json
-
-FILE_NAME = "record.json"
 
 
-class RunRecord(Callback):
+class RunRecording(Callback):
     """Write ``record.json`` into the run's folder, whole or not at all, and go on with it over resumes.
 
     Hooks: ``on_fit_start`` starts the clock; ``on_train_batch_end`` adds up the training loss; ``on_validation_end``
@@ -128,27 +117,24 @@ class RunRecord(Callback):
         if not trainer.is_global_zero:
             return
         if not isinstance(pl_module, ImageClassification):
-            raise TypeError(f"RunRecord records an ImageClassification, not a {type(pl_module).__name__}.")
+            raise TypeError(f"RunRecording records an ImageClassification, not a {type(pl_module).__name__}.")
         if self._started is not None:
             self.peak_before = self._peak_memory(trainer)[0]
-        write_json(
-            folder / FILE_NAME,
-            {
-                "finished": finished,
-                # Within an epoch the running one counts: its validation is that of its last step.
-                "epochs": trainer.current_epoch + (0 if finished else 1),
-                "steps": trainer.global_step,
-                "seconds": round(self.seconds, 3),
-                "num_classes": pl_module.network_config.num_classes,
-                "validation_images": self.validation_images,
-                "parameters": sum(parameter.numel() for parameter in pl_module.student.parameters()),
-                "device": device_name(trainer.strategy.root_device),
-                "peak_memory_bytes": self.peak_before,
-                "peak_memory_of": self._peak_memory(trainer)[1],
-                "metrics": self.metrics,
-                "curves": self.curves,
-            },
-        )
+        RunRecord(
+            finished=finished,
+            # Within an epoch the running one counts: its validation is that of its last step.
+            epochs=trainer.current_epoch + (0 if finished else 1),
+            steps=trainer.global_step,
+            seconds=round(self.seconds, 3),
+            num_classes=pl_module.network_config.num_classes,
+            validation_images=self.validation_images,
+            parameters=sum(parameter.numel() for parameter in pl_module.student.parameters()),
+            device=device_name(trainer.strategy.root_device),
+            peak_memory_bytes=self.peak_before,
+            peak_memory_of=self._peak_memory(trainer)[1],
+            metrics=self.metrics,
+            curves=self.curves,
+        ).write(folder)
 
     def _peak_memory(self, trainer: Trainer) -> tuple[int, str]:
         """Return the most bytes in use so far, those before a resume included, and what they are of."""

@@ -1,0 +1,85 @@
+"""What a run has reached and what it took, as the file ``record.json`` in its folder.
+
+    {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "validation_images": 360,
+     "parameters": 123456, "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
+     "metrics": {"val/top1_raw": 0.981, ...},
+     "curves": {"epoch": [0, 1, 2, 3], "val/top1_raw": [...], "train/loss": [...]}}
+
+The callback :class:`lightning_modules.callbacks.RunRecording` writes it; studies read it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mobilemamba.errors import UserError
+from mobilemamba.files import write_json
+
+FILE_NAME = "record.json"
+LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
+"""Where a run keeps what it can go on from, in its folder."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run says of itself. Accuracies are in [0, 1], losses in nats per sample.
+
+    Args:
+        finished: Whether training has ended by itself.
+        epochs: Trained.
+        seconds: Wall time of fit, over resumes added up.
+        num_classes: Outputs of the classifier.
+        device: Model of the GPU or CPU.
+        peak_memory_bytes: Most that was in use.
+        peak_memory_of: By what: the process, or CUDA's allocator.
+        metrics: Of the last validation; None where a value was not finite.
+        curves: One value per validation, "epoch" among them; None where a value was not logged or not finite.
+        steps: Optimiser steps.
+        parameters: Of the network.
+        validation_images: How many images the accuracies are of; None where it is not known.
+    """
+
+    finished: bool
+    epochs: int
+    seconds: float
+    num_classes: int
+    device: str
+    peak_memory_bytes: int
+    peak_memory_of: str
+    metrics: dict[str, float | None]
+    curves: dict[str, list[float | None]]
+    steps: int
+    parameters: int
+    validation_images: int | None
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run's folder, whole or not at all."""
+        write_json(folder / FILE_NAME, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord | None:
+        """Return the record in a run's folder, None before the run's first validation.
+
+        Raises:
+            UserError: When the file is damaged or of another version.
+        """
+        path = folder / FILE_NAME
+        try:
+            content: Any = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is of another version: it holds no record.")
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in content]
+        if missing:
+            lacking = ", ".join(missing)
+            raise UserError(
+                f"{path} is of another version: it lacks {lacking}. Delete the run's folder and run it again."
+            )
+        return cls(**{name: content[name] for name in names})
