@@ -23,7 +23,9 @@ SMALL = ["--image-size", "64", "--count", "2", "--radii", "8", "64"]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``lightning fit`` writes, with other raw than averaged weights."""
     config = MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), num_classes=3)
-    averaged, raw = MobileMamba(config), MobileMamba(config)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        averaged, raw = MobileMamba(config), MobileMamba(config)
     metadata = ModelMetadata(image_size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     path = tmp_path_factory.mktemp("checkpoints") / "best.ckpt"
     content = {
