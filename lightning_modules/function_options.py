@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import json
+import re
 import sys
 import types
 import typing
@@ -80,22 +81,27 @@ def options_of(function: Callable[..., object], words: Sequence[str]) -> list[st
     hints = typing.get_type_hints(function)
     hints.pop("return", None)
     first = next(iter(hints), "")
+    is_named = any(word.partition("=")[0].replace("-", "_") == f"__{first}" for word in words)
     lists: dict[str, list[str]] = {}
     options: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        word = word if word.startswith("--") else f"--{first}={word}"
+        if not word.startswith("--"):
+            if _is_option(word) or (is_named and _item_type(hints[first]) is None):
+                options.append(word)  # -h, or a mistake that the parser names
+                continue
+            is_named, word = True, f"--{first}={word}"
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         has_many = _item_type(hints.get(name)) is not None
         if hints.get(name) is bool:
             options.append(f"--{name}={value or 'true'}")
-        elif name not in hints and hints.get(name.removeprefix("no_")) is bool:
+        elif name not in hints and hints.get(name.removeprefix("no_")) is bool and not equals:
             options.append(f"--{name.removeprefix('no_')}=false")
         else:  # an option with values, --help, or a mistake that the parser names
             values = [value] if equals else []
-            while rest and not rest[0].startswith("--") and not equals and (has_many or not values):
+            while rest and not _is_option(rest[0]) and not equals and (has_many or not values):
                 values.append(rest.pop(0))
             if has_many and values[:1] != [v for v in values if v.startswith("[")]:
                 lists.setdefault(name, []).extend(values)
@@ -105,6 +111,11 @@ def options_of(function: Callable[..., object], words: Sequence[str]) -> list[st
         are_words = _item_type(hints[name]) in (str, Path)
         options.append(f"--{name}=[{', '.join(map(json.dumps, values) if are_words else values)}]")
     return options
+
+
+def _is_option(word: str) -> bool:
+    """Return whether a word names an option; negative numbers are values."""
+    return word.startswith("-") and re.fullmatch(r"-\.?\d.*", word) is None
 
 
 def _item_type(hint: Any) -> Any:

@@ -59,6 +59,7 @@ def needs_one(study: Path, config: list[Path] | None = None) -> None:
         ("--size=256 --training a", {"size": [256], "training": True, "networks": ["a"]}),
         ("--size [256,320] --rate 0.25", {"size": [256, 320], "rate": 0.25}),
         ("--names 1 --names b=2 --no-dynamic", {"names": ("1", "b=2"), "dynamic": False}),
+        ("--rate -0.5 a --size 3", {"rate": -0.5, "networks": ["a"], "size": [3]}),
         ("--dynamic=false --output some/file", {"dynamic": False, "output": Path("some/file")}),
     ],
 )
@@ -87,6 +88,9 @@ def test_a_parameter_named_config_is_the_functions_own() -> None:
         ("--form fast", "form"),
         ("--size 0", "size"),
         ("--rate", "rate"),
+        ("a -x", "-x"),
+        ("--output -x", "output"),
+        ("--no-dynamic=x", "no_dynamic"),
     ],
 )
 def test_what_does_not_fit_is_named(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,15 +101,25 @@ def test_what_does_not_fit_is_named(words: str, message: str, capsys: pytest.Cap
     assert not SEEN
 
 
+@pytest.mark.parametrize("words", ["one.yaml two.yaml", "--study one.yaml two.yaml", "two.yaml --study=one.yaml"])
+def test_a_second_value_does_not_replace_the_first_unnoticed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        function_options.run(needs_one, words.split(), "example")
+    assert ended.value.code == 2
+    assert "unrecognized arguments: two.yaml" in capsys.readouterr().err
+    assert not SEEN
+
+
 def test_a_missing_argument_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         function_options.run(needs_one, [], "example")
     assert "study" in capsys.readouterr().err
 
 
-def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_describes_every_option(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        function_options.run(example, ["--help"], "example")
+        function_options.run(example, [option], "example")
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "Do something." in text
