@@ -11,7 +11,7 @@ The callback :class:`lightning_modules.callbacks.RunRecording` writes it; studie
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class RunRecord:
     curves: dict[str, list[float | None]]
     steps: int
     parameters: int
-    validation_images: int | None
+    validation_images: int | None = None  # older records lack it
 
     def write(self, folder: Path) -> None:
         """Write the record into a run's folder, whole or not at all."""
@@ -76,10 +76,10 @@ class RunRecord:
         if not isinstance(content, dict):
             raise UserError(f"{path} is of another version: it holds no record.")
         names = [field.name for field in fields(cls)]
-        missing = [name for name in names if name not in content]
+        missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]
         if missing:
             lacking = ", ".join(missing)
             raise UserError(
                 f"{path} is of another version: it lacks {lacking}. Delete the run's folder and run it again."
             )
-        return cls(**{name: content[name] for name in names})
+        return cls(**{name: content[name] for name in names if name in content})

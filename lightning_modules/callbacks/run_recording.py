@@ -40,6 +40,11 @@ class RunRecording(Callback):
         self._loss_sum: Tensor | float = 0.0
         self._loss_steps: Tensor | int = 0
 
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints: the class's first name, under which older ones keep its state."""
+        return "RunRecord"
+
     def state_dict(self) -> dict[str, Any]:
         """Keep what is accumulated over a resume."""
         return {

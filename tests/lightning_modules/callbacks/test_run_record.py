@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_modules.callbacks import EMA, LastCheckpoint, RunRecording
 from lightning_modules.callbacks.run_recording import add_point
 from lightning_modules.classification import ImageClassification
+from lightning_modules.run_record import RunRecord
 from mobilemamba import MobileMamba, MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
 
@@ -199,3 +200,18 @@ def test_curves_stay_equally_long() -> None:
         "val/top1_ema": [0.5, None],
         "val/top1_raw": [None, 0.25],
     }
+
+
+def test_a_record_without_the_number_of_images_is_read(tmp_path: Path) -> None:
+    RunRecord(True, 1, 1.0, 10, "A CPU", 1, "process", {}, {}, 1, 1, 8).write(tmp_path)
+    path = tmp_path / "record.json"
+    content = json.loads(path.read_text())
+    del content["validation_images"]
+    path.write_text(json.dumps(content))
+    record = RunRecord.read(tmp_path)
+    assert record is not None
+    assert record.validation_images is None
+
+
+def test_older_checkpoints_name_the_callback_by_its_first_name() -> None:
+    assert RunRecording().state_key == "RunRecord"
