@@ -79,7 +79,8 @@ class MonitorCheck(Callback):
         """Name the metric and those that were logged."""
         logged = sorted(trainer.callback_metrics)
         for callback in trainer.early_stopping_callbacks:
-            if isinstance(exception, RuntimeError) and logged and callback.monitor not in logged:
+            is_about_it = isinstance(exception, RuntimeError) and f"`{callback.monitor}`" in str(exception)
+            if is_about_it and logged and callback.monitor not in logged:
                 nearest = get_close_matches(callback.monitor, logged, n=1, cutoff=0.0)[0]
                 raise UserError(
                     f"EarlyStopping.monitor = {callback.monitor!r} must be a metric that is logged, such as "
@@ -221,7 +222,8 @@ class CommandLine(LightningCLI):
         elif self._get(self.config_init, "trainer").get("logger") in (None, True):
             run = self._get(self.config_init, "run")
             kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), MonitorCheck()]
+        given = self._get(self.config_init, "trainer").get("callbacks") or []  # what is passed on replaces these
+        kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), MonitorCheck()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (

@@ -270,6 +270,26 @@ def test_mistakes_in_options_are_one_message(
     assert "Traceback" not in message
 
 
+def test_callbacks_of_the_user_run_and_an_unknown_metric_is_named(
+    small_run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/top1_rav"]
+    status, message = failure(["fit", *small_run, *options], capsys)
+    assert status == 1
+    assert "EarlyStopping.monitor = 'val/top1_rav' must be a metric that is logged, such as 'val/top1_raw'" in message
+    assert "Traceback" not in message
+
+
+def test_a_fault_beside_early_stopping_stays_a_fault(small_run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault in a step")
+
+    monkeypatch.setattr("lightning_modules.classification.ImageClassification.training_step", broken)
+    options = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/top1_raw"]
+    with pytest.raises(RuntimeError, match="a fault in a step"):
+        main(["fit", *small_run, *options])
+
+
 def test_an_evaluation_needs_weights(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     status, message = failure(["validate", *small_run], capsys)
     assert status == 1
