@@ -149,6 +149,7 @@ def _is_in_graph() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
+@torch.compiler.assume_constant_result  # what torch.compile of torch 2.10 traces is always true
 def _is_exporting() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
@@ -165,6 +166,7 @@ def _numba_kernels() -> ModuleType | None:
     return kernels
 
 
+@torch.compiler.assume_constant_result  # torch.compile cannot trace find_spec
 def _triton_is_installed() -> bool:
     return find_spec("triton") is not None
 

@@ -23,4 +23,6 @@ def split(
     n = A_log.shape[-1]
     low_rank, B, C = x_dbl.split([k * r, k * n, k * n], dim=1)
     dt = torch.conv2d(low_rank, dt_proj_weight.view(k * d, r, 1, 1), dt_proj_bias.view(k * d), groups=k)
-    return dt.unflatten(1, (k, d)), A_log.view(k, d, n), B.unflatten(1, (k, n)), C.unflatten(1, (k, n)), D.view(k, d)
+    # torch.unflatten, because torch.compile of torch 2.10 cannot trace the method under a default device.
+    dt, B, C = torch.unflatten(dt, 1, (k, d)), torch.unflatten(B, 1, (k, n)), torch.unflatten(C, 1, (k, n))
+    return dt, A_log.view(k, d, n), B, C, D.view(k, d)
