@@ -1,31 +1,45 @@
-"""What all image classification data have in common: loaders, seeds, mixing, and what they say of themselves."""
+"""What all image classification data have in common: options, loaders, seeds, mixing, and what they say of themselves."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.datasets import CorruptImages, EvaluationImages, Images, TrainingImages, collate_readable
-from datamodules.image_files import find_images
+from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
+from datamodules.image_files import Images, Source
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.errors import UserError
+from mobilemamba.images import find_images
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import evaluation_transform
 
 LOGGER = logging.getLogger(__name__)
 
+RECIPE_AUGMENTATION = AugmentationConfig()
+RECIPE_MIXING = MixingConfig()
+LEAST = {
+    "num_classes": 1,
+    "image_size": 1,
+    "batch_size": 1,
+    "repeats": 1,
+    "num_workers": 0,
+    "max_corrupt": 0,
+    "seed": 0,
+}
+
 
 class ClassificationDataModule(LightningDataModule):
-    """Loaders of (images, targets), and of (images, paths) to predict.
+    """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
     and label smoothing, which happen on the device; in evaluation they are class indices (B,). The module splits data
@@ -34,10 +48,12 @@ class ClassificationDataModule(LightningDataModule):
     Orders, augmentations and mixing depend on the seed, the epoch and the step alone: not on the number of loader
     processes, nor on a resume between epochs.
 
+    A subclass loads the images, and declares only those options that are new or have another default.
+
     Args:
         num_classes: Classes of the targets.
         image_size: Height and width in pixels.
-        batch_size: Images per batch and process.
+        batch_size: Images per batch and process; the recipe is 1024 over 8 processes.
         num_workers: Loader processes per training process; 0 loads in the training process.
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
@@ -46,9 +62,9 @@ class ClassificationDataModule(LightningDataModule):
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
-        predict_folder: Images to predict, in any depth of folders; None predicts the validation images.
-        on_corrupt: What to do with an unreadable image.
-        max_corrupt: Most unreadable images that are skipped in a process.
+        predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
+        on_corrupt: What to do with an unreadable image: leave it out and name it, or stop.
+        max_corrupt: Most unreadable images of a split that are left out before it stops.
         seed: Seed of order, augmentation and mixing.
 
     Raises:
@@ -57,81 +73,51 @@ class ClassificationDataModule(LightningDataModule):
 
     def __init__(
         self,
-        num_classes: int,
-        image_size: int,
-        batch_size: int,
-        num_workers: int,
-        augmentation: AugmentationConfig,
-        mixing: MixingConfig,
-        repeats: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        interpolation: str,
-        crop_pct: float,
-        predict_folder: str | None,
-        on_corrupt: Literal["skip", "raise"],
-        max_corrupt: int,
-        seed: int,
+        *,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        batch_size: int = 128,
+        num_workers: int = 8,
+        augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
+        mixing: MixingConfig = RECIPE_MIXING,
+        repeats: int = 1,
+        mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+        crop_pct: float = 0.875,
+        predict_folder: str | None = None,
+        on_corrupt: Literal["skip", "raise"] = "skip",
+        max_corrupt: int = 100,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("num_classes", num_classes, 1),
-            ("image_size", image_size, 1),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("repeats", repeats, 1),
-            ("max_corrupt", max_corrupt, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"data.{name} = {value} must be {least} or more.")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UserError(
-                f"data.mean = {tuple(mean)} with data.std = {tuple(std)} must be three numbers each, one "
-                "per colour, and standard deviations above 0."
-            )
-        if not 0 < crop_pct <= 1:
-            raise UserError(f"data.crop_pct = {crop_pct} must be a share above 0 and up to 1.")
-        if mixing.enabled and batch_size % 2:
-            raise UserError(
-                f"data.batch_size = {batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, or "
-                "set data.mixing.mixup and data.mixing.cutmix to 0."
-            )
         self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
         self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
-        self.corrupt = CorruptImages(on_corrupt, max_corrupt)
+        self.on_corrupt, self.max_corrupt = on_corrupt, max_corrupt
+        self._check_options()
         self.class_names: tuple[str, ...] | None = None
+        self.datasets: dict[str, ReadableImages] = {}
+        self._corrupt_reported = 0
         self._mixer = Mixer(mixing, num_classes)
+        self._mixed_batches = 0
 
     @abstractmethod
-    def load(self, stage: str) -> None:
-        """Find the images that a stage needs; what is there already is not looked for again."""
+    def load(self, split: str) -> Images[int]:
+        """Return images with class indices, and set class_names if they are known.
 
-    @abstractmethod
-    def training_images(self) -> Images[int]:
-        """Return training images with class indices; available after setup("fit")."""
-
-    @abstractmethod
-    def validation_images(self) -> Images[int]:
-        """Return validation images with class indices; available after setup of any stage but predict."""
-
-    @abstractmethod
-    def named_validation_images(self) -> Images[str]:
-        """Return validation images with their paths, or what stands for a path; to predict where no folder is given."""
-
-    def prediction_images(self) -> Images[str]:
-        """Return images to predict with their paths, relative to predict_folder; available after setup("predict").
-
-        Raises:
-            UserError: When predict_folder is no folder or holds no images.
+        Args:
+            split: "train" or "val".
         """
-        return self.named_validation_images() if self.predict_folder is None else find_images(self.predict_folder)
+
+    def prediction_name(self, index: int, source: Source, target: int) -> str:
+        """Return the path of a validation image, or what stands for it in predictions."""
+        return str(source)
 
     def setup(self, stage: str) -> None:
-        """Find the images and check that batches can be made of them, before any long work.
+        """Find the images, once, and check that batches can be made of them, before any long work.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
@@ -139,14 +125,13 @@ class ClassificationDataModule(LightningDataModule):
         Raises:
             UserError: When the data are not as they must be; says what was expected.
         """
-        self.load(stage)
-        rank, world_size = self._rank_and_world_size()
-        images = self.prediction_images() if stage == "predict" else self.validation_images()
-        EvaluationBatchSampler(range(len(images)), self.batch_size, rank=rank, world_size=world_size)
-        if stage != "fit":
-            return
-        share = len(self.training_images()) // world_size
-        if share < self.batch_size:
+        splits = {"fit": ("train", "val"), "predict": ("predict",)}.get(stage, ("val",))
+        for split in splits:
+            if split not in self.datasets:
+                self.datasets[split] = self._dataset(split)
+        self._evaluation_batches(self.datasets[splits[-1]])
+        share = len(self.datasets[splits[0]]) // self._rank_and_world_size()[1]
+        if stage == "fit" and share < self.batch_size:
             raise UserError(
                 f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: not one "
                 "batch can be made; use a smaller batch size or fewer devices."
@@ -154,11 +139,7 @@ class ClassificationDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Say at the end how many images could not be read."""
-        if self.corrupt.count:
-            LOGGER.warning(
-                "%d image(s) could not be read so far in this process: the warnings above name each.",
-                self.corrupt.count,
-            )
+        self._report_corrupt_images()
 
     def metadata(self) -> ModelMetadata:
         """Return what a network trained on these data must know of them."""
@@ -171,63 +152,116 @@ class ClassificationDataModule(LightningDataModule):
             class_names=self.class_names,
         )
 
+    @property
+    def label_smoothing(self) -> float:
+        """Probability mass of a training target that is spread evenly over all classes."""
+        return self.mixing.label_smoothing
+
+    @property
+    def corrupt_count(self) -> int:
+        """Unreadable images met so far, each counted once over all loader processes."""
+        return sum(dataset.corrupt_count for dataset in self.datasets.values())
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch; the last partial batch is dropped.
 
         With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
         """
-        images = self.training_images()
-        rank, world_size = self._rank_and_world_size()
+        dataset = self.datasets["train"]
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = RepeatingSampler if overfits else TrainingSampler
-        sampler = kind(len(images), self.seed, rank, world_size, self.repeats)
-        dataset = TrainingImages(images, training_transform(self.augmentation, self.metadata()), self.corrupt)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=True,
-            **self._loader_options(),
-        )
+        sampler = kind(len(dataset), self.seed, *self._rank_and_world_size(), self.repeats)
+        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
-        return self._evaluation_loader(self.validation_images())
+        return self._evaluation_loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Load the validation images: neither ImageNet nor the digits have other public labels."""
-        return self._evaluation_loader(self.validation_images())
+        return self._evaluation_loader(self.datasets["val"])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load images to predict, with their paths."""
-        return self._evaluation_loader(self.prediction_images())
+        return self._evaluation_loader(self.datasets["predict"])
+
+    def validation_dataset(self) -> EvaluationImages:
+        """Return (image, class index) by index, None for an unreadable image: to look at some without a loader."""
+        return cast(EvaluationImages, self.datasets["val"])
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
-        """Mix a training batch on its device."""
+        """Mix a training batch on its device; with the last one of an epoch, say what could not be read."""
         if self.trainer is None or not self.trainer.training:
             return batch
-        images, targets = batch
-        rank, _ = self._rank_and_world_size()
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # counted up after the transfer
-        return self._mixer(images, targets, seed=(self.seed, rank, step))
+        if self.trainer.is_last_batch:
+            self._report_corrupt_images()
+        seed = (self.seed, self._rank_and_world_size()[0], self._mixed_batches)
+        self._mixed_batches += 1
+        return self._mixer(*batch, seed=seed)
 
-    def _evaluation_loader(self, images: Images[int | str]) -> DataLoader[Any]:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to mix as if it had not been interrupted."""
+        return {"mixed_batches": self._mixed_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on mixing where the run that wrote a checkpoint was."""
+        self._mixed_batches = state_dict["mixed_batches"]
+
+    def _check_options(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name} = {getattr(self, name)} must be {least} or more.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError(
+                f"data.mean = {self.mean} and data.std = {self.std} must be three numbers each, one per colour, and "
+                "standard deviations above 0."
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise UserError(f"data.crop_pct = {self.crop_pct} must be a share above 0 and up to 1.")
+        if self.mixing.enabled and self.batch_size % 2:
+            raise UserError(
+                f"data.batch_size = {self.batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, "
+                "or set data.mixing.mixup and data.mixing.cutmix to 0."
+            )
+
+    def _dataset(self, split: str) -> ReadableImages:
+        max_corrupt = self.max_corrupt if self.on_corrupt == "skip" else 0
+        if split == "train":
+            images = self.load("train")
+            return TrainingImages(images, training_transform(self.augmentation, self.metadata()), max_corrupt)
+        images = self._prediction_images() if split == "predict" else self.load("val")
+        return EvaluationImages(images, evaluation_transform(self.metadata()), max_corrupt)
+
+    def _prediction_images(self) -> Images[str]:
+        """Return images to predict with their paths, those in predict_folder relative to it."""
+        folder = self.predict_folder
+        if folder is not None:
+            return [(file, str(file.relative_to(folder))) for file in find_images(folder, "data.predict_folder")]
+        images = self.load("val")
+        samples = (images[index] for index in range(len(images)))
+        return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]
+
+    def _evaluation_batches(self, dataset: ReadableImages) -> EvaluationBatchSampler:
         rank, world_size = self._rank_and_world_size()
+        return EvaluationBatchSampler(range(len(dataset)), self.batch_size, rank=rank, world_size=world_size)
+
+    def _evaluation_loader(self, dataset: ReadableImages) -> DataLoader[Any]:
+        return self._loader(dataset, batch_sampler=self._evaluation_batches(dataset), collate_fn=collate_readable)
+
+    def _loader(self, dataset: ReadableImages, **options: Any) -> DataLoader[Any]:
         return DataLoader(
-            EvaluationImages(images, evaluation_transform(self.metadata()), self.corrupt),
-            batch_sampler=EvaluationBatchSampler(range(len(images)), self.batch_size, rank=rank, world_size=world_size),
-            collate_fn=collate_readable,
-            **self._loader_options(),
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
         )
 
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+    def _report_corrupt_images(self) -> None:
+        count = self.corrupt_count
+        if count > self._corrupt_reported:
+            LOGGER.warning("%d image(s) could not be read so far: the warnings above name each.", count)
+        self._corrupt_reported = count
 
     def _rank_and_world_size(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

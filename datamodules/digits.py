@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from datamodules.classification import ClassificationDataModule
-from datamodules.datasets import Images
+from datamodules.image_files import Images, Source
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
 from mobilemamba.errors import UserError
@@ -45,18 +45,12 @@ class DigitsDataModule(ClassificationDataModule):
         num_workers: Loader processes; the images are in memory and small, so 0 is fast.
         augmentation: Augmentation of single images; mild by default and without flips.
         mixing: Mixing of batches; mild by default.
-        repeats: Draws of each image in a row (repeated augmentation).
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
-        interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
-        predict_folder: Images to predict, in any depth of folders, bright digits on black; null predicts the validation
-            images.
-        on_corrupt: What to do with an unreadable image of predict_folder: leave it out and name it, or stop.
-        max_corrupt: Most unreadable images that are left out before it stops.
-        seed: Seed of order, augmentation and mixing; the split does not depend on it.
-        validation_share: Share of the digits that are validated on. A large one makes a harder task of few training
-            images, measured on many.
+        validation_share: Share of the digits that are validated on, in a split that does not depend on the seed. A
+            large one makes a harder task of few training images, measured on many.
+        kwargs: Further options of ClassificationDataModule.
 
     Raises:
         UserError: When an option is out of range; names field, value and remedy.
@@ -64,39 +58,30 @@ class DigitsDataModule(ClassificationDataModule):
 
     def __init__(
         self,
+        *,
         num_classes: int = 10,
         image_size: int = 64,
         batch_size: int = 64,
         num_workers: int = 0,
         augmentation: AugmentationConfig = MILD_AUGMENTATION,
         mixing: MixingConfig = MILD_MIXING,
-        repeats: int = 1,
         mean: tuple[float, ...] = (0.5, 0.5, 0.5),
         std: tuple[float, ...] = (0.5, 0.5, 0.5),
-        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         crop_pct: float = 1.0,
-        predict_folder: str | None = None,
-        on_corrupt: Literal["skip", "raise"] = "skip",
-        max_corrupt: int = 100,
-        seed: int = 0,
         validation_share: float = 0.2,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            num_classes,
-            image_size,
-            batch_size,
-            num_workers,
-            augmentation,
-            mixing,
-            repeats,
-            mean,
-            std,
-            interpolation,
-            crop_pct,
-            predict_folder,
-            on_corrupt,
-            max_corrupt,
-            seed,
+            num_classes=num_classes,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augmentation=augmentation,
+            mixing=mixing,
+            mean=mean,
+            std=std,
+            crop_pct=crop_pct,
+            **kwargs,
         )
         if num_classes != 10:
             raise UserError(f"data.num_classes = {num_classes} must be 10, one per digit.")
@@ -104,37 +89,26 @@ class DigitsDataModule(ClassificationDataModule):
             raise UserError(f"data.validation_share = {validation_share} must be a share above 0 and below 1.")
         self.validation_share = validation_share
         self.class_names = tuple(str(digit) for digit in range(10))
-        self._images: dict[str, list[tuple[Image.Image, int]]] = {}
 
-    def load(self, stage: str) -> None:
-        """Enlarge and split the digits, once."""
-        if self._images:
-            return
+    def load(self, split: str) -> Images[int]:
+        """Split the digits and enlarge those of one part."""
         # Imported here: scikit-learn takes a while, which only the digits are worth.
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        indices = train_test_split(
+        train, val = train_test_split(
             np.arange(len(digits.target)),
             test_size=self.validation_share,
             random_state=SPLIT_SEED,
             stratify=digits.target,
         )
-        for split, chosen in zip(("train", "val"), indices, strict=True):
-            self._images[split] = [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
+        chosen = train if split == "train" else val
+        return [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
 
-    def training_images(self) -> Images[int]:
-        """Return the digits that are not validated on."""
-        return self._images["train"]
-
-    def validation_images(self) -> Images[int]:
-        """Return validation_share of the digits."""
-        return self._images["val"]
-
-    def named_validation_images(self) -> Images[str]:
-        """Return the validation digits; the "path" says which digit it is."""
-        return [(image, f"digit-{target}-{number:03d}") for number, (image, target) in enumerate(self._images["val"])]
+    def prediction_name(self, index: int, source: Source, target: int) -> str:
+        """Return what stands for a path in predictions: which digit it is."""
+        return f"digit-{target}-{index:03d}"
 
     def _enlarge(self, grey: np.ndarray) -> Image.Image:
         levels = (grey * (255 / BRIGHTEST)).astype(np.uint8)

@@ -1,31 +1,29 @@
-"""Image files: those below a folder, and a long list of them in little memory."""
+"""Images by index, each with its class index or path; a long list of files in little memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import Image
 
-from mobilemamba.errors import UserError
+Source = Path | Image.Image
+"""An image file, or an image in memory."""
+
+Label = TypeVar("Label", covariant=True)
 
 
-def find_images(folder: Path) -> list[tuple[Path, str]]:
-    """Return the images in a folder, in any depth, with their paths relative to it, sorted.
+class Images(Protocol[Label]):
+    """Image sources by index, each with its class index or path."""
 
-    Raises:
-        UserError: When there are none, or no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"data.predict_folder = {folder} is no folder: give one with images.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-    if not files:
-        raise UserError(
-            f"data.predict_folder = {folder} holds no images: expected files ending in {', '.join(IMG_EXTENSIONS)}."
-        )
-    return [(path, str(path.relative_to(folder))) for path in files]
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int, /) -> tuple[Source, Label]:
+        """Return one source and its label."""
 
 
 class ImageFiles:

@@ -10,6 +10,7 @@ from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.seeding import seeded
 from mobilemamba.errors import UserError
 
 
@@ -79,12 +80,9 @@ class Mixer:
         """
         if not self.config.enabled or len(images) % 2:  # timm mixes each image with its mirror in the batch
             return images, smooth_targets(targets, self.num_classes, self.config.label_smoothing)
-        state = np.random.get_state()  # timm's Mixup draws from NumPy's global generator
-        np.random.seed(np.random.SeedSequence(seed).generate_state(1)[0])
-        try:
+        # timm's Mixup draws from NumPy's global generator.
+        with seeded(int(np.random.SeedSequence(seed).generate_state(1)[0])):
             mixed, soft = self._mixup(images, targets)
-        finally:
-            np.random.set_state(state)
         return mixed, soft.to(torch.float32)
 
 

@@ -75,6 +75,7 @@ class AugmentationConfig:
 
 def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> Transform:
     """Return a random transform from PIL images to normalised tensors (3, H, W)."""
+    repair_posterize()
     transform = create_transform(
         metadata.image_size,
         is_training=True,
@@ -89,7 +90,6 @@ def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> T
         re_prob=config.erasing_probability,
         re_mode=config.erasing_mode,
     )
-    repair_posterize(transform)
     if config.rotation or config.translation:
         shift = (config.translation, config.translation)
         move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)

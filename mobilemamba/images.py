@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from mobilemamba.errors import UserError
 
 T = TypeVar("T")
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files of different formats."""
 
 
 def find_images(folder: Path, option: str) -> list[Path]:
@@ -41,7 +45,7 @@ def open_image(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except UNREADABLE as error:
         raise UserError(f"Image {file} cannot be read ({error}): remove or replace it.") from error
 
 

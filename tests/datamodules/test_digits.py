@@ -1,11 +1,13 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from datamodules import AugmentationConfig, DigitsDataModule
+from mobilemamba.errors import UserError
 
 
 def test_digits_behave_like_photographs() -> None:
@@ -14,7 +16,7 @@ def test_digits_behave_like_photographs() -> None:
     images, targets = next(iter(data.train_dataloader()))
     assert (images.shape, images.dtype, targets.dtype) == ((64, 3, 64, 64), torch.float32, torch.int64)
     assert data.metadata().class_names == tuple("0123456789")
-    assert (len(data.training_images()), len(data.validation_images())) == (1437, 360)
+    assert (len(data.datasets["train"]), len(data.validation_dataset())) == (1437, 360)
     assert sum(len(targets) for _, targets in data.val_dataloader()) == 360
 
 
@@ -23,7 +25,7 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
     for seed in (0, 1):
         data = DigitsDataModule(seed=seed)
         data.setup("validate")
-        labels.append([target for _, target in data.validation_images()])
+        labels.append([target for _, target in data.validation_dataset()])
     assert labels[0] == labels[1]
     assert min(torch.bincount(torch.tensor(labels[0]))) >= 34
 
@@ -31,30 +33,26 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
 def test_more_digits_may_be_validated_on() -> None:
     data = DigitsDataModule(validation_share=0.75, batch_size=32)
     data.setup("fit")
-    assert (len(data.training_images()), len(data.validation_images())) == (449, 1348)
+    assert (len(data.datasets["train"]), len(data.validation_dataset())) == (449, 1348)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_shares_that_leave_nothing_are_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=f"data.validation_share = {share} must be"):
-        DigitsDataModule(validation_share=share)
+@pytest.mark.parametrize("options", [{"validation_share": 0.0}, {"validation_share": 1.0}, {"num_classes": 5}])
+def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=f"data.{name} = {value} must be"):
+        DigitsDataModule(**options)
 
 
 def test_digits_in_files_are_predicted_like_those_of_the_set(tmp_path: Path) -> None:
     data = DigitsDataModule()
     data.setup("validate")
-    data.validation_images()[0][0].save(tmp_path / "digit.png")
+    data.validation_dataset().images[0][0].save(tmp_path / "digit.png")
     (tmp_path / "broken.png").write_text("no image")
     from_files = DigitsDataModule(predict_folder=str(tmp_path))
     from_files.setup("predict")
     images, paths = next(iter(from_files.predict_dataloader()))
     assert paths == ["digit.png"]
     torch.testing.assert_close(images, next(iter(data.val_dataloader()))[0][:1])
-
-
-def test_other_numbers_of_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_classes = 5"):
-        DigitsDataModule(num_classes=5)
 
 
 def test_small_turns_and_shifts_are_applied() -> None:
@@ -76,6 +74,6 @@ def test_small_turns_and_shifts_are_applied() -> None:
     assert torch.equal(batches[0][1], batches[1][1])
     assert not torch.equal(batches[0][0], batches[1][0])
     draw = next(iter(data.train_dataloader().sampler))
-    source, _ = data.training_images()[draw.image]
+    source, _ = data.datasets["train"].images[draw.image]
     expected = (torch.from_numpy(np.array(source)).permute(2, 0, 1) / 255 - 0.5) / 0.5
     torch.testing.assert_close(batches[0][0][0], expected)  # nothing but normalisation is left

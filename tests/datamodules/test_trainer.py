@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from datamodules import DigitsDataModule, ImageNetDataModule, MixingConfig
+from tests.datamodules.conftest import photographs, truncate
 from tests.spawned import SpawnedProcesses
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
@@ -57,9 +58,8 @@ def trainer(**options: Any) -> Trainer:
     return Trainer(**(defaults | options))
 
 
-def photographs(root: Path, **options: Any) -> ImageNetDataModule:
-    defaults = {"num_classes": 3, "image_size": 32, "batch_size": 4, "num_workers": 0}
-    return ImageNetDataModule(str(root), **(defaults | options))
+def mixed(root: Path, **options: Any) -> ImageNetDataModule:
+    return photographs(root, **({"image_size": 32, "mixing": MixingConfig()} | options))
 
 
 def fit(data: LightningDataModule, **options: Any) -> list[torch.Tensor]:
@@ -70,27 +70,27 @@ def fit(data: LightningDataModule, **options: Any) -> list[torch.Tensor]:
 
 def test_targets_are_mixed_and_repeat(image_folder: Callable[..., Path]) -> None:
     root = image_folder()
-    targets = fit(photographs(root))
+    targets = fit(mixed(root))
     assert targets[0].shape == (4, 3)
     assert targets[0].dtype == torch.float32
     torch.testing.assert_close(torch.cat(targets).sum(1), torch.ones(24))
-    for one, other in zip(targets, fit(photographs(root, num_workers=2)), strict=True):
+    for one, other in zip(targets, fit(mixed(root, num_workers=2)), strict=True):
         assert torch.equal(one, other)
 
 
 def test_without_mixing_targets_are_smoothed(image_folder: Callable[..., Path]) -> None:
     mixing = MixingConfig(mixup=0, cutmix=0, label_smoothing=0.3)
-    targets = torch.cat(fit(photographs(image_folder(), mixing=mixing)))
+    targets = torch.cat(fit(mixed(image_folder(), mixing=mixing)))
     torch.testing.assert_close(targets.sort(dim=1).values, torch.tensor([[0.1, 0.1, 0.8]]).expand(24, 3))
 
 
 def test_a_resumed_run_goes_on_as_if_uninterrupted(image_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = image_folder()
-    whole = fit(photographs(root), max_epochs=3)
+    whole = fit(mixed(root), max_epochs=3)
     first, probe = trainer(max_epochs=1), Probe()
-    first.fit(Probe(), datamodule=photographs(root))
+    first.fit(Probe(), datamodule=mixed(root))
     first.save_checkpoint(tmp_path / "one.ckpt")
-    trainer(max_epochs=3).fit(probe, datamodule=photographs(root), ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    trainer(max_epochs=3).fit(probe, datamodule=mixed(root), ckpt_path=tmp_path / "one.ckpt", weights_only=True)
     assert len(whole) == 9
     for one, other in zip(whole[3:], probe.targets, strict=True):
         assert torch.equal(one, other)
@@ -100,7 +100,7 @@ def test_a_resumed_run_goes_on_as_if_uninterrupted(image_folder: Callable[..., P
 def test_overfitting_sees_the_same_batches_of_all_classes_in_every_epoch(
     image_folder: Callable[..., Path], overfit_batches: float
 ) -> None:
-    data = photographs(image_folder(), mixing=MixingConfig(mixup=0, cutmix=0, label_smoothing=0))
+    data = mixed(image_folder(), mixing=MixingConfig(mixup=0, cutmix=0, label_smoothing=0))
     targets = fit(data, max_epochs=3, overfit_batches=overfit_batches)
     assert len(targets) == 6
     assert all(torch.equal(targets[step], targets[step % 2]) for step in range(6))
@@ -108,8 +108,26 @@ def test_overfitting_sees_the_same_batches_of_all_classes_in_every_epoch(
 
 
 def test_mixing_goes_on_from_epoch_to_epoch(image_folder: Callable[..., Path]) -> None:
-    targets = fit(photographs(image_folder()), max_epochs=3, overfit_batches=2)  # the images are the same in each epoch
+    targets = fit(mixed(image_folder()), max_epochs=3, overfit_batches=2)  # the images are the same in each epoch
     assert not any(torch.equal(targets[step], targets[step - 2]) for step in range(2, 6))
+
+
+def test_the_end_of_an_epoch_tells_the_unreadable_images_of_all_loader_processes(
+    image_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = image_folder()
+    truncate(root / "train" / "ant" / "0.jpg")
+    truncate(root / "train" / "cow" / "0.jpg")
+
+    class Told(Callback):
+        epochs: ClassVar[list[str]] = []
+
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.epochs.append(caplog.text)
+
+    fit(mixed(root, num_workers=2), callbacks=[Told()])
+    assert ["2 image(s) could not be read so far" in text for text in Told.epochs] == [True, True]
+    assert caplog.text.count("could not be read so far") == 1  # no more were met in the second
 
 
 def test_digits_train_validate_and_predict_alike() -> None:
@@ -123,10 +141,9 @@ def test_digits_train_validate_and_predict_alike() -> None:
 
 def test_two_processes_give_the_metrics_of_one(image_folder: Callable[..., Path]) -> None:
     root = image_folder(per_class=5)  # 15 validation images: padding to 16 would show
-    one = trainer().validate(Probe(), datamodule=photographs(root), verbose=False)[0]
-    two = trainer(strategy=SpawnedProcesses(), devices=2).validate(
-        Probe(), datamodule=photographs(root), verbose=False
-    )[0]
+    one = trainer().validate(Probe(), datamodule=mixed(root), verbose=False)[0]
+    spawning = trainer(strategy=SpawnedProcesses(), devices=2)
+    two = spawning.validate(Probe(), datamodule=mixed(root), verbose=False)[0]
     assert one["images"] == two["images"] == 15
     assert one["targets"] == two["targets"]
     assert one["brightness"] == pytest.approx(two["brightness"], rel=1e-5)
@@ -135,4 +152,4 @@ def test_two_processes_give_the_metrics_of_one(image_folder: Callable[..., Path]
 def test_a_trainer_that_would_split_the_images_again_is_refused(image_folder: Callable[..., Path]) -> None:
     strict = trainer(strategy=SpawnedProcesses(), devices=2, use_distributed_sampler=True)
     with pytest.raises(Exception, match=r"trainer\.use_distributed_sampler to false"):
-        strict.validate(Probe(), datamodule=photographs(image_folder()), verbose=False)
+        strict.validate(Probe(), datamodule=mixed(image_folder()), verbose=False)
