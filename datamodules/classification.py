@@ -1,4 +1,4 @@
-"""What all image classification data have in common: options, loaders, seeds, mixing, and what they say of themselves."""
+"""What all image classification data have in common: options, loaders, seeds and mixing."""
 
 from __future__ import annotations
 
@@ -227,10 +227,12 @@ class ClassificationDataModule(LightningDataModule):
     def _dataset(self, split: str) -> ReadableImages:
         max_corrupt = self.max_corrupt if self.on_corrupt == "skip" else 0
         if split == "train":
-            images = self.load("train")
-            return TrainingImages(images, training_transform(self.augmentation, self.metadata()), max_corrupt)
-        images = self._prediction_images() if split == "predict" else self.load("val")
-        return EvaluationImages(images, evaluation_transform(self.metadata()), max_corrupt)
+            transform = training_transform(self.augmentation, self.metadata())
+            return TrainingImages(self.load("train"), transform, max_corrupt)
+        transform = evaluation_transform(self.metadata())
+        if split == "predict":
+            return EvaluationImages(self._prediction_images(), transform, max_corrupt)
+        return EvaluationImages(self.load("val"), transform, max_corrupt)
 
     def _prediction_images(self) -> Images[str]:
         """Return images to predict with their paths, those in predict_folder relative to it."""

@@ -1,4 +1,4 @@
-"""Data sets of single images: augmented from a seed, evaluated, or predicted; unreadable ones are named and left out."""
+"""Data sets of single images to train on, to evaluate or to predict; unreadable ones are named and left out."""
 
 from __future__ import annotations
 

@@ -97,13 +97,12 @@ class DigitsDataModule(ClassificationDataModule):
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        train, val = train_test_split(
+        chosen = train_test_split(
             np.arange(len(digits.target)),
             test_size=self.validation_share,
             random_state=SPLIT_SEED,
             stratify=digits.target,
-        )
-        chosen = train if split == "train" else val
+        )[0 if split == "train" else 1]
         return [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
 
     def prediction_name(self, index: int, source: Source, target: int) -> str:

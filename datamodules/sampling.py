@@ -34,7 +34,7 @@ class TrainingSampler(DistributedSampler[Draw]):
     Args:
         length: Images in the data set.
         seed: Seed of orders and augmentations.
-        rank: Index of this process.
+        rank: Index of this process, of world_size.
         world_size: Number of processes.
         repeats: Draws of each image; 1 is ordinary shuffling.
     """
@@ -76,12 +76,10 @@ class EvaluationBatchSampler(BatchSampler):
     No image is repeated to fill up, so metrics equal those of one process; equal numbers of batches keep collective
     operations of the processes in step.
 
-    The first three arguments are BatchSampler's: the trainer makes a copy by them to predict.
-
     Args:
         sampler: Indices of the images of all processes.
         batch_size: Most images in a batch.
-        drop_last: Always false: nothing is left out.
+        drop_last: BatchSampler's third argument, by which the trainer makes a copy to predict; always false.
         rank: Index of this process.
         world_size: Number of processes.
 
@@ -103,7 +101,7 @@ class EvaluationBatchSampler(BatchSampler):
                 "trainer.use_distributed_sampler to false."
             )
         if drop_last:
-            raise UserError("drop_last = True is not possible: every image is evaluated; use False.")
+            raise UserError("drop_last must be False: every image is evaluated.")
         super().__init__(sampler, batch_size, drop_last)
         images = list(sampler)
         self.batches = math.ceil(math.ceil(len(images) / world_size) / batch_size)

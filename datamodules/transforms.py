@@ -56,12 +56,7 @@ class AugmentationConfig:
                 f'augmentation.auto_augment = "{self.auto_augment}" must be a policy that begins with one '
                 f"of {', '.join(POLICIES)}, or null (in a YAML file) for none."
             )
-        for name, most in (
-            ("horizontal_flip", 1),
-            ("erasing_probability", 1),
-            ("translation", 1),
-            ("rotation", 180),
-        ):
+        for name, most in {"horizontal_flip": 1, "erasing_probability": 1, "translation": 1, "rotation": 180}.items():
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UserError(f"augmentation.{name} = {value} must be a value in [0, {most}].")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.seeding import seeded
 from datamodules.posterize import posterize
+from datamodules.seeding import seeded
 from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata

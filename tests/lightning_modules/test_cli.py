@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.datasets import CorruptImageError
 from lightning_modules import callbacks, command_line
 from lightning_modules.cli import main, message_for_users
 from lightning_modules.losses import DistillationConfig
@@ -348,11 +347,11 @@ class Unreadable(Dataset[Any]):
         return 1
 
     def __getitem__(self, index: int) -> None:
-        raise CorruptImageError("Image a.jpg cannot be read (OSError: truncated): replace it.")
+        raise UserError("Image a.jpg cannot be read (OSError: truncated): replace it.")
 
 
 def test_errors_of_loader_processes_are_told_without_their_traceback() -> None:
-    with pytest.raises(CorruptImageError, match="Traceback") as caught:
+    with pytest.raises(UserError, match="Traceback") as caught:
         next(iter(DataLoader(Unreadable(), num_workers=1)))
     assert message_for_users(caught.value) == "Image a.jpg cannot be read (OSError: truncated): replace it."
 
