@@ -14,23 +14,21 @@ branches, without both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from benchmarks.compilation import all_compiled
-from benchmarks.forms import Form, call_of, check_forms
+from benchmarks import latency
+from benchmarks.forms import Form, check_forms, set_threads
 from benchmarks.networks import build, fused
-from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
-from benchmarks.threads import set_threads
+from benchmarks.publish import RESULTS, around_markers, replace_between, table_of, write_results
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.complexity import complexity
 from mobilemamba.environment import device_name, find_device, threads_in_words
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.tables import table
 from mobilemamba.wavelet_mamba import WaveletMamba
 
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
@@ -40,6 +38,7 @@ COPY_FLOATS = {"cpu": 2**26, "cuda": 2**29}
 """Values of the copy that measures bandwidth: more than any cache holds."""
 
 BYTES_PER_FLOAT = 4
+REPEATS = 3
 
 MARKERS = "ceiling"
 
@@ -47,20 +46,12 @@ VARIANTS = ("", " without scan", " without wavelets", " without both")
 
 
 class WithoutScan(nn.Module):
-    """A BiMamba whose scan hands on its input.
-
-    Args:
-        mamba: The fused block.
-    """
+    """A fused BiMamba whose scan hands on its input."""
 
     def __init__(self, mamba: BiMamba) -> None:
         super().__init__()
-        self.in_proj, self.conv, self.out_norm, self.out_proj = (
-            mamba.in_proj,
-            mamba.conv,
-            mamba.out_norm,
-            mamba.out_proj,
-        )
+        self.in_proj, self.conv = mamba.in_proj, mamba.conv
+        self.out_norm, self.out_proj = mamba.out_norm, mamba.out_proj
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
@@ -70,12 +61,7 @@ class WithoutScan(nn.Module):
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the machine can do.
-
-    Args:
-        macs_per_second: Multiply-accumulates of a large matrix product in float32.
-        bytes_per_second: Read and written by a large copy.
-    """
+    """Multiply-accumulates of a large matrix product in float32, and bytes read and written by a large copy."""
 
     macs_per_second: float
     bytes_per_second: float
@@ -137,7 +123,7 @@ def ceiling(
     heading = (
         f"{device_name(place)}, {threads_in_words(threads)}, batch {batch_size}, float32; matrix product "
         f"{limits.macs_per_second / 1e9:.0f} GMAC/s, copy {limits.bytes_per_second / 1e9:.0f} GB/s; minimum of "
-        f"{3 * rounds} calls."
+        f"{REPEATS * rounds} calls."
     )
     write_results(output, place, ceiling=asdict(limits), results=[asdict(share) for share in shares])
     replace_between(document, MARKERS, f"{heading}\n\n{format_shares(shares, reference)}")
@@ -157,7 +143,6 @@ def measure_ceiling(device: torch.device) -> Ceiling:
     )
 
 
-@all_compiled()
 def measure(
     network: str,
     reference: str,
@@ -167,34 +152,19 @@ def measure(
     ceiling: Ceiling,
     device: torch.device,
 ) -> list[Share]:
-    """Time a MobileMamba, whole and in part, and a reference, all in turn.
-
-    Args:
-        network: A MobileMamba's timm name.
-        reference: timm's name of the network that ratios are to.
-        forms: Forms of each; networks are fused in all.
-        batch_size: Images per call.
-        rounds: Timed rounds of three calls.
-        ceiling: Of the device.
-        device: Where to run.
-    """
+    """Time a fused MobileMamba, whole and in part, and a reference in all forms in turn; options as of the command."""
     whole, other = build(network, device), build(reference, device)
-    parts = {f"{network}{variant}": without(whole.network, variant) for variant in VARIANTS}
-    networks = {reference: (other, fused(other.network))} | {name: (whole, part) for name, part in parts.items()}
-    calls = {
-        f"{name} {form}": call_of(module, candidate.images(batch_size, device), form, autocast=False)
-        for name, (candidate, module) in networks.items()
-        for form in forms
-    }
-    timings = interleaved(calls, rounds, repeats=3, device=device)
+    parts = [
+        replace(whole, name=f"{network}{variant}", network=without(whole.network, variant)) for variant in VARIANTS
+    ]
+    candidates = [replace(other, network=fused(other.network)), *parts]
+    latencies = latency.measure(candidates, forms, reference, [batch_size], rounds, REPEATS, device)
+    costs = {candidate.name: complexity(candidate.network, candidate.image_shape[1:]) for candidate in candidates}
     shares = []
-    for form in forms:
-        base = timings[f"{reference} {form}"].minimum
-        for name, (candidate, module) in networks.items():
-            cost, timing = complexity(module, candidate.image_shape[1:]), timings[f"{name} {form}"]
-            macs, weight_bytes = batch_size * cost.macs, BYTES_PER_FLOAT * cost.parameters
-            least = 1e3 * max(macs / ceiling.macs_per_second, weight_bytes / ceiling.bytes_per_second)
-            shares.append(Share(name, form, macs, weight_bytes, timing, least, timing.minimum / base))
+    for one in sorted(latencies, key=lambda one: forms.index(one.form)):
+        macs, weight_bytes = batch_size * costs[one.network].macs, BYTES_PER_FLOAT * one.parameters
+        least = 1e3 * max(macs / ceiling.macs_per_second, weight_bytes / ceiling.bytes_per_second)
+        shares.append(Share(one.network, one.form, macs, weight_bytes, one.timing, least, one.ratio_of_minima))
     return shares
 
 
@@ -213,17 +183,16 @@ def without(network: nn.Module, variant: str) -> nn.Module:
 
 def format_shares(shares: Sequence[Share], reference: str) -> str:
     """Return a table."""
-    header = ("network", "form", "GMACs", "MB of weights", "ms", "least ms", f"ms / {reference}")
-    rows = [
-        (
-            share.network,
-            share.form,
-            f"{share.macs / 1e9:.3f}",
-            f"{share.weight_bytes / 1e6:.0f}",
-            f"{share.timing.minimum:.2f}",
-            f"{share.least_milliseconds:.2f}",
-            f"{share.ratio_of_minima:.2f}",
-        )
-        for share in shares
-    ]
-    return table(header, rows, left=2)
+    return table_of(
+        shares,
+        {
+            "network": lambda share: share.network,
+            "form": lambda share: share.form,
+            "GMACs": lambda share: f"{share.macs / 1e9:.3f}",
+            "MB of weights": lambda share: f"{share.weight_bytes / 1e6:.0f}",
+            "ms": lambda share: f"{share.timing.minimum:.2f}",
+            "least ms": lambda share: f"{share.least_milliseconds:.2f}",
+            f"ms / {reference}": lambda share: f"{share.ratio_of_minima:.2f}",
+        },
+        left=2,
+    )

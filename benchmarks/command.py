@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from benchmarks import latency, training_step
-from benchmarks.forms import check_forms
+from benchmarks.forms import Form, check_forms, set_threads
 from benchmarks.networks import build
 from benchmarks.picture import draw
-from benchmarks.threads import set_threads
+from benchmarks.publish import write_results
 from lightning_modules.figures import write_figure
 from mobilemamba.environment import environment, find_device
 from mobilemamba.errors import UserError, require
-from mobilemamba.files import check_writable, write_json
-
-Form = Literal["eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert"]
+from mobilemamba.files import check_writable
 
 
 def benchmark(
@@ -84,23 +82,19 @@ def benchmark(
         "rounds": rounds or (5 if training else 30),
         "autocast": autocast,
     }
+    results: Sequence[training_step.TrainingStep | latency.Latency]
+    heading = _heading(environment(place), settings)
     if training:
-        steps = training_step.measure(candidates, reference=reference, device=place, **settings)
-        about = environment(place)
-        print(f"{_heading(about, settings)}\n\n{training_step.format_steps(steps, reference)}\n")
-        results = [asdict(step) for step in steps]
+        results = steps = training_step.measure(candidates, reference=reference, device=place, **settings)
+        print(f"{heading}\n\n{training_step.format_steps(steps, reference)}\n")
     else:
         settings["repeats"] = repeats
-        latencies = latency.measure(candidates, forms, reference=reference, device=place, **settings)
-        about = environment(place)
-        heading = _heading(about, settings)
+        results = latencies = latency.measure(candidates, forms, reference=reference, device=place, **settings)
         print(f"{heading}, milliseconds per batch\n\n{latency.format_latencies(latencies, reference)}\n")
-        results = [asdict(result) for result in latencies]
         if picture is not None:
             write_figure(draw(latencies, heading), picture)
             print(f"Written to {picture}")
-    write_json(path, {"environment": about, "settings": settings, "reference": reference, "results": results})
-    print(f"Written to {path}")
+    write_results(path, place, settings=settings, reference=reference, results=[asdict(result) for result in results])
 
 
 def _heading(about: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

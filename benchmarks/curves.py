@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.figures import write_figure
-from mobilemamba.errors import require
+from mobilemamba.errors import UserError, require
 
 Curve = tuple[list[int], list[float]]
 """Optimiser steps and values."""
@@ -30,23 +30,17 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         folder: A run's folder, with config.yaml and the event files.
 
     Raises:
-        FileNotFoundError: When the folder holds no event file.
+        UserError: When the folder holds no event file.
     """
     if not list(folder.glob("events.out.tfevents.*")):
-        raise FileNotFoundError(f"{folder} holds no TensorBoard log: give a run's folder, such as runs/s6/version_0.")
+        raise UserError(f"{folder} holds no TensorBoard log: give a run's folder, such as runs/s6/version_0.")
     log = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: ([event.step for event in log.Scalars(tag)], [event.value for event in log.Scalars(tag)])
-        for tag in log.Tags()["scalars"]
-    }
+    events = {tag: log.Scalars(tag) for tag in log.Tags()["scalars"]}
+    return {tag: ([one.step for one in scalars], [one.value for one in scalars]) for tag, scalars in events.items()}
 
 
 def draw(runs: dict[str, dict[str, Curve]]) -> Figure:
-    """Draw all runs into the same panels, one colour per run.
-
-    Args:
-        runs: Curves by tag, by the run's label.
-    """
+    """Draw all runs, curves by tag by a run's label, into the same panels, one colour per run."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (title, tags) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         for number, (label, curves) in enumerate(runs.items()):

@@ -14,41 +14,34 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
+import yaml
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from benchmarks.forms import CPU, set_threads
 from benchmarks.networks import build
-from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
-from benchmarks.threads import set_threads
+from benchmarks.publish import RESULTS, around_markers, replace_between, table_of, write_results
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
-from mobilemamba.environment import environment
+from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
-from mobilemamba.export import (
-    ExportOptions,
-    NotComparedWarning,
-    check_installed,
-    export_network,
-)
+from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network
 from mobilemamba.export.formats import file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.tables import table
-
-CPU = torch.device("cpu")
 
 QUICKSTART = "quickstart"
-"""Name of the network of experiments/quickstart.yaml."""
+"""Name of the network of this config, for images of its datamodule's size and classes."""
 
-QUICKSTART_CONFIG = MobileMambaConfig(stem_stride=8, widths=(32, 48, 64), depths=(1, 1, 1), num_classes=10)
-QUICKSTART_SIZE = 64
+QUICKSTART_FILE = Path("experiments/quickstart.yaml")
+QUICKSTART_SIZE, QUICKSTART_CLASSES = (64, 64), 10
 
 MARKERS = "formats"
 
@@ -104,7 +97,7 @@ def formats(
     repeats: PositiveInt = 3,
     output: Path = RESULTS / "formats.json",
     document: Path = Path("benchmarks/README.md"),
-) -> None:
+) -> list[Support]:
     """Export, compare and time every format for a few networks.
 
     Args:
@@ -124,17 +117,14 @@ def formats(
             print(f"{support.network} as {support.format}: {support.message}\n")
     settings = {"rounds": rounds, "repeats": repeats}
     write_results(output, CPU, settings=settings, results=[asdict(support) for support in supports])
-    replace_between(document, MARKERS, text(supports, environment(CPU), rounds * repeats))
+    calls = f"minimum of {rounds * repeats} calls"
+    heading = f"{device_name(CPU)}, threads: {torch.get_num_threads()}, batch 1, float32; {calls}."
+    replace_between(document, MARKERS, f"{heading}\n\n{format_supports(supports)}")
+    return supports
 
 
 def measure(name: str, formats: Sequence[FormatName], rounds: int, repeats: int) -> list[Support]:
-    """Export one network to every format, then time all files in turn.
-
-    Args:
-        name: A MobileMamba's timm name, or "quickstart".
-        formats: Formats to try.
-        rounds: Timed rounds.
-        repeats: Calls of each file in a round.
+    """Export one network to every format, then time all files in turn; options as of the command.
 
     Raises:
         UserError: When timm knows no MobileMamba of this name.
@@ -161,8 +151,9 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
     """
     torch.manual_seed(0)
     if name == QUICKSTART:
-        network: nn.Module = MobileMamba(QUICKSTART_CONFIG)
-        size = (QUICKSTART_SIZE, QUICKSTART_SIZE)
+        config = yaml.safe_load(QUICKSTART_FILE.read_text())["model"]["network"]
+        network: nn.Module = MobileMamba(MobileMambaConfig(**config, num_classes=QUICKSTART_CLASSES))
+        size = QUICKSTART_SIZE
     else:
         candidate = build(name, CPU)
         network, size = candidate.network, candidate.image_shape[1:]
@@ -179,59 +170,50 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
     return network.eval(), size
 
 
-def text(supports: Sequence[Support], about: Mapping[str, Any], calls: int) -> str:
-    """Return what is written into the document.
-
-    Args:
-        supports: What became of each format.
-        about: The environment.
-        calls: Timed calls of each file.
-    """
-    return (
-        f"{about['device']}, threads: {about['threads']}, batch 1, float32; minimum of {calls} calls.\n\n"
-        f"{format_supports(supports)}"
-    )
-
-
 def support_table(supports: Sequence[Support]) -> str:
     """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
-    rows = []
-    for support in supports:
-        purpose, files = PURPOSES[support.format]
-        outcome = support.outcome
-        if support.outcome == "passed":
-            outcome = f"compared, off by {support.max_abs_error:.0e}"
-        extra = (
-            f'`pip install ".[{support.format}]"` in the checkout'
-            if support.format not in ("onnx", "pt2")
-            else "the package"
-        )
-        rows.append((f"`{support.format}`", files, purpose, extra, outcome))
-    network = supports[0].network
-    header = ("`--format`", "file", "for", "installs with", f"{network} here")
-    return table(header, rows, left=len(header))
+
+    def extra(support: Support) -> str:
+        needs_extra = support.format not in ("onnx", "pt2")
+        return f'`pip install ".[{support.format}]"` in the checkout' if needs_extra else "the package"
+
+    def outcome(support: Support) -> str:
+        passed = support.outcome == "passed"
+        return f"compared, off by {support.max_abs_error:.0e}" if passed else support.outcome
+
+    columns: dict[str, Callable[[Support], str]] = {
+        "`--format`": lambda support: f"`{support.format}`",
+        "file": lambda support: PURPOSES[support.format][1],
+        "for": lambda support: PURPOSES[support.format][0],
+        "installs with": extra,
+        f"{supports[0].network} here": outcome,
+    }
+    return table_of(supports, columns, left=len(columns))
 
 
 def format_supports(supports: Sequence[Support]) -> str:
     """Return a Markdown table."""
-    header = ("network", "format", "runtime", "exported", "max error", "top-1 agreement", "ms", "MB")
-    return table(header, [_row(support) for support in supports])
 
-
-def _row(support: Support) -> tuple[str, ...]:
     def cell(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    runtime = " ".join(list(support.versions.items())[-1]) if support.versions else "-"
-    return (
-        f"{support.network}, {'x'.join(map(str, support.image_size))}",
-        support.format,
-        "-" if support.outcome == "converted, not run" else runtime,
-        "yes, compared" if support.outcome == "passed" else support.outcome,
-        cell(support.max_abs_error, ".1e"),
-        cell(support.top1_agreement, ".0%"),
-        cell(support.timing.minimum if support.timing else None, ".1f"),
-        cell(support.size_bytes / 1e6 if support.size_bytes else None, ".1f"),
+    def runtime(support: Support) -> str:
+        if not support.versions or support.outcome == "converted, not run":
+            return "-"
+        return " ".join(list(support.versions.items())[-1])
+
+    return table_of(
+        supports,
+        {
+            "network": lambda support: f"{support.network}, {'x'.join(map(str, support.image_size))}",
+            "format": lambda support: support.format,
+            "runtime": runtime,
+            "exported": lambda support: "yes, compared" if support.outcome == "passed" else support.outcome,
+            "max error": lambda support: cell(support.max_abs_error, ".1e"),
+            "top-1 agreement": lambda support: cell(support.top1_agreement, ".0%"),
+            "ms": lambda support: "-" if support.timing is None else f"{support.timing.minimum:.1f}",
+            "MB": lambda support: cell(support.size_bytes and support.size_bytes / 1e6, ".1f"),
+        },
     )
 
 
@@ -254,13 +236,6 @@ def _try(
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
         return replace(support, message=f"{type(error).__name__}: {error}"), None
     load = file_format(form).load
-    support = replace(
-        support,
-        outcome=report.verdict,
-        versions=report.versions,
-        max_abs_error=report.max_abs_error,
-        top1_agreement=report.top1_agreement,
-        conclusive=report.conclusive,
-        size_bytes=report.size_bytes,
-    )
+    figures = ("versions", "max_abs_error", "top1_agreement", "conclusive", "size_bytes")
+    support = replace(support, outcome=report.verdict, **{name: getattr(report, name) for name in figures})
     return support, load(path) if load else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,20 @@ from mobilemamba.export.options import SUFFIXES
 from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
-Form = Literal["eager", "fused", "compiled", "compiled-eager", "onnx", "pt2", "openvino", "executorch", "litert"]
+CPU = torch.device("cpu")
+
+ExportForm = Literal["onnx", "pt2", "openvino", "executorch", "litert"]
+Form = Literal["eager", "fused", "compiled", "compiled-eager", ExportForm]
+
+
+def set_threads(count: int) -> None:
+    """Set the number of CPU threads of PyTorch and of every runtime of an exported file that is opened from now on."""
+    torch.set_num_threads(count)  # the others are opened with PyTorch's number, ExecuTorch excepted
+    if find_spec("executorch"):
+        with quiet("torch.utils._pytree"):
+            from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(count)
 
 
 def check_forms(forms: Iterable[Form], device: torch.device) -> None:
@@ -40,11 +54,11 @@ def check_forms(forms: Iterable[Form], device: torch.device) -> None:
 
 
 def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> Callable[[], Tensor]:
-    """Return what is timed: a network's answer to images in one form.
+    """Return what is timed: a network's answer to images, (B, C, H, W), in one form.
 
     Args:
         network: In eval mode, as it was trained.
-        images: (B, C, H, W).
+        images: Of the size that the network is made for.
         form: As in the module's description.
         autocast: Whether PyTorch's own forms run in the device's mixed precision.
 
@@ -60,14 +74,12 @@ def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> C
             return inference_call(torch.compile(fused(network)), images, autocast)
         case "compiled-eager":
             return inference_call(torch.compile(network), images, autocast)
-        case "onnx" | "pt2" | "openvino" | "executorch" | "litert":
+        case _:
             # Swaps nothing in networks of others.
             return _exported_call(for_graphs(fused(network), dynamic_size=False), images, form)
 
 
-def _exported_call(
-    network: nn.Module, images: Tensor, form: Literal["onnx", "pt2", "openvino", "executorch", "litert"]
-) -> Callable[[], Tensor]:
+def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Callable[[], Tensor]:
     exporter = file_format(form)
     assert exporter.load is not None  # only Core ML has no runtime here
     height, width = images.shape[2:]

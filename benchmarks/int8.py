@@ -21,9 +21,9 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from benchmarks.formats import CPU, trained_looking
-from benchmarks.publish import write_results
-from benchmarks.threads import set_threads
+from benchmarks.formats import trained_looking
+from benchmarks.forms import CPU, set_threads
+from benchmarks.publish import table_of, write_results
 from mobilemamba import MobileMamba, ModelMetadata
 from mobilemamba.checkpoints import load_training_checkpoint
 from mobilemamba.environment import device_name
@@ -35,39 +35,29 @@ from mobilemamba.export.int8.images import LabelledImages, choose_images, read_b
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.tables import table
 
 BATCH_SIZE = 8
 
 Choice = Callable[[onnx.GraphProto], list[str]]
 
 
-def _with(*operators: str) -> Choice:
-    """Quantise what is exported in int8, and all nodes of these operators."""
+def _nodes(is_chosen: Callable[[str, bool], bool]) -> Choice:
+    """Choose nodes by their operator and whether they are exported in int8."""
 
     def choose(graph: onnx.GraphProto) -> list[str]:
-        chosen = set(quantised_nodes(graph))
-        return [node.name for node in graph.node if node.name in chosen or node.op_type in operators]
+        exported = set(quantised_nodes(graph))
+        return [node.name for node in graph.node if is_chosen(node.op_type, node.name in exported)]
 
     return choose
 
 
-def _only(operator: str) -> Choice:
-    """Quantise of what is exported in int8 the nodes of one operator."""
-
-    def choose(graph: onnx.GraphProto) -> list[str]:
-        chosen = set(quantised_nodes(graph))
-        return [node.name for node in graph.node if node.name in chosen and node.op_type == operator]
-
-    return choose
-
-
+MANY = ("Add", "Mul", "Sub", "Sigmoid", "Relu", "Split", "Concat", "Transpose")
 PARTS: dict[str, Choice] = {
     "as exported": quantised_nodes,
-    "convolutions alone": _only("Conv"),
-    "and depthwise": _with("Conv"),
-    "and the classifier": _with("Gemm"),
-    "and sums, products, gates": _with("Add", "Mul", "Sub", "Sigmoid", "Relu", "Split", "Concat", "Transpose"),
+    "convolutions alone": _nodes(lambda operator, is_exported: is_exported and operator == "Conv"),
+    "and depthwise": _nodes(lambda operator, is_exported: is_exported or operator == "Conv"),
+    "and the classifier": _nodes(lambda operator, is_exported: is_exported or operator == "Gemm"),
+    "and sums, products, gates": _nodes(lambda operator, is_exported: is_exported or operator in MANY),
 }
 
 
@@ -143,15 +133,7 @@ def measure(
     compared: LabelledImages | None,
     rounds: int,
 ) -> list[Result]:
-    """Quantise every choice of parts, the float32 file first, and time all files in turn.
-
-    Args:
-        network: The network.
-        metadata: How images are prepared.
-        calibration: Images to calibrate with; None for random ones.
-        compared: Images to compare on; None for random ones.
-        rounds: Timed rounds.
-    """
+    """Quantise every choice of parts, the float32 file first, and time all files in turn; None are random images."""
     image = random_images((1, 3, *metadata.image_size))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float32.onnx"
@@ -182,21 +164,19 @@ def measure(
 def format_results(results: list[Result]) -> str:
     """Return a Markdown table."""
     base = results[0].timing.minimum
-    rows = [
-        (
-            result.part,
-            str(result.nodes),
-            f"{result.timing.minimum:.2f}",
-            f"{result.timing.minimum / base:.2f}",
-            f"{result.max_abs_error:.3f}",
-            f"{result.top1_agreement:.1%}",
-            "-" if result.accuracy is None else f"{result.accuracy:.2%}",
-            f"{result.size_bytes / 1e6:.1f}",
-        )
-        for result in results
-    ]
-    header = ("in int8", "nodes", "ms", "ms / float32", "error", "same top class", "accuracy", "MB")
-    return table(header, rows)
+    return table_of(
+        results,
+        {
+            "in int8": lambda result: result.part,
+            "nodes": lambda result: str(result.nodes),
+            "ms": lambda result: f"{result.timing.minimum:.2f}",
+            "ms / float32": lambda result: f"{result.timing.minimum / base:.2f}",
+            "error": lambda result: f"{result.max_abs_error:.3f}",
+            "same top class": lambda result: f"{result.top1_agreement:.1%}",
+            "accuracy": lambda result: "-" if result.accuracy is None else f"{result.accuracy:.2%}",
+            "MB": lambda result: f"{result.size_bytes / 1e6:.1f}",
+        },
+    )
 
 
 def _batches(images: LabelledImages | None, metadata: ModelMetadata, seed: int) -> Iterator[Tensor]:

@@ -1,18 +1,23 @@
-"""Networks by timm name, MobileMamba's among them, and their inference forms."""
+"""Networks by timm name, MobileMamba's among them, and what is timed of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import timm
 import torch
+import torch._dynamo
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
 from mobilemamba.fusion import fuse
+
+MOST_COMPILED = 256
+"""Compiled forms of one function; torch.compile has a second limit, which allows as many."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,7 @@ class Candidate:
 
 
 def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Candidate:
-    """Build a network.
-
-    Args:
-        name: timm's name.
-        device: Where it runs.
-        image_size: Height and width in pixels; None for the size that it was published for.
+    """Build a network for images of a height and width, by default of those that it was published for.
 
     Raises:
         UserError: When timm knows no network of this name.
@@ -90,3 +90,14 @@ def inference_call(network: Callable[[Tensor], Tensor], images: Tensor, autocast
             return network(images)
 
     return call
+
+
+@contextmanager
+def all_compiled(limit: int = MOST_COMPILED) -> Iterator[None]:
+    """Compile that many networks of one class; one more is an error (``torch._dynamo.exc.FailOnRecompileLimitHit``).
+
+    Networks of one class share the code of their forward pass. By default torch.compile keeps eight compiled forms of
+    it and runs the ninth network uncompiled, with no more than a line in the log.
+    """
+    with torch._dynamo.config.patch(recompile_limit=limit, fail_on_recompile_limit_hit=True):
+        yield

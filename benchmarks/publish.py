@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from mobilemamba.environment import environment
 from mobilemamba.errors import UserError
 from mobilemamba.files import write_json, write_text
+from mobilemamba.tables import table
 
 RESULTS = Path("benchmarks/results")
+
+Item = TypeVar("Item")
+
+
+def table_of(items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], left: int = 1) -> str:
+    """Return a Markdown table with a row for each item.
+
+    Args:
+        items: What was measured.
+        columns: Text of an item's cell, by the column's name.
+        left: Columns aligned to the left.
+    """
+    return table(tuple(columns), [[cell(item) for cell in columns.values()] for item in items], left)
 
 
 def around_markers(path: Path, name: str) -> tuple[str, str]:
@@ -36,12 +51,6 @@ def replace_between(path: Path, name: str, text: str) -> None:
 
 
 def write_results(path: Path, device: torch.device, **content: Any) -> None:
-    """Write results as JSON, with the machine that they are from.
-
-    Args:
-        path: The file.
-        device: Where they were measured.
-        content: Plain JSON types.
-    """
+    """Write results, in plain JSON types, with the machine that they are from."""
     write_json(path, {"environment": environment(device), **content})
     print(f"Written to {path}")

@@ -18,25 +18,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse.typing import PositiveInt
 
 from benchmarks import formats, latency, training_step
 from benchmarks.accuracy import PEERS, published
-from benchmarks.forms import Form
+from benchmarks.forms import CPU, Form, set_threads
 from benchmarks.latency import Latency
 from benchmarks.networks import build
 from benchmarks.picture import draw
 from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
-from benchmarks.threads import set_threads
 from benchmarks.training_step import TrainingStep
 from lightning_modules.figures import write_figure
-from mobilemamba.environment import environment
+from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
 from mobilemamba.export import check_installed
 from mobilemamba.tables import table
-
-CPU = torch.device("cpu")
 
 OURS, REFERENCE = "mobilemamba_s6", "shvit_s3"
 NETWORKS = (OURS, *PEERS)
@@ -49,14 +45,11 @@ TRAINING_BATCH_SIZE = 16
 
 README, FORMATS_README = Path("README.md"), Path("benchmarks/README.md")
 PICTURE = Path("docs/images/latency.png")
-PLACES = ((README, "latency"), (README, "training"), (README, "support"), (FORMATS_README, formats.MARKERS))
+PLACES = (*((README, name) for name in ("latency", "training", "support")), (FORMATS_README, formats.MARKERS))
 
 
 def readme(
-    threads: PositiveInt = 2,
-    rounds: PositiveInt = 20,
-    repeats: PositiveInt = 3,
-    training_rounds: PositiveInt = 4,
+    threads: PositiveInt = 2, rounds: PositiveInt = 20, repeats: PositiveInt = 3, training_rounds: PositiveInt = 4
 ) -> None:
     """Measure every figure of the README's sections on speed and formats, and write it.
 
@@ -69,9 +62,11 @@ def readme(
     for path, name in PLACES:
         around_markers(path, name)  # fails now rather than after the work
     set_threads(threads)
-    _measure_latency(rounds, repeats)
-    _measure_training(training_rounds)
-    _measure_formats(rounds, repeats)
+    machine = f"{device_name(CPU)}, threads: {threads}"
+    _measure_latency(machine, rounds, repeats)
+    _measure_training(machine, training_rounds)
+    supports = formats.formats(threads=threads, rounds=rounds, repeats=repeats, document=FORMATS_README)
+    replace_between(README, "support", formats.support_table([one for one in supports if one.network == OURS]))
 
 
 def latency_table(latencies: Sequence[Latency]) -> str:
@@ -81,16 +76,12 @@ def latency_table(latencies: Sequence[Latency]) -> str:
     rows = []
     for name in dict.fromkeys(result.network for result in latencies):
         one = times[name, forms[0]]
-        rows.append(
-            (
-                name,
-                str(one.image_size[0]),
-                *_accuracies(name, one.image_size),
-                f"{one.parameters / 1e6:.1f}",
-                f"{one.macs / 1e9:.2f}",
-                *(f"{times[name, form].timing.minimum:.1f}" for form in forms),
-            )
-        )
+        figures = published(name, one.image_size)
+        both = (figures.top1, figures.top1_distilled) if figures else (None, None)
+        accuracies = ("-" if figure is None else f"{figure:.1f}" for figure in both)
+        costs = (f"{one.parameters / 1e6:.1f}", f"{one.macs / 1e9:.2f}")
+        milliseconds = (f"{times[name, form].timing.minimum:.1f}" for form in forms)
+        rows.append((name, str(one.image_size[0]), *accuracies, *costs, *milliseconds))
     ratios = (f"{times[OURS, form].ratio_of_minima:.2f}" for form in forms)
     rows.append((f"{OURS} / {REFERENCE}", *[""] * 5, *ratios))
     header = ("network", "pixels", "top-1", "distilled", "M parameters", "GMACs", *(FORMS[form] for form in forms))
@@ -105,67 +96,40 @@ def training_table(steps: Sequence[TrainingStep]) -> str:
     return table(("network", "activations, MB per image", "ms per step"), rows)
 
 
-def _measure_latency(rounds: int, repeats: int) -> None:
+def _measure_latency(machine: str, rounds: int, repeats: int) -> None:
     forms = [form for form in FORMS if _is_installed(form)]
     candidates = [build(name, CPU) for name in NETWORKS]
     settings: dict[str, Any] = {"batch_sizes": [1], "rounds": rounds, "repeats": repeats, "warmup": 2}
     latencies = latency.measure(candidates, forms, REFERENCE, device=CPU, **settings)
-    about = environment(CPU)
-    heading = f"{about['device']}, threads: {about['threads']}, batch 1, float32"
+    heading = f"{machine}, batch 1, float32"
     text = (
         f"{heading}; milliseconds, minimum of {rounds * repeats} calls, all in turn in one process. "
         f"Forms other than eager are fused.\n\n{latency_table(latencies)}"
     )
-    _write("latency", settings, [asdict(result) for result in latencies])
+    _write("latency", settings, latencies)
     write_figure(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
     replace_between(README, "latency", text)
 
 
-def _measure_training(rounds: int) -> None:
+def _measure_training(machine: str, rounds: int) -> None:
     settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": rounds}
     candidates = [build(name, CPU) for name in TRAINED]
     steps = training_step.measure(candidates, REFERENCE, device=CPU, autocast=False, **settings)
-    about = environment(CPU)
-    text = (
-        f"{about['device']}, threads: {about['threads']}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of "
-        f"{rounds} steps.\n\n{training_table(steps)}"
-    )
-    _write("training_step", settings, [asdict(result) for result in steps])
-    replace_between(README, "training", text)
-
-
-def _measure_formats(rounds: int, repeats: int) -> None:
-    supports = [
-        support
-        for name in (OURS, formats.QUICKSTART)
-        for support in formats.measure(name, formats.FORMATS, rounds, repeats)
-    ]
-    about = environment(CPU)
-    settings = {"rounds": rounds, "repeats": repeats}
-    _write("formats", settings, [asdict(support) for support in supports])
-    replace_between(FORMATS_README, formats.MARKERS, formats.text(supports, about, rounds * repeats))
-    replace_between(
-        README, "support", formats.support_table([support for support in supports if support.network == OURS])
-    )
-
-
-def _accuracies(network: str, image_size: tuple[int, int]) -> tuple[str, str]:
-    figures = published(network, image_size)
-    both = (figures.top1, figures.top1_distilled) if figures else (None, None)
-    top1, distilled = ("-" if figure is None else f"{figure:.1f}" for figure in both)
-    return top1, distilled
+    heading = f"{machine}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of {rounds} steps."
+    _write("training_step", settings, steps)
+    replace_between(README, "training", f"{heading}\n\n{training_table(steps)}")
 
 
 def _is_installed(form: Form) -> bool:
-    if form != "openvino":  # the others need no extra
-        return True
     try:
-        check_installed(form)
+        if form == "openvino":  # the others need no extra
+            check_installed(form)
     except UserError as error:
         print(f"Left out of the times: {error}")
         return False
     return True
 
 
-def _write(name: str, settings: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    write_results(RESULTS / f"{name}.json", CPU, settings=settings, reference=REFERENCE, results=results)
+def _write(name: str, settings: dict[str, Any], results: Sequence[Latency | TrainingStep]) -> None:
+    content = [asdict(result) for result in results]
+    write_results(RESULTS / f"{name}.json", CPU, settings=settings, reference=REFERENCE, results=content)

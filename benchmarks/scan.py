@@ -14,32 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from benchmarks.networks import build
-from benchmarks.publish import RESULTS, write_results
+from benchmarks.publish import RESULTS, table_of, write_results
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.dispatch import ScanForm, selective_scan
 from mobilemamba.environment import device_name, find_device
 from mobilemamba.export.timing import Timing, interleaved
-from mobilemamba.tables import table
 
-Passes = Literal["forward", "forward and backward"]
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""u, dt, A_log, B, C and D of :func:`mobilemamba.dispatch.selective_scan`."""
 
-FORMS: dict[str, tuple[ScanForm, ...]] = {
-    "cuda": ("triton", "parallel"),
-    "cpu": ("parallel", "rows", "sequential"),
-}
+FORMS: dict[str, tuple[ScanForm, ...]] = {"cuda": ("triton", "parallel"), "cpu": ("parallel", "rows", "sequential")}
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 BATCH_SIZES = {"cuda": 256, "cpu": 8}
 CALLS_PER_TIMING = {"cuda": 20, "cpu": 1}
 COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}
+
 DIFFERENCE_LIMIT = 1e-2
 """Largest difference from the parallel form, relative to the largest value: above it the wrong thing is timed. The
 sequential form rounds step sizes to the dtype of maps."""
@@ -47,15 +45,7 @@ sequential form rounds step sizes to the dtype of maps."""
 
 @dataclass(frozen=True)
 class ScanSize:
-    """Size of a scan within a network.
-
-    Args:
-        height: H.
-        width: W.
-        channels: D.
-        directions: K.
-        state_size: N.
-    """
+    """Size of a scan within a network: H, W, D, K and N."""
 
     height: int
     width: int
@@ -71,8 +61,8 @@ class ScanTime:
     Args:
         size: Of the scan.
         dtype: Of maps; A_log and D are float32 as under autocast.
-        form: Form.
-        passes: What was timed.
+        form: Form of the scan.
+        passes: "forward" or "forward and backward".
         timing: Milliseconds per call.
         gigabytes: Least traffic of a call, in 1e9 bytes.
         gigabytes_per_second: At the minimum of times.
@@ -82,7 +72,7 @@ class ScanTime:
     size: ScanSize
     dtype: str
     form: ScanForm
-    passes: Passes
+    passes: str
     timing: Timing
     gigabytes: float
     gigabytes_per_second: float
@@ -127,11 +117,7 @@ def scan(
 
 
 def scan_sizes(network: str) -> list[ScanSize]:
-    """Return the sizes that a network scans at its published image size, each once.
-
-    Args:
-        network: timm's name.
-    """
+    """Return the sizes that a timm network scans at its published image size, each once."""
     candidate = build(network, torch.device("cpu"))
     sizes: list[ScanSize] = []
 
@@ -151,15 +137,7 @@ def scan_sizes(network: str) -> list[ScanSize]:
 def measure(
     size: ScanSize, dtype: str, forms: Sequence[ScanForm], batch_size: int, rounds: int, device: torch.device
 ) -> list[ScanTime]:
-    """Time forms of a scan and a copy, in turn.
-
-    Args:
-        size: Of the scan.
-        dtype: Name of a floating-point type of torch.
-        forms: Forms.
-        batch_size: Maps.
-        rounds: Timed rounds.
-        device: Where to scan.
+    """Time forms of a scan and a copy, in turn; options as of the command.
 
     Raises:
         RuntimeError: When a form gives other values than the parallel one.
@@ -167,85 +145,65 @@ def measure(
     arguments = _arguments(size, getattr(torch, dtype), batch_size, device)
     expected = selective_scan(*arguments, form="parallel").detach()
     weight = torch.randn_like(expected)
-    forward_bytes = _bytes(*arguments, expected)
-    traffic: dict[Passes, int] = {
-        "forward": forward_bytes,
-        "forward and backward": forward_bytes + _bytes(*arguments, expected) + _bytes(*arguments),
-    }
+    span, copied = CALLS_PER_TIMING[device.type], COPY_BYTES[device.type]
+
+    def forward(form: ScanForm) -> None:
+        with torch.no_grad():
+            for _ in range(span):
+                selective_scan(*arguments, form=form)
+
+    def both(form: ScanForm) -> None:
+        for _ in range(span):
+            torch.autograd.grad(selective_scan(*arguments, form=form), arguments, weight)
+
+    read, written = (sum(t.numel() * t.element_size() for t in tensors) for tensors in (arguments, [expected]))
+    passes = {"forward": (forward, read + written), "forward and backward": (both, 3 * read + 2 * written)}
     calls: dict[str, Callable[[], object]] = {}
-    keys: dict[str, tuple[ScanForm, Passes]] = {}
     for form in forms:
         difference = (selective_scan(*arguments, form=form) - expected).abs().max() / expected.abs().max()
         if not difference <= DIFFERENCE_LIMIT:
             raise RuntimeError(f"Form {form} differs from parallel by {difference:.1e}: not timed.")
-        for passes in get_args(Passes):
-            name = f"{form} {passes}"
-            keys[name] = (form, passes)
-            calls[name] = _call(form, passes, arguments, weight, CALLS_PER_TIMING[device.type])
-    source = torch.ones(COPY_BYTES[device.type] // 2, dtype=torch.uint8, device=device)
+        calls |= {f"{form} {name}": partial(call, form) for name, (call, _) in passes.items()}
+    source = torch.ones(copied // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     calls["copy"] = lambda: target.copy_(source)
     timings = interleaved(calls, rounds, 1, device)
-    copy_bandwidth = COPY_BYTES[device.type] / timings["copy"].minimum / 1e6
+    copy_bandwidth = copied / timings["copy"].minimum / 1e6
     times = []
-    for name, (form, passes) in keys.items():
-        spanned, span = timings[name], CALLS_PER_TIMING[device.type]
-        timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
-        bandwidth = traffic[passes] / timing.minimum / 1e6
-        times.append(
-            ScanTime(size, dtype, form, passes, timing, traffic[passes] / 1e9, bandwidth, bandwidth / copy_bandwidth)
-        )
+    for form in forms:
+        for name, (_, traffic) in passes.items():
+            spanned = timings[f"{form} {name}"]
+            timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
+            bandwidth = traffic / timing.minimum / 1e6
+            share = bandwidth / copy_bandwidth
+            times.append(ScanTime(size, dtype, form, name, timing, traffic / 1e9, bandwidth, share))
     return times
 
 
-def format_times(times: list[ScanTime]) -> str:
+def format_times(times: Sequence[ScanTime]) -> str:
     """Return times as a table."""
-    header = ("pixels, channels", "dtype", "form", "passes", "minimum ms", "median ms", "GB/s", "of copy")
-    rows = [
-        (
-            f"{time.size.height}x{time.size.width}, {time.size.channels}",
-            time.dtype,
-            time.form,
-            time.passes,
-            f"{time.timing.minimum:.3f}",
-            f"{time.timing.median:.3f}",
-            f"{time.gigabytes_per_second:.3g}",
-            f"{time.share_of_copy:.3f}",
-        )
-        for time in times
-    ]
-    return table(header, rows)
-
-
-def _arguments(size: ScanSize, dtype: torch.dtype, batch_size: int, device: torch.device) -> Arguments:
-    pixels = (size.height, size.width)
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
-
-    return (
-        normal(dtype, batch_size, size.channels, *pixels),
-        normal(dtype, batch_size, size.directions, size.channels, *pixels),
-        normal(torch.float32, size.directions, size.channels, size.state_size),
-        normal(dtype, batch_size, size.directions, size.state_size, *pixels),
-        normal(dtype, batch_size, size.directions, size.state_size, *pixels),
-        normal(torch.float32, size.directions, size.channels),
+    return table_of(
+        times,
+        {
+            "pixels, channels": lambda time: f"{time.size.height}x{time.size.width}, {time.size.channels}",
+            "dtype": lambda time: time.dtype,
+            "form": lambda time: time.form,
+            "passes": lambda time: time.passes,
+            "minimum ms": lambda time: f"{time.timing.minimum:.3f}",
+            "median ms": lambda time: f"{time.timing.median:.3f}",
+            "GB/s": lambda time: f"{time.gigabytes_per_second:.3g}",
+            "of copy": lambda time: f"{time.share_of_copy:.3f}",
+        },
     )
 
 
-def _bytes(*tensors: Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _arguments(size: ScanSize, dtype: torch.dtype, batch_size: int, device: torch.device) -> Arguments:
+    pixels, (K, D, N) = (size.height, size.width), (size.directions, size.channels, size.state_size)
+    maps = [(batch_size, D, *pixels), (batch_size, K, D, *pixels), *[(batch_size, K, N, *pixels)] * 2]
+    generator = torch.Generator().manual_seed(0)
 
+    def normal(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
 
-def _call(form: ScanForm, passes: Passes, arguments: Arguments, weight: Tensor, calls: int) -> Callable[[], object]:
-    def forward() -> None:
-        with torch.no_grad():
-            for _ in range(calls):
-                selective_scan(*arguments, form=form)
-
-    def both() -> None:
-        for _ in range(calls):
-            torch.autograd.grad(selective_scan(*arguments, form=form), arguments, weight)
-
-    return forward if passes == "forward" else both
+    u, dt, B, C = (normal(shape, dtype) for shape in maps)
+    return u, dt, normal((K, D, N)), B, C, normal((K, D))

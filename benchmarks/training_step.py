@@ -7,6 +7,7 @@ float32 or the device's mixed precision. The step is forward pass, cross-entropy
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.networks import Candidate
+from benchmarks.publish import table_of
 from mobilemamba.export.timing import Timing, interleaved, synchronise
-from mobilemamba.tables import table
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Cost of a training step of one network.
+    """Cost of a training step of one network; ratios are to the reference at the same batch size.
 
     Args:
         network: timm's name.
@@ -29,9 +30,9 @@ class TrainingStep:
         batch_size: Images per step.
         megabytes_per_image: Memory as in the module's description, in 1e6 bytes.
         timing: Milliseconds per step.
-        memory_ratio: To the reference at the same batch size.
-        ratio_of_minima: Of step times, to the reference.
-        ratio_of_medians: Of step times, to the reference.
+        memory_ratio: Of memory.
+        ratio_of_minima: Of times.
+        ratio_of_medians: Of times.
     """
 
     network: str
@@ -56,43 +57,40 @@ def measure(
     """Measure a training step of every candidate at every batch size, the times in turn.
 
     Args:
-        candidates: Networks, the reference among them.
+        candidates: Networks on the device, the reference among them.
         reference: Name of the network that ratios are to.
         batch_sizes: Images per step.
         rounds: Timed steps.
         autocast: Whether the forward pass runs under autocast.
-        device: Of the candidates.
+        device: Where to run.
         warmup: Steps before the timed ones.
 
     Raises:
         UserError: When a network does not take images of this size.
     """
-    calls: dict[tuple[str, int], Callable[[], None]] = {}
-    megabytes: dict[tuple[str, int], float] = {}
-    for candidate in candidates:
-        for batch_size in batch_sizes:
-            images = candidate.images(batch_size, device)
-            candidate.answer(images[:1])  # an image size that does not fit is a clear error
-            network = candidate.network.train()
-            key, call = (candidate.name, batch_size), step_call(network, images, autocast)
-            call()  # gradients exist and kernels are chosen
-            peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
-            calls[key], megabytes[key] = call, peak / batch_size / 1e6
-    names = {" ".join(map(str, key)): key for key in calls}
-    timings = interleaved({name: calls[key] for name, key in names.items()}, rounds, 1, device, warmup)
-    shapes = {candidate.name: candidate.image_shape for candidate in candidates}
+    calls: dict[str, Callable[[], None]] = {}
+    measured: dict[str, tuple[Candidate, int, float]] = {}
+    for candidate, batch_size in itertools.product(candidates, batch_sizes):
+        images = candidate.images(batch_size, device)
+        candidate.answer(images[:1])  # an image size that does not fit is a clear error
+        network = candidate.network.train()
+        call = step_call(network, images, autocast)
+        call()  # gradients exist and kernels are chosen
+        peak = peak_bytes(call, device) if device.type == "cuda" else saved_bytes(network, call)
+        name = f"{candidate.name} {batch_size}"
+        calls[name], measured[name] = call, (candidate, batch_size, peak / batch_size / 1e6)
+    timings = interleaved(calls, rounds, 1, device, warmup)
     steps = []
-    for name, (network_name, batch_size) in names.items():
+    for name, (candidate, batch_size, megabytes) in measured.items():
         timing, base = timings[name], timings[f"{reference} {batch_size}"]
-        memory = megabytes[network_name, batch_size]
         steps.append(
             TrainingStep(
-                network=network_name,
-                image_size=shapes[network_name][1:],
+                network=candidate.name,
+                image_size=candidate.image_shape[1:],
                 batch_size=batch_size,
-                megabytes_per_image=memory,
+                megabytes_per_image=megabytes,
                 timing=timing,
-                memory_ratio=memory / megabytes[reference, batch_size],
+                memory_ratio=megabytes / measured[f"{reference} {batch_size}"][2],
                 ratio_of_minima=timing.minimum / base.minimum,
                 ratio_of_medians=timing.median / base.median,
             )
@@ -101,13 +99,7 @@ def measure(
 
 
 def step_call(network: nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
-    """Return what is timed: forward pass, cross-entropy and backward pass.
-
-    Args:
-        network: In training mode.
-        images: (B, C, H, W).
-        autocast: Whether the forward pass runs under autocast.
-    """
+    """Return what is timed: forward pass of a network in training mode, cross-entropy and backward pass."""
     targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
 
     def step() -> None:
@@ -152,17 +144,15 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
 
 def format_steps(steps: Sequence[TrainingStep], reference: str) -> str:
     """Return training steps as a table."""
-    header = ("network", "pixels", "batch", "MB per image", f"MB / {reference}", "ms per step", f"time / {reference}")
-    rows = [
-        (
-            step.network,
-            "x".join(map(str, step.image_size)),
-            str(step.batch_size),
-            f"{step.megabytes_per_image:.1f}",
-            f"{step.memory_ratio:.2f}",
-            f"{step.timing.minimum:.0f}",
-            f"{step.ratio_of_minima:.2f}",
-        )
-        for step in steps
-    ]
-    return table(header, rows)
+    return table_of(
+        steps,
+        {
+            "network": lambda step: step.network,
+            "pixels": lambda step: "x".join(map(str, step.image_size)),
+            "batch": lambda step: str(step.batch_size),
+            "MB per image": lambda step: f"{step.megabytes_per_image:.1f}",
+            f"MB / {reference}": lambda step: f"{step.memory_ratio:.2f}",
+            "ms per step": lambda step: f"{step.timing.minimum:.0f}",
+            f"time / {reference}": lambda step: f"{step.ratio_of_minima:.2f}",
+        },
+    )

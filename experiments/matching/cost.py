@@ -17,8 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.compilation import all_compiled
-from benchmarks.networks import fused, inference_call
+from benchmarks.networks import all_compiled, fused, inference_call
 from experiments.matching.widths import Widths, WidthSpace
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.complexity import complexity

@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,20 +29,19 @@ def candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "build", build)
 
 
+def benchmark(output: Path, *options: str) -> dict[str, Any]:
+    """Run the command and return its JSON."""
+    assert main(["benchmark", "mobilemamba_t2", *options, "--repeats", "1", "--output", str(output)]) == 0
+    content: dict[str, Any] = json.loads(output.read_text())
+    return content
+
+
 @pytest.mark.usefixtures("candidates")
 def test_latency_of_every_form_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output, picture = tmp_path / "latency.json", tmp_path / "new" / "accuracy.png"
-    files = ["--output", str(output), "--picture", str(picture)]
-    assert main(["benchmark", "mobilemamba_t2", "--rounds", "1", "--repeats", "1", *files]) == 0
+    picture = tmp_path / "new" / "accuracy.png"
+    content = benchmark(tmp_path / "latency.json", "--rounds", "1", "--picture", str(picture))
     assert "minimum / shvit_s3" in capsys.readouterr().out
-    content = json.loads(output.read_text())
-    assert content["settings"] == {
-        "batch_sizes": [1],
-        "warmup": 1,
-        "rounds": 1,
-        "repeats": 1,
-        "autocast": False,
-    }
+    assert content["settings"] == {"batch_sizes": [1], "warmup": 1, "rounds": 1, "repeats": 1, "autocast": False}
     assert content["environment"]["versions"]["torch"] == torch.__version__
     results = {(result["network"], result["form"]): result for result in content["results"]}
     names, forms = ("mobilemamba_t2", "shvit_s3"), ("eager", "fused", "onnx")
@@ -55,39 +55,26 @@ def test_latency_of_every_form_beside_the_reference(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.usefixtures("candidates")
-def test_several_batch_sizes_at_another_image_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "latency.json"
+def test_several_batch_sizes_at_another_image_size_in_mixed_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--forms", "eager", "--batch-sizes", "1", "3", "--image-size", "65", "96", "--warmup", "0"]
-    assert (
-        main(["benchmark", "mobilemamba_t2", *options, "--rounds", "2", "--repeats", "1", "--output", str(output)]) == 0
-    )
-    assert "batch 1, 3, float32" in capsys.readouterr().out
-    results = json.loads(output.read_text())["results"]
-    assert [(result["network"], result["batch_size"]) for result in results] == [
-        ("mobilemamba_t2", 1),
-        ("mobilemamba_t2", 3),
-        ("shvit_s3", 1),
-        ("shvit_s3", 3),
+    results = benchmark(tmp_path / "latency.json", *options, "--rounds", "2", "--autocast")["results"]
+    assert "batch 1, 3, mixed precision" in capsys.readouterr().out
+    names = ("mobilemamba_t2", "shvit_s3")
+    assert [(one["network"], one["batch_size"]) for one in results] == [
+        (name, size) for name in names for size in (1, 3)
     ]
-    assert all(result["image_size"] == [65, 96] and result["timing"]["calls"] == 2 for result in results)
-
-
-@pytest.mark.usefixtures("candidates")
-def test_mixed_precision_is_another_computation(tmp_path: Path) -> None:
-    output = str(tmp_path / "latency.json")
-    assert main(["benchmark", "--autocast", "--forms", "eager", "--rounds", "1", "--output", output]) == 0
-    assert all(result["max_difference"] > 1e-6 for result in json.loads(Path(output).read_text())["results"])
+    assert all(one["image_size"] == [65, 96] and one["timing"]["calls"] == 2 for one in results)
+    assert all(one["max_difference"] > 1e-6 for one in results)  # another computation than in float32
 
 
 @pytest.mark.usefixtures("candidates")
 def test_training_step_beside_the_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "step.json"
-    options = ["--training", "--batch-size", "2", "--rounds", "2", "--output", str(output)]
-    assert main(["benchmark", "mobilemamba_t2", *options]) == 0
+    content = benchmark(tmp_path / "step.json", "--training", "--batch-size", "2", "--rounds", "2")
     assert "MB / shvit_s3" in capsys.readouterr().out
-    ours, reference = json.loads(output.read_text())["results"]
-    assert reference["memory_ratio"] == 1.0
-    assert reference["batch_size"] == 2
+    ours, reference = content["results"]
+    assert (reference["memory_ratio"], reference["batch_size"]) == (1.0, 2)
     assert ours["memory_ratio"] > 1.0
     assert ours["timing"]["calls"] == 2
 

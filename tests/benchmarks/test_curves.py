@@ -4,6 +4,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks.curves import PANELS, draw, read_curves
+from mobilemamba.errors import UserError
 
 
 def test_curves_of_a_log_are_drawn_with_their_values(tmp_path: Path) -> None:
@@ -22,5 +23,5 @@ def test_curves_of_a_log_are_drawn_with_their_values(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no TensorBoard log"):
+    with pytest.raises(UserError, match="no TensorBoard log"):
         read_curves(tmp_path)

@@ -3,23 +3,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks import formats
-from mobilemamba import MobileMambaConfig
+from datamodules import DigitsDataModule
 from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
 from mobilemamba.export.formats import PACKAGES
 from mobilemamba.export.options import FormatName
 
-TINY = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5)
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
 
 @pytest.fixture
 def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A document to write into, on a machine without any optional format."""
-    monkeypatch.setattr(formats, "QUICKSTART_CONFIG", TINY)
+    tiny = tmp_path / "tiny.yaml"
+    tiny.write_text("model: {network: {widths: [16, 16, 16], depths: [1, 1, 1]}}")
+    monkeypatch.setattr(formats, "QUICKSTART_FILE", tiny)
     monkeypatch.setattr(export_formats, "find_spec", lambda name: name if name.startswith("onnx") else None)
     path = tmp_path / "table.md"
     path.write_text("before\n<!-- formats:begin -->\nolder\n<!-- formats:end -->\nafter\n")
@@ -43,9 +41,7 @@ def test_every_format_is_listed_with_what_became_of_it(document: Path, capsys: p
         assert results[form]["timing"]["minimum"] > 0
         assert results[form]["size_bytes"] > 0
     text = document.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "older" not in text
+    assert (text.startswith("before\n"), text.endswith("after\n"), "older" in text) == (True, True, False)
     assert "| not installed |" in text
     assert "| yes, compared |" in text
     assert 'pip install ".[litert]"' in capsys.readouterr().out
@@ -68,17 +64,22 @@ def test_a_format_that_fails_is_listed_with_the_reason(
 
 
 def test_quickstart_is_the_network_of_its_config() -> None:
-    config = yaml.safe_load((EXPERIMENTS / "quickstart.yaml").read_text())["model"]["network"]
-    assert MobileMambaConfig(**config, num_classes=10) == formats.QUICKSTART_CONFIG
+    network, size = formats.trained_looking("quickstart")
+    data = DigitsDataModule()
+    assert (network.config.widths, network.num_classes, size) == (
+        (32, 48, 64),
+        data.num_classes,
+        (data.image_size,) * 2,
+    )
 
 
 def test_only_a_mobilemamba_is_tried() -> None:
-    with pytest.raises(ValueError, match="'shvit_s1' is no MobileMamba"):
+    with pytest.raises(UserError, match="'shvit_s1' is no MobileMamba"):
         formats.trained_looking("shvit_s1")
 
 
 def test_a_document_without_markers_is_refused_before_any_work(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "measure", None)  # calling it would fail
     document.write_text("<!-- formats:begin -->\n")
-    with pytest.raises(ValueError, match="write the lines <!-- formats:begin --> and <!-- formats:end -->"):
+    with pytest.raises(UserError, match="write the lines <!-- formats:begin --> and <!-- formats:end -->"):
         run(document)

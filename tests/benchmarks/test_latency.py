@@ -1,12 +1,12 @@
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from benchmarks import forms, latency
 from benchmarks.accuracy import PEERS, published
-from benchmarks.compilation import all_compiled
-from benchmarks.networks import Candidate, fused
+from benchmarks.networks import Candidate, all_compiled, fused
 from benchmarks.picture import draw
 from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
@@ -27,18 +27,13 @@ def timed(network: str, size: int, form: forms.Form = "eager", batch_size: int =
     return latency.Latency(network, form, (size, size), batch_size, 15_000_000, 10**9, Timing(4.0, 5.0, 3), 1, 1, 0)
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2", "openvino", "executorch", "litert"])
-def test_an_exported_form_on_another_device_is_refused(form: forms.Form) -> None:
-    with pytest.raises(UserError, match=f"'{form}' is measured on the CPU, not on meta"):
-        forms.check_forms(["eager", form], torch.device("meta"))
+def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     forms.check_forms(["eager", "fused", "compiled", "compiled-eager"], torch.device("meta"))
-
-
-@pytest.mark.parametrize("form", [form for form in PACKAGES if form not in ("coreml", "onnx")])
-def test_a_form_whose_extra_is_missing_names_it(form: forms.Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="'onnx' is measured on the CPU, not on meta"):
+        forms.check_forms(["eager", "onnx"], torch.device("meta"))
     monkeypatch.setattr(export_formats, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=rf'pip install "\.\[{form}\]"'):
-        forms.check_forms([form], CPU)
+    with pytest.raises(UserError, match=r'pip install "\.\[litert\]"'):
+        forms.check_forms(["litert"], CPU)
 
 
 @pytest.mark.parametrize("form", ["onnx", "pt2", "openvino", "executorch", "litert"])
@@ -103,9 +98,9 @@ def test_a_form_with_other_answers_is_not_timed(monkeypatch: pytest.MonkeyPatch)
         "fused",
         lambda network: small_network().apply(lambda m: nn.init.ones_(m.weight) if isinstance(m, nn.Linear) else None),
     )
-    contender = Candidate("small", small_network(), (3, 8, 8))
+    candidate = Candidate("small", small_network(), (3, 8, 8))
     with pytest.raises(UserError, match="small as fused differs from eager"):
-        latency.measure([contender], ["fused"], "small", [1], 1, 1, CPU)
+        latency.measure([candidate], ["fused"], "small", [1], 1, 1, CPU)
 
 
 def test_ratios_are_to_the_same_form_and_batch_size() -> None:
@@ -121,15 +116,7 @@ def test_ratios_are_to_the_same_form_and_batch_size() -> None:
         assert result.macs == 14 * 14 * 3 * 9 * 4 + 4 * 5
 
 
-def test_an_image_size_that_a_network_does_not_take_is_named() -> None:
-    contender = Candidate("narrow", nn.Sequential(nn.Conv2d(3, 4, 9)).eval(), (3, 8, 8))
-    with pytest.raises(UserError, match="narrow does not take images of 8x8 pixels: "):
-        latency.measure([contender], ["eager"], "narrow", [1], 1, 1, CPU)
-
-
 def test_networks_of_timm_are_fused_by_their_own_means() -> None:
-    import timm
-
     network = timm.create_model("shvit_s1", num_classes=3).eval()
     images = torch.randn(1, 3, 64, 64)
     folded = fused(network)
@@ -144,14 +131,11 @@ def test_published_accuracy_is_that_of_the_measured_size() -> None:
     figures = published("mobilemamba_s6.in1k", (224, 224))
     assert figures is not None
     assert (figures.top1, figures.top1_distilled) == (78.0, 80.7)
-    assert published("mobilemamba_s6", (256, 256)) is None
-    assert published("shvit_s3", (224, 256)) is None
-    assert published("resnet50", (224, 224)) is None
+    unknown = [("mobilemamba_s6", (256, 256)), ("shvit_s3", (224, 256)), ("resnet50", (224, 224))]
+    assert [published(*one) for one in unknown] == [None] * 3
 
 
 def test_peers_are_networks_of_timm_at_their_size() -> None:
-    import timm
-
     for name, figures in PEERS.items():
         assert timm.get_pretrained_cfg(name).input_size == (3, figures.image_size, figures.image_size)
         assert figures.source.startswith("arXiv:")
@@ -164,10 +148,6 @@ def test_picture_shows_both_accuracies_of_networks_that_have_them() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["eager, batch 1", "fused, batch 8"]
     axes = figure.axes[0]
     points = [(line.get_ydata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
-    assert [(top1, face == "white") for top1, face in points] == [
-        (78.0, False),
-        (80.7, True),
-        (77.4, False),
-        (80.0, True),
-    ]
+    expected = [(78.0, False), (80.7, True), (77.4, False), (80.0, True)]
+    assert [(top1, face == "white") for top1, face in points] == expected
     assert [text.get_text() for text in axes.texts] == ["mobilemamba_s6", "shvit_s3", "repvit_m1_0"]

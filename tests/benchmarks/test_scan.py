@@ -12,11 +12,8 @@ SIZE = ScanSize(height=3, width=4, channels=5, directions=2, state_size=1)
 
 
 def test_sizes_are_those_of_the_stages() -> None:
-    assert scan_sizes("mobilemamba_s6") == [
-        ScanSize(14, 14, 320, 2, 1),
-        ScanSize(7, 7, 544, 2, 1),
-        ScanSize(4, 4, 544, 2, 1),
-    ]
+    stages = [(14, 14, 320), (7, 7, 544), (4, 4, 544)]
+    assert scan_sizes("mobilemamba_s6") == [ScanSize(*stage, directions=2, state_size=1) for stage in stages]
 
 
 def test_command_measures_each_form_and_both_passes(
