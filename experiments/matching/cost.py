@@ -7,13 +7,13 @@ measurements of 120 calls each).
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -149,13 +149,6 @@ def standard_error(seconds: Sequence[float], reference: Sequence[float]) -> floa
         seconds: Times of one call, in the order they were made; at least :data:`PARTS`.
         reference: Times of the other.
     """
-    ratios = [
-        math.log(statistics.median(part) / statistics.median(other))
-        for part, other in zip(_parts(seconds), _parts(reference), strict=True)
-    ]
-    return statistics.stdev(ratios) / math.sqrt(len(ratios))
-
-
-def _parts(values: Sequence[float]) -> list[Sequence[float]]:
-    bounds = [round(index * len(values) / PARTS) for index in range(PARTS + 1)]
-    return [values[start:end] for start, end in itertools.pairwise(bounds)]
+    parts = zip(np.array_split(seconds, PARTS), np.array_split(reference, PARTS), strict=True)
+    ratios = [math.log(np.median(ours) / np.median(theirs)) for ours, theirs in parts]
+    return statistics.stdev(ratios) / math.sqrt(PARTS)
