@@ -30,8 +30,8 @@ from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network
 from mobilemamba.export.formats.onnx import load
-from mobilemamba.export.int8.export import Int8Options
 from mobilemamba.export.int8.images import LabelledImages, choose_images, read_batches
+from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
 from mobilemamba.export.timing import Timing, interleaved
@@ -117,8 +117,7 @@ def int8(
         raise UserError("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
     else:
         name, (model, metadata) = str(checkpoint), load_training_checkpoint(checkpoint)
-        counts = (Int8Options.calibration_images, Int8Options.compared_images)
-        images = choose_images(calibration, validation, counts, model.num_classes, metadata.class_names)
+        images = choose_images(Int8Options(calibration, validation), model.num_classes, metadata.class_names)
     results = measure(model, metadata, *images, rounds)
     count = "random" if images[1] is None else f"{len(images[1].files)}"
     print(f"{name}, {device_name(CPU)}, batch 1; compared on {count} images\n")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import NotComparedWarning, export_network, report_path
-from mobilemamba.export.int8.export import Int8Options, export_int8
+from mobilemamba.export.int8.export import export_int8
+from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.options import ExportOptions, FormatName
 from mobilemamba.export.parity import ParityReport
@@ -57,43 +58,43 @@ def export(
         calibration_images: With --int8, images to calibrate with, at most. Null: 256.
         compared_images: With --int8, images to compare on, at most. Null: 1000.
         min_agreement: With --int8, least share of images with the same top class before and after. Null: 0.9.
-        max_accuracy_drop: With --int8, largest drop of the accuracy on --validation, in percentage points.
-            Null: 1.
+        max_accuracy_drop: With --int8, largest drop of the accuracy on --validation, in percentage points. Null: 1.
 
     Raises:
         UserError: When an option or the checkpoint does not fit, or the file differs from its network.
     """
     options = ExportOptions(format, dynamic_batch, dynamic_size, tolerance)
-    given = {
-        name: value
-        for name, value in {
-            "calibration": calibration,
-            "validation": validation,
-            "calibration_images": calibration_images,
-            "compared_images": compared_images,
-            "min_agreement": min_agreement,
-            "max_accuracy_drop": max_accuracy_drop,
-        }.items()
-        if value is not None
-    }
-    if given and not int8:
-        raise UserError(f"--{next(iter(given)).replace('_', '-')} belongs to --int8: add that, or leave it out.")
-    if int8 and calibration is None:
-        raise UserError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
-    quantised = Int8Options(**given) if int8 else None  # type: ignore[arg-type]
+    int8_options = _int8_options(
+        int8,
+        calibration=calibration,
+        validation=validation,
+        calibration_images=calibration_images,
+        compared_images=compared_images,
+        min_agreement=min_agreement,
+        max_accuracy_drop=max_accuracy_drop,
+    )
     network, metadata = _load(checkpoint, variant, weights)
     if image_size is not None:
-        if len(image_size) != 2:
-            raise UserError(f"--image-size = {image_size} must be two numbers, height and width in pixels.")
+        require(len(image_size) == 2, "--image-size", image_size, "two numbers, height and width in pixels")
         metadata = dataclasses.replace(metadata, image_size=(image_size[0], image_size[1]))
     path = output or checkpoint.with_suffix(f".int8{options.suffix}" if int8 else options.suffix)
-    if quantised is not None:
-        print(_int8_table(path, export_int8(network, path, options, quantised, metadata)))
+    if int8_options is not None:
+        print(_int8_text(path, export_int8(network, path, options, int8_options, metadata)))
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
-        report = export_network(network, path, options, metadata)
-    print(_table(path, report))
+        warnings.simplefilter("ignore", NotComparedWarning)  # the text says it
+        print(_text(path, export_network(network, path, options, metadata)))
+
+
+def _int8_options(is_wanted: bool, **options: Any) -> Int8Options | None:
+    given = {name: value for name, value in options.items() if value is not None}
+    if not is_wanted:
+        for name in given:
+            raise UserError(f"--{name.replace('_', '-')} belongs to --int8: add that, or leave it out.")
+        return None
+    if "calibration" not in given:
+        raise UserError("--int8 needs --calibration FOLDER: images that the ranges of activations are taken from.")
+    return Int8Options(**given)
 
 
 def _load(checkpoint: Path, variant: str | None, weights: Literal["ema", "raw"]) -> tuple[MobileMamba, ModelMetadata]:
@@ -102,15 +103,14 @@ def _load(checkpoint: Path, variant: str | None, weights: Literal["ema", "raw"])
             return load_training_checkpoint(checkpoint, weights)
         except UserError as error:
             raise UserError(f"{error} If these are published weights, name their network by --variant.") from error
-    if variant not in VARIANTS:
-        raise UserError(f"--variant = {variant} must be one of {', '.join(sorted(VARIANTS))}.")
+    require(variant in VARIANTS, "--variant", variant, f"one of {', '.join(sorted(VARIANTS))}")
     published = VARIANTS[variant]
     network = load_published_weights(MobileMamba(published.config), checkpoint, weights)
     return network, ModelMetadata(image_size=(published.image_size, published.image_size))
 
 
-def _table(path: Path, report: ParityReport) -> str:
-    """Return the report as text."""
+def _text(path: Path, report: ParityReport) -> str:
+    """Return what is printed of an export."""
     lines = [f"{path}  ({report.size_bytes / 1e6:.1f} MB)", ""]
     if report.verdict == "converted, not run":
         lines.append(
@@ -118,13 +118,17 @@ def _table(path: Path, report: ParityReport) -> str:
             "network. Do so where it runs."
         )
     else:
+        rows = [
+            (
+                " x ".join(map(str, part.shape)),
+                str(part.images),
+                f"{part.max_abs_error:.1e}",
+                f"{part.top1_agreement:.1%}",
+            )
+            for part in report.comparisons
+        ]
         lines += [
-            f"{'batch of images':<22}{'images':>8}{'largest difference':>20}{'same top class':>18}",
-            *(
-                f"{' x '.join(map(str, comparison.shape)):<22}{comparison.images:>8}{comparison.max_abs_error:>20.1e}"
-                f"{comparison.top1_agreement:>18.1%}"
-                for comparison in report.comparisons
-            ),
+            table(("batch of images", "images", "largest difference", "same top class"), rows),
             "",
             f"Differences are relative to the largest logit; tolerance {report.tolerance:g}.",
         ]
@@ -136,24 +140,20 @@ def _table(path: Path, report: ParityReport) -> str:
     return "\n".join(lines)
 
 
-def _int8_table(path: Path, report: Int8Report) -> str:
-    """Return the report of an int8 file as text."""
-
-    def percent(share: float | None) -> str:
-        return "-" if share is None else f"{share:.2%}"
-
+def _int8_text(path: Path, report: Int8Report) -> str:
+    """Return what is printed of an export in int8."""
     before, after = report.milliseconds_before, report.milliseconds_after
     rows = [
-        ("float32", percent(report.accuracy_before), report.float_report.size_bytes, before),
-        ("int8", percent(report.accuracy_after), report.size_bytes, after),
+        (name, "-" if accuracy is None else f"{accuracy:.2%}", f"{size / 1e6:.1f}", f"{milliseconds:.2f}")
+        for name, accuracy, size, milliseconds in (
+            ("float32", report.accuracy_before, report.float_report.size_bytes, before),
+            ("int8", report.accuracy_after, report.size_bytes, after),
+        )
     ]
     lines = [
         f"{path}  ({report.size_bytes / 1e6:.1f} MB, {report.quantised_nodes} nodes in int8)",
         "",
-        table(
-            ("weights", "accuracy", "MB", "ms per image"),
-            [(name, accuracy, f"{size / 1e6:.1f}", f"{time:.2f}") for name, accuracy, size, time in rows],
-        ),
+        table(("weights", "accuracy", "MB", "ms per image"), rows),
         "",
         f"Same top class for {report.top1_agreement:.2%} of {report.compared_images} images, none of the "
         f"{report.calibration_images} it was calibrated with; logits differ by up to {report.max_abs_error:.1%} of the "
@@ -161,5 +161,4 @@ def _int8_table(path: Path, report: Int8Report) -> str:
     ]
     if after >= before:
         lines.append("On this machine the int8 file is no faster: its use is its size.")
-    lines.append(f"Report: {report_path(path)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"Report: {report_path(path)}"])

@@ -1,7 +1,7 @@
 """From a trained network to a file that is known to be right.
 
-Fuse a copy, compare in float64; trace, write in a hidden folder, reload with the file's own runtime, compare in
-float32; only then does the file move to its place, with all that belongs to it.
+Fuse a copy, compare in float64; swap what graphs need in another form; trace, write in a hidden folder, reload with the
+file's own runtime, compare in float32; only then does the file move to its place, with all that belongs to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import nn
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
 from mobilemamba.export.formats import file_format
-from mobilemamba.export.formats.base import FileFormat
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import SUFFIXES, ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
@@ -54,28 +53,24 @@ def export_network(
     """
     path = Path(path)
     network = check_request(network, path, options, metadata)
-    form, smallest = file_format(options.format), _smallest_side(network, options)
-
-    exact = _detached_copy(network).double()
-    fused = fuse(exact)
+    exporter, smallest = file_format(options.format), _smallest_side(network, options)
     channels, image_size = network.config.in_chans, metadata.image_size
-    fuse_error = compare_fused(exact, fused, (2, channels, *image_size))
-    # Rounding the float64 copies gives back the network's own weights.
-    single, fused_single = exact.float(), for_graphs(fused.float(), options.dynamic_size)
-    program = trace(fused_single, channels, tracing_size(image_size, smallest, options), options)
+    with torch.no_grad():
+        unfused = copy.deepcopy(network).cpu().eval().requires_grad_(False).double()
+    fused = fuse(unfused)
+    fuse_error = compare_fused(unfused, fused, (2, channels, *image_size))
+    unfused.float()  # from here on both are in float32; rounding gives back the network's own weights
+    for_graphs(fused.float(), options.dynamic_size)
+    program = trace(fused, channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
     with atomic_write(path) as unfinished:
-        form.write(program, unfinished, metadata)
-        comparisons = compare_runner(single, form.load(unfinished), shapes) if form.load else ()
-        images = sum(comparison.images for comparison in comparisons)
+        exporter.write(program, unfinished, metadata)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
-            max_abs_error=max((comparison.max_abs_error for comparison in comparisons), default=None),
-            top1_agreement=sum(c.top1_agreement * c.images for c in comparisons) / images if images else None,
             tolerance=options.tolerance,
-            comparisons=comparisons,
-            versions=form.versions(),
+            comparisons=compare_runner(unfused, exporter.load(unfinished), shapes) if exporter.load else (),
+            versions=exporter.versions(),
             size_bytes=sum(part.stat().st_size for part in unfinished.parent.rglob("*") if part.is_file()),
         )
         report.raise_if_refused()
@@ -103,7 +98,10 @@ def read_metadata(path: str | Path) -> ModelMetadata:
         UserError: When the suffix is that of no format.
     """
     path = Path(path)
-    return _format_of(path).read_metadata(path)
+    name = next((name for name, suffix in SUFFIXES.items() if path.suffix == suffix), None)
+    if name is None:
+        raise UserError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
+    return file_format(name).read_metadata(path)
 
 
 def check_request(network: nn.Module, path: Path, options: ExportOptions, metadata: ModelMetadata) -> MobileMamba:
@@ -114,19 +112,18 @@ def check_request(network: nn.Module, path: Path, options: ExportOptions, metada
     """
     if not isinstance(network, MobileMamba):
         raise UserError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
-    smallest = _smallest_side(network, options)
     if path.suffix != options.suffix:
         raise UserError(f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}.")
     if path.is_dir() and options.format != "coreml":
         raise UserError(f"Output {path} is a folder: name a file in it.")
     height, width = metadata.image_size
+    smallest, largest = _smallest_side(network, options), largest_dynamic_size(network.config.stem_stride)
     if min(height, width) < smallest:
         raise UserError(
             f"image_size = {height}x{width} is too small: this network as a {options.format} file of "
             f"{'dynamic' if options.dynamic_size else 'fixed'} size takes at least {smallest}x{smallest} pixels."
         )
-    largest = largest_dynamic_size(network.config.stem_stride) if options.dynamic_size else None
-    if largest is not None and max(height, width) > largest:
+    if options.dynamic_size and max(height, width) > largest:
         raise UserError(
             f"image_size = {height}x{width} is too large for a file of dynamic size, which takes up to "
             f"{largest}x{largest} pixels: export with dynamic_size = False."
@@ -139,16 +136,3 @@ def _smallest_side(network: MobileMamba, options: ExportOptions) -> int:
     """Return the smallest height and width in pixels that a file takes."""
     margin = file_format(options.format).dynamic_size_margin
     return network.config.min_image_size + (margin if options.dynamic_size else 0)
-
-
-def _format_of(path: Path) -> FileFormat:
-    for name, suffix in SUFFIXES.items():
-        if path.suffix == suffix:
-            return file_format(name)
-    raise UserError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
-
-
-def _detached_copy(network: MobileMamba) -> MobileMamba:
-    """Copy a network to the CPU, in eval mode."""
-    with torch.no_grad():
-        return copy.deepcopy(network).cpu().eval().requires_grad_(False)

@@ -35,14 +35,16 @@ def for_graphs(network: nn.Module, dynamic_size: bool) -> nn.Module:
         The network.
     """
     for name, child in network.named_children():
-        if isinstance(child, BiMamba):
-            setattr(network, name, GraphMamba(child, dynamic_size).eval())
-        elif isinstance(child, WaveletConv):
-            setattr(network, name, GraphWaveletConv(child).eval())
-        elif isinstance(child, ChannelAffine):
-            setattr(network, name, _depthwise(child))
-        else:
-            for_graphs(child, dynamic_size)
+        match child:
+            case BiMamba():
+                setattr(network, name, GraphMamba(child, dynamic_size).eval())
+            case WaveletConv():
+                setattr(network, name, GraphWaveletConv(child).eval())
+            case ChannelAffine():
+                weight, bias = child.weight.unsqueeze(1), child.bias.flatten()
+                setattr(network, name, _pointwise_convolution(weight, bias, groups=len(weight)))
+            case _:
+                for_graphs(child, dynamic_size)
     return network
 
 
@@ -58,12 +60,15 @@ class GraphMamba(nn.Module):
         super().__init__()
         in_proj = cast(FusedInputProjection, mamba.in_proj)
         # Two convolutions: a graph runtime would copy both halves of one.
-        self.u_proj, self.z_proj = _convolution(in_proj.u_proj), _convolution(in_proj.z_proj)
+        self.u_proj, self.z_proj = (
+            _pointwise_convolution(projection.weight[..., None, None], projection.bias)
+            for projection in (in_proj.u_proj, in_proj.z_proj)
+        )
         self.conv, self.out_norm = mamba.conv, mamba.out_norm
         self.x_proj, self.out_proj = cast(Pointwise, mamba.x_proj), cast(Pointwise, mamba.out_proj)
         self.dt_proj_weight, self.dt_proj_bias = mamba.dt_proj_weight, mamba.dt_proj_bias
         self.A_log, self.D = mamba.A_log, mamba.D
-        self.scan = self._matrix_scan if dynamic_size else self._rows_scan
+        self.dynamic_size = dynamic_size
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
@@ -71,18 +76,17 @@ class GraphMamba(nn.Module):
         u = F.conv2d(self.u_proj(x), conv.weight, conv.bias, padding=conv.padding, groups=conv.groups)
         u = F.silu(u.permute(0, 2, 3, 1))  # (B, H, W, D)
         z = F.silu(self.z_proj(x).permute(0, 2, 3, 1))
-        y = F.layer_norm(self.scan(u), norm.normalized_shape, norm.weight, norm.bias, norm.eps) * z
+        y = F.layer_norm(self._scan(u), norm.normalized_shape, norm.weight, norm.bias, norm.eps) * z
         return F.linear(y, self.out_proj.weight, self.out_proj.bias).permute(0, 3, 1, 2)
 
-    def _rows_scan(self, u: Tensor) -> Tensor:
-        x_dbl = F.linear(u, self.x_proj.weight)
-        return channels_last_scan(u, x_dbl, self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
-
-    def _matrix_scan(self, u: Tensor) -> Tensor:
+    def _scan(self, u: Tensor) -> Tensor:
+        """Make step sizes and scan u, (B, H, W, D) to the same shape."""
+        weights = (self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
+        if not self.dynamic_size:
+            return channels_last_scan(u, F.linear(u, self.x_proj.weight), *weights)
         u = u.permute(0, 3, 1, 2)
         x_dbl = torch.conv2d(u, self.x_proj.weight[..., None, None])
-        arguments = split(x_dbl, self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
-        return matrix_scan(u, *arguments).permute(0, 2, 3, 1)
+        return matrix_scan(u, *split(x_dbl, *weights)).permute(0, 2, 3, 1)
 
 
 class GraphWaveletConv(nn.Module):
@@ -98,10 +102,10 @@ class GraphWaveletConv(nn.Module):
     def __init__(self, conv: WaveletConv) -> None:
         super().__init__()
         self.weights = conv.weights
-        filters = conv.analysis_filters
-        per_pixel = haar_filters().view(SUB_BANDS, -1, 1, 1).transpose(0, 1).repeat(len(filters) // SUB_BANDS, 1, 1, 1)
-        self.register_buffer("analysis", filters)
-        self.register_buffer("synthesis", per_pixel.to(filters))
+        analysis = conv.analysis_filters
+        synthesis = haar_filters().view(SUB_BANDS, -1, 1, 1).transpose(0, 1).repeat(len(analysis) // SUB_BANDS, 1, 1, 1)
+        self.register_buffer("analysis", analysis)
+        self.register_buffer("synthesis", synthesis.to(analysis))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C, H, W), in the wavelet domain."""
@@ -110,20 +114,11 @@ class GraphWaveletConv(nn.Module):
 
 def pixel_synthesis(bands: Tensor, per_pixel: Tensor) -> Tensor:
     """Return the inverse transform of bands, (B, 4C, H, W), to (B, C, 2H, 2W), by filters (4C, 4, 1, 1)."""
-    pixels = F.conv2d(bands, per_pixel.to(bands.dtype), groups=bands.shape[1] // SUB_BANDS)
-    return F.pixel_shuffle(pixels, 2)
+    return F.pixel_shuffle(F.conv2d(bands, per_pixel, groups=bands.shape[1] // SUB_BANDS), 2)
 
 
-def _convolution(projection: Pointwise) -> nn.Conv2d:
-    outputs, inputs = projection.weight.shape
-    conv = nn.Conv2d(inputs, outputs, 1, bias=projection.bias is not None, device="meta")
-    conv.weight = nn.Parameter(projection.weight[..., None, None])
-    conv.bias = projection.bias
-    return conv.eval()
-
-
-def _depthwise(affine: ChannelAffine) -> nn.Conv2d:
-    channels = len(affine.weight)
-    conv = nn.Conv2d(channels, channels, 1, groups=channels, device="meta")
-    conv.weight, conv.bias = nn.Parameter(affine.weight.unsqueeze(1)), nn.Parameter(affine.bias.flatten())
-    return conv.eval()
+def _pointwise_convolution(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
+    outputs, inputs = weight.shape[:2]
+    convolution = nn.Conv2d(inputs * groups, outputs, 1, groups=groups, device="meta")
+    convolution.weight, convolution.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
+    return convolution.eval()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 
 FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]
 
@@ -38,8 +38,7 @@ class ExportOptions:
         tolerance: Largest difference allowed between file and network, relative to the largest logit (float32).
 
     Raises:
-        UserError: For an unknown format, one of fixed shape with another asked for, or a tolerance that is not a
-            positive number.
+        UserError: When a field must be another, or does not fit the format.
     """
 
     format: FormatName = "onnx"
@@ -54,14 +53,13 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.format not in get_args(FormatName):
-            raise UserError(f"format = {self.format!r} must be one of {', '.join(get_args(FormatName))}.")
-        if self.format in FIXED_SHAPE:
-            for field in ("dynamic_batch", "dynamic_size"):
-                if getattr(self, field):
-                    raise UserError(
-                        f"{field} = True must be false: {self.format} files take single images of one size. "
-                        f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
-                    )
-        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
-            raise UserError(f"tolerance = {self.tolerance} must be a positive number, such as 1e-4.")
+        formats = get_args(FormatName)
+        require(self.format in formats, "format", self.format, f"one of {', '.join(formats)}")
+        for field in ("dynamic_batch", "dynamic_size"):
+            if getattr(self, field) and self.format in FIXED_SHAPE:
+                raise UserError(
+                    f"{field} = True must be false: {self.format} files take single images of one size. "
+                    f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
+                )
+        is_positive = math.isfinite(self.tolerance) and self.tolerance > 0
+        require(is_positive, "tolerance", self.tolerance, "a positive number, such as 1e-4")

@@ -30,7 +30,6 @@ FUSE_TOLERANCE = 1e-12
 TIE = 1e-5
 """Classes whose reference logits are closer than this share of the largest are one: float32 cannot tell them apart."""
 
-
 CONCLUSIVE_RESPONSE = 10
 """A comparison proves something when logits of different images differ by this many tolerances."""
 
@@ -62,8 +61,6 @@ class ParityReport:
     Args:
         format: Format of the file.
         fuse_max_abs_error: Difference between the network and its fused form in float64, relative.
-        max_abs_error: Largest difference between file and network over all comparisons, relative; None without any.
-        top1_agreement: Share of all compared images with the same top class; None without any.
         tolerance: Largest max_abs_error that passes.
         comparisons: Each shape of batches that was compared; none where this system cannot run the file.
         versions: Packages that wrote and ran the file, by name.
@@ -72,12 +69,21 @@ class ParityReport:
 
     format: str
     fuse_max_abs_error: float
-    max_abs_error: float | None
-    top1_agreement: float | None
     tolerance: float
     comparisons: tuple[Comparison, ...]
     versions: dict[str, str]
     size_bytes: int
+
+    @property
+    def max_abs_error(self) -> float | None:
+        """Largest difference between file and network over all comparisons, relative; None without any."""
+        return max((comparison.max_abs_error for comparison in self.comparisons), default=None)
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Share of all compared images with the same top class; None without any."""
+        images = sum(comparison.images for comparison in self.comparisons)
+        return sum(c.top1_agreement * c.images for c in self.comparisons) / images if images else None
 
     @property
     def verdict(self) -> Literal["passed", "refused", "converted, not run"]:
@@ -103,8 +109,8 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        judgement = {"verdict": self.verdict, "passed": self.passed, "conclusive": self.conclusive}
-        content: dict[str, Any] = json.loads(json.dumps(judgement | asdict(self)))
+        derived = ("verdict", "passed", "conclusive", "max_abs_error", "top1_agreement")
+        content: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in derived} | asdict(self)))
         return content
 
     def raise_if_refused(self) -> None:
@@ -170,8 +176,8 @@ def compare_runner(
 ) -> tuple[Comparison, ...]:
     """Compare a float32 network in eval mode, or another runner, with a reloaded file on random images of each shape.
 
-    Where a shape occurs several times the file gets as many batches, and their answers are judged together: that the
-    logits depend on the image is not to be seen in batches of one.
+    Where a shape occurs several times the file gets as many batches, and their answers are judged together: batches of
+    one image cannot show that the logits depend on the image.
     """
     comparisons = []
     for seed, (shape, batches) in enumerate(Counter(shapes).items()):

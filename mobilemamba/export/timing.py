@@ -30,7 +30,20 @@ class Timing:
 def interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
 ) -> dict[str, Timing]:
-    """Time calls in rounds: each round runs every call a few times, one after the other.
+    """Return the times of calls, by name; arguments as of :func:`interleaved_seconds`."""
+    seconds = interleaved_seconds(calls, rounds, repeats, device, warmup)
+    return {
+        name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
+        for name, values in seconds.items()
+    }
+
+
+def interleaved_seconds(
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Return the time of every single call in seconds, in the order they were made.
+
+    Each round runs every call a few times, one after the other.
 
     Args:
         calls: What to run, by name.
@@ -39,16 +52,6 @@ def interleaved(
         device: Waited for, where it works asynchronously.
         warmup: Rounds before the timed ones.
     """
-    return {
-        name: Timing(min(values) * 1e3, statistics.median(values) * 1e3, len(values))
-        for name, values in interleaved_seconds(calls, rounds, repeats, device, warmup).items()
-    }
-
-
-def interleaved_seconds(
-    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
-) -> dict[str, list[float]]:
-    """Return the time of every single call in seconds, in the order they were made; see :func:`interleaved`."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
     progress = track(range(warmup + rounds), "Measuring", console=Console(stderr=True), transient=True)

@@ -20,21 +20,14 @@ def trace(network: nn.Module, channels: int, image_size: tuple[int, int], option
     Args:
         network: Maps images (B, C, H, W) to logits.
         channels: Channels C of the images.
-        image_size: Height and width in pixels.
+        image_size: Height and width in pixels to trace at, see :func:`tracing_size`.
         options: Which dimensions stay open.
     """
-    height, width = image_size
-    dimensions = {}
-    if options.dynamic_batch:
-        dimensions[0] = Dim.DYNAMIC
-    if options.dynamic_size:
-        dimensions |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    axes = ((0,) if options.dynamic_batch else ()) + ((2, 3) if options.dynamic_size else ())
     # The tracer takes a dimension of size one for a constant, in the images and in every feature map.
-    batch = 2 if options.dynamic_batch else 1
+    images = random_images((2 if options.dynamic_batch else 1, channels, *image_size))
     with torch.no_grad():
-        return torch.export.export(
-            network, (random_images((batch, channels, height, width)),), dynamic_shapes=(dimensions or None,)
-        )
+        return torch.export.export(network, (images,), dynamic_shapes=(dict.fromkeys(axes, Dim.DYNAMIC) or None,))
 
 
 def tracing_size(image_size: tuple[int, int], smallest: int, options: ExportOptions) -> tuple[int, int]:

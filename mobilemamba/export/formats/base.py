@@ -1,11 +1,13 @@
-"""What each file format has to bring along."""
+"""What each file format brings along."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch.export import ExportedProgram
 
 from mobilemamba.export.parity import Runner
@@ -24,12 +26,16 @@ class FileFormat:
         load: Opens a written file with its own runtime, for comparison, on the CPU with PyTorch's number of threads
             where the runtime lets it choose; None where this system has no such runtime.
         read_metadata: Reads back what ``write`` was given.
-        versions: Returns the packages involved and their versions; the last one runs the file.
+        distributions: What is involved besides PyTorch; the last one runs the file.
         dynamic_size_margin: Pixels by which images of a file of dynamic size must exceed the network's smallest.
     """
 
     write: Callable[[ExportedProgram, Path, ModelMetadata], None]
     load: Callable[[Path], Runner] | None
     read_metadata: Callable[[Path], ModelMetadata]
-    versions: Callable[[], dict[str, str]]
+    distributions: tuple[str, ...] = ()
     dynamic_size_margin: int = 0
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of all packages involved; the last one runs the file."""
+        return {"torch": torch.__version__} | {name: version(name) for name in self.distributions}

@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ from mobilemamba.metadata import ModelMetadata
 PREFIX = "mobilemamba."
 """Precedes the names of the metadata, among those that the converter adds."""
 
-SPELLED_OUT: dict[torch._ops.OperatorBase, Callable[..., Tensor]] = {
+DECOMPOSITIONS: dict[torch._ops.OperatorBase, Callable[..., Tensor]] = {
     torch.ops.aten.addcmul.default: lambda x, a, b, value=1: x + value * a * b,
     torch.ops.aten.alias.default: lambda x: x,
 }
@@ -38,19 +37,18 @@ SPELLED_OUT: dict[torch._ops.OperatorBase, Callable[..., Tensor]] = {
 
 def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None:
     """Write a package."""
-    with quiet("coremltools"):
+    with quiet("coremltools"), redirect_stderr(io.StringIO()):  # progress bars
         import coremltools
 
         (images,), _ = program.example_inputs
-        with redirect_stderr(io.StringIO()):  # progress bars
-            model = coremltools.convert(
-                program.run_decompositions(SPELLED_OUT),
-                inputs=[coremltools.TensorType(INPUT, tuple(images.shape))],
-                outputs=[coremltools.TensorType(OUTPUT)],
-                convert_to="mlprogram",
-                compute_precision=coremltools.precision.FLOAT32,
-                skip_model_load=True,
-            )
+        model = coremltools.convert(
+            program.run_decompositions(DECOMPOSITIONS),
+            inputs=[coremltools.TensorType(INPUT, tuple(images.shape))],
+            outputs=[coremltools.TensorType(OUTPUT)],
+            convert_to="mlprogram",
+            compute_precision=coremltools.precision.FLOAT32,
+            skip_model_load=True,
+        )
         for key, value in metadata.to_dict().items():
             model.user_defined_metadata[PREFIX + key] = json.dumps(value)
         model.save(str(path))
@@ -62,11 +60,7 @@ def load(path: Path) -> Runner:
         import coremltools
 
         model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(model.predict({INPUT: images.numpy()})[OUTPUT])
-
-    return run
+    return lambda images: torch.from_numpy(model.predict({INPUT: images.numpy()})[OUTPUT])
 
 
 def read_metadata(path: Path) -> ModelMetadata:
@@ -80,9 +74,4 @@ def read_metadata(path: Path) -> ModelMetadata:
     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of exporter and runtime."""
-    return {"torch": torch.__version__, "coremltools": version("coremltools")}
-
-
-FORMAT = FileFormat(write, load if sys.platform == "darwin" else None, read_metadata, versions)
+FORMAT = FileFormat(write, load if sys.platform == "darwin" else None, read_metadata, ("coremltools",))

@@ -7,12 +7,9 @@ fields of :class:`mobilemamba.metadata.ModelMetadata` as a JSON object.
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
 from mobilemamba.export.formats.base import FileFormat
@@ -44,23 +41,14 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
 def load(path: Path) -> Runner:
     """Open a file on the CPU."""
     method = _program(path).load_method("forward")
-
-    def run(images: Tensor) -> Tensor:
-        # The runtime answers with a view of memory that the next image overwrites.
-        return method.execute([images])[0].clone()
-
-    return run
+    # The runtime answers with a view of memory that the next image overwrites.
+    return lambda images: method.execute([images])[0].clone()
 
 
 def read_metadata(path: Path) -> ModelMetadata:
     """Read the metadata of a file."""
     (text,) = _program(path).load_method(METADATA_METHOD).execute([])
     return ModelMetadata.from_dict(json.loads(text))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of exporter and runtime."""
-    return {"torch": torch.__version__, "executorch": version("executorch")}
 
 
 def _program(path: Path) -> Any:
@@ -70,4 +58,4 @@ def _program(path: Path) -> Any:
         return Runtime.get().load_program(path)
 
 
-FORMAT = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, ("executorch",))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -56,11 +55,7 @@ def load(path: Path) -> Runner:
         from ai_edge_litert.interpreter import Interpreter
 
         signature = Interpreter(str(path), num_threads=torch.get_num_threads()).get_signature_runner()
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(signature(**{INPUT: images.numpy()})[OUTPUT])
-
-    return run
+    return lambda images: torch.from_numpy(signature(**{INPUT: images.numpy()})[OUTPUT])
 
 
 def read_metadata(path: Path) -> ModelMetadata:
@@ -69,9 +64,4 @@ def read_metadata(path: Path) -> ModelMetadata:
         return ModelMetadata.from_dict(json.loads(archive.read(METADATA_FILE)))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of exporter and runtime."""
-    return {"torch": torch.__version__} | {package: version(package) for package in ("litert-torch", "ai-edge-litert")}
-
-
-FORMAT = FileFormat(write, load, read_metadata, versions)
+FORMAT = FileFormat(write, load, read_metadata, ("litert-torch", "ai-edge-litert"))

@@ -2,7 +2,7 @@
 
 Files of fixed size are run by ``torch.export.load(path).module()``. With dynamic size, say
 ``.module(check_guards=False)``: the tracer records the memory layout of the one size that it saw as if it were a demand
-on all sizes. The comparison of :mod:`.parity` shows that other sizes give the right answers.
+on all sizes. The comparison of :mod:`mobilemamba.export.parity` shows that other sizes give the right answers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,5 @@ def read_metadata(path: Path) -> ModelMetadata:
     return ModelMetadata.from_dict(json.loads(extra_files[METADATA_FILE]))
 
 
-def versions() -> dict[str, str]:
-    """Return the version of exporter and runtime."""
-    return {"torch": torch.__version__}
-
-
 # One pixel more, since the tracer takes a feature map of one pixel for a constant.
-FORMAT = FileFormat(write, load, read_metadata, versions, dynamic_size_margin=1)
+FORMAT = FileFormat(write, load, read_metadata, dynamic_size_margin=1)

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from mobilemamba.errors import UserError
+from mobilemamba.export.int8.options import FEWEST_IMAGES, Int8Options
 from mobilemamba.images import evenly_spaced, find_images, open_image
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import evaluation_transform
-
-FEWEST_IMAGES = 32
-"""Images below which neither ranges of values nor shares of images mean anything."""
 
 
 @dataclass(frozen=True)
@@ -32,44 +30,38 @@ class LabelledImages:
 
 
 def choose_images(
-    calibration: Path,
-    validation: Path | None,
-    counts: tuple[int, int],
-    num_classes: int,
-    class_names: Sequence[str] | None,
+    options: Int8Options, num_classes: int, class_names: Sequence[str] | None
 ) -> tuple[LabelledImages, LabelledImages]:
     """Return images to calibrate with and other images to compare on, both evenly spaced over sorted folders.
 
     Args:
-        calibration: Folder of images, in any depth.
-        validation: Folder with one folder of images for each class; None: other images of ``calibration``.
-        counts: Images to calibrate with and to compare on, at most.
+        options: Folders and numbers of images.
         num_classes: Outputs of the network.
         class_names: Names of the outputs, if known.
 
     Raises:
         UserError: When a folder does not fit, an image is in both, or there are too few.
     """
-    images = find_images(calibration, "--calibration")
-    if validation is None:
-        chosen = evenly_spaced(images, min(len(images) // 2, counts[0]))
+    images = find_images(options.calibration, "--calibration")
+    if options.validation is None:
+        chosen = evenly_spaced(images, min(len(images) // 2, options.calibration_images))
         taken = set(chosen)
-        compared = LabelledImages(tuple(evenly_spaced([file for file in images if file not in taken], counts[1])))
-        hint = f", so {2 * FEWEST_IMAGES} in --calibration {calibration} without --validation."
+        others = evenly_spaced([file for file in images if file not in taken], options.compared_images)
+        compared = LabelledImages(tuple(others))
+        hint = f", so {2 * FEWEST_IMAGES} in --calibration {options.calibration} without --validation"
     else:
-        labelled = find_labelled_images(validation, num_classes, class_names)
-        chosen = evenly_spaced(images, counts[0])
+        labelled = find_labelled_images(options.validation, num_classes, class_names)
+        chosen = evenly_spaced(images, options.calibration_images)
         both = {file.resolve() for file in chosen} & {file.resolve() for file, _ in labelled}
         if both:
             raise UserError(
                 f"Image {min(both)} is in --calibration and in --validation: accuracy must be that on other images."
             )
-        files, targets = zip(*evenly_spaced(labelled, counts[1]), strict=True)
-        compared = LabelledImages(files, targets)
-        hint = "."
-    for what, count in (("calibrate with", len(chosen)), ("compare on", len(compared.files))):
+        compared = LabelledImages(*zip(*evenly_spaced(labelled, options.compared_images), strict=True))
+        hint = ""
+    for purpose, count in (("calibrate with", len(chosen)), ("compare on", len(compared.files))):
         if count < FEWEST_IMAGES:
-            raise UserError(f"{count} images to {what} are too few: at least {FEWEST_IMAGES} are needed{hint}")
+            raise UserError(f"{count} images to {purpose} are too few: at least {FEWEST_IMAGES} are needed{hint}.")
     return LabelledImages(tuple(chosen)), compared
 
 

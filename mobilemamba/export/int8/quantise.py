@@ -81,13 +81,9 @@ def quantised_nodes(graph: onnx.GraphProto) -> list[str]:
         for node in graph.node
         if node.op_type in ("Conv", "MatMul", "Gemm")
         and node.input[1] in weights
-        and _groups(node) == 1
+        and all(attribute.i == 1 for attribute in node.attribute if attribute.name == "group")
         and node.output[0] not in results
     ]
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _copy_metadata(source: Path, target: Path) -> None:

@@ -170,7 +170,7 @@ def test_an_export_without_comparison_is_listed_as_such(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    report = ParityReport("coreml", 1e-15, None, None, 1e-4, (), {}, 1)
+    report = ParityReport("coreml", 1e-15, 1e-4, (), {}, 1)
     monkeypatch.setattr(export, "export_network", lambda *_: report)
     trainer = run_trainer([ExportAtEnd(which=("last",)), RunSummary()], limit_train_batches=1, limit_val_batches=0)
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())

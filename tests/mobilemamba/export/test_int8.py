@@ -22,8 +22,9 @@ from mobilemamba.export import (
     report_path,
 )
 from mobilemamba.export import export as export_module
-from mobilemamba.export.int8.export import Int8Options, export_int8
+from mobilemamba.export.int8.export import export_int8
 from mobilemamba.export.int8.images import choose_images, find_labelled_images, read_batches
+from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise
 from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.parity import Comparison, ParityReport, random_images
@@ -33,7 +34,7 @@ SIZE = (64, 64)
 LENIENT: dict[str, Any] = {"min_agreement": 0.8, "max_accuracy_drop": 20.0}
 """Limits for random weights, which tell classes apart by little."""
 
-FLOAT_REPORT = ParityReport("onnx", 0.0, 0.0, 1.0, 1e-4, (), {}, 1)
+FLOAT_REPORT = ParityReport("onnx", 0.0, 1e-4, (), {}, 1)
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +149,7 @@ def test_single_images_without_labels(
 
 def test_compared_images_are_not_those_of_the_calibration(folders: tuple[Path, Path], metadata: ModelMetadata) -> None:
     for options in (Int8Options(folders[0]), Int8Options(*folders)):
-        calibration, compared = choose_images(
-            options.calibration,
-            options.validation,
-            (options.calibration_images, options.compared_images),
-            7,
-            metadata.class_names,
-        )
+        calibration, compared = choose_images(options, 7, metadata.class_names)
         assert not set(calibration.files) & set(compared.files)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.export.formats.onnx import convert
-from mobilemamba.export.formats.openvino_graph import rewrite_for_openvino
+from mobilemamba.export.formats.openvino import join_softplus
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.tracing import trace
@@ -33,7 +33,7 @@ def test_each_softplus_is_one_operator_and_answers_stay(network: MobileMamba) ->
     )
     model = convert(program).model
     before = [node.op_type for node in model.graph]
-    rewritten = rewrite_for_openvino(model)
+    rewritten = join_softplus(model)
     after = [node.op_type for node in rewritten.graph]
     scans = before.count("Log")
     assert scans > 0

@@ -16,7 +16,7 @@ REFERENCE = torch.tensor([[1.0, -4.0, 2.0], [0.5, 0.25, 0.0]])
 
 def report(max_abs_error: float = 1e-6, top1_agreement: float = 1.0, response: float = 0.5) -> ParityReport:
     comparison = Comparison(SHAPE, 2, max_abs_error, top1_agreement, response)
-    return ParityReport("onnx", 1e-15, max_abs_error, top1_agreement, 1e-4, (comparison,), {"torch": "2"}, 1)
+    return ParityReport("onnx", 1e-15, 1e-4, (comparison,), {"torch": "2"}, 1)
 
 
 def test_error_is_relative_to_the_largest_absolute_logit() -> None:
@@ -63,7 +63,7 @@ def test_report_refuses_error_and_disagreement(bad: dict[str, float]) -> None:
 
 
 def test_report_without_comparison_claims_nothing() -> None:
-    unknown = ParityReport("coreml", 1e-15, None, None, 1e-4, (), {"torch": "2"}, 1)
+    unknown = ParityReport("coreml", 1e-15, 1e-4, (), {"torch": "2"}, 1)
     unknown.raise_if_refused()
     content = unknown.to_dict()
     assert content["verdict"] == "converted, not run"
