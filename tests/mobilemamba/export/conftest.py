@@ -1,13 +1,12 @@
-import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
-from mobilemamba.export.parity import random_images
+from mobilemamba.export.int8.report import Int8Report
+from mobilemamba.export.parity import Comparison, ParityReport, random_images
 from tests.mobilemamba.conftest import randomise
 
 
@@ -45,16 +44,22 @@ def metadata() -> ModelMetadata:
     )
 
 
-@pytest.fixture
-def checkpoint_of(tmp_path: Path) -> Callable[[MobileMamba, ModelMetadata], Path]:
-    """Write a network as ``lightning fit`` does."""
-
-    def write(network: MobileMamba, metadata: ModelMetadata) -> Path:
-        content = {
-            "mobilemamba": {"config": dataclasses.asdict(network.config), "metadata": metadata.to_dict()},
-            "state_dict": {f"student.{key}": value for key, value in network.state_dict().items()},
-        }
-        torch.save(content, tmp_path / "best.ckpt")
-        return tmp_path / "best.ckpt"
-
-    return write
+def int8_report(**changes: Any) -> Int8Report:
+    """A report that passes, with other figures where they are given."""
+    fields = dict(
+        float_report=ParityReport("onnx", 0.0, 1e-4, (), {}, 1),
+        quantised_nodes=1,
+        calibration_images=32,
+        compared_images=1000,
+        top1_agreement=0.95,
+        max_abs_error=0.05,
+        accuracy_before=0.803,
+        accuracy_after=0.793,
+        comparisons=(Comparison((1, 3, 64, 64), 1, 0.05, 1.0, 0.0),),
+        min_agreement=0.9,
+        max_accuracy_drop=1.0,
+        milliseconds_before=2.0,
+        milliseconds_after=1.0,
+        size_bytes=1,
+    )
+    return Int8Report(**fields | changes)  # type: ignore[arg-type]

@@ -1,18 +1,21 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from experiments.cli import main
 from mobilemamba import VARIANTS, MobileMamba, MobileMambaConfig, ModelMetadata, Variant
+from mobilemamba.export import ExportOptions, read_metadata
 from mobilemamba.export import command as export_command
 from mobilemamba.export import export as export_module
-from mobilemamba.export import read_metadata
 from mobilemamba.export.formats.torch_export import FORMAT
+from mobilemamba.export.int8.options import Int8Options
+from mobilemamba.export.int8.report import Int8Report
+from tests.mobilemamba.export.conftest import int8_report
 
 METADATA = ModelMetadata(image_size=(64, 64), class_names=("a", "b", "c"))
 
@@ -85,59 +88,62 @@ def test_published_weights_need_the_variant_alone(
     assert read_metadata(path.with_suffix(".pt2")) == ModelMetadata(image_size=(96, 96))
 
 
-def _missing(folder: Path, checkpoint: Path) -> list[str]:
-    return ["--checkpoint", str(folder / "missing.ckpt")]
-
-
-def _no_checkpoint(folder: Path, checkpoint: Path) -> list[str]:
-    torch.save({"weight": torch.zeros(1)}, folder / "other.ckpt")
-    return ["--checkpoint", str(folder / "other.ckpt")]
-
-
-def _another_variant(folder: Path, checkpoint: Path) -> list[str]:
-    torch.save({"net": MobileMamba(VARIANTS["mobilemamba_t2"].config).state_dict()}, folder / "t2.pth")
-    return ["--checkpoint", str(folder / "t2.pth"), "--variant", "mobilemamba_s6"]
-
-
-def _unwritable(folder: Path, checkpoint: Path) -> list[str]:
-    (folder / "file").touch()
-    return ["--checkpoint", str(checkpoint), "--output", str(folder / "file" / "model.onnx")]
-
-
-def _small(folder: Path, checkpoint: Path) -> list[str]:
-    return ["--checkpoint", str(checkpoint), "--output", str(folder / "m.onnx"), "--image-size", "32", "64"]
-
-
-def _tolerance(folder: Path, checkpoint: Path) -> list[str]:
-    return ["--checkpoint", str(checkpoint), "--output", str(folder / "m.onnx"), "--tolerance", "0"]
-
-
-def _fixed_shape(folder: Path, checkpoint: Path) -> list[str]:
-    return ["--checkpoint", str(checkpoint), "--format", "executorch"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (_missing, "missing.ckpt does not exist"),
-        (_no_checkpoint, "is no training checkpoint of this project"),
-        (_no_checkpoint, "name their network by --variant"),
-        (_another_variant, "The weights do not fit the model"),
-        (_unwritable, "cannot be written"),
-        (_small, "image_size = 32x64 is too small"),
-        (_tolerance, "tolerance = 0.0 must be"),
-        (_fixed_shape, "by --no-dynamic-batch"),
+        ("--checkpoint FOLDER/missing.ckpt", "missing.ckpt does not exist"),
+        ("--checkpoint FOLDER/other.ckpt", "is no training checkpoint of this project"),
+        ("--checkpoint FOLDER/other.ckpt", "name their network by --variant"),
+        ("--checkpoint FOLDER/t2.pth --variant mobilemamba_s6", "The weights do not fit the model"),
+        ("--checkpoint FOLDER/t2.pth --variant s6", "--variant = 's6' must be one of mobilemamba_b1"),
+        ("--checkpoint CHECKPOINT --output FOLDER/t2.pth/model.onnx", "cannot be written"),
+        ("--checkpoint CHECKPOINT --output FOLDER/m.onnx --image-size 32 64", "image_size = 32x64 is too small"),
+        ("--checkpoint CHECKPOINT --image-size 64", "--image-size = [64] must be two numbers"),
+        ("--checkpoint CHECKPOINT --tolerance 0", "tolerance = 0.0 must be"),
+        ("--checkpoint CHECKPOINT --format executorch", "by --no-dynamic-batch"),
+        ("--checkpoint missing.ckpt --int8", "--int8 needs --calibration FOLDER"),
+        ("--checkpoint missing.ckpt --calibration images", "--calibration belongs to --int8: add that"),
+        ("--checkpoint missing.ckpt --max-accuracy-drop 2", "--max-accuracy-drop belongs to --int8"),
+        (
+            "--checkpoint missing.ckpt --int8 --calibration images --compared-images 3",
+            "compared_images = 3 must be 32 or more",
+        ),
     ],
 )
 def test_user_errors_are_one_line_and_status_1(
-    arguments: Any, message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: str, message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", *arguments(tmp_path, checkpoint)]) == 1
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.ckpt")
+    if "t2.pth" in arguments:
+        torch.save({"net": MobileMamba(VARIANTS["mobilemamba_t2"].config).state_dict()}, tmp_path / "t2.pth")
+    words = [w.replace("FOLDER", str(tmp_path)).replace("CHECKPOINT", str(checkpoint)) for w in arguments.split()]
+    assert main(["export", *words]) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("mobilemamba export: error: ")
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert not any(name.endswith((".onnx", ".pt2")) for name in os.listdir(tmp_path))
+
+
+def test_int8_is_exported_with_the_options_given_and_both_files_are_printed(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+
+    def export(network: MobileMamba, path: Path, *options: object) -> Int8Report:
+        asked.extend((path, *options))
+        return int8_report()
+
+    monkeypatch.setattr(export_command, "export_int8", export)
+    options = ["--int8", "--calibration", "photos", "--validation", "labelled", "--max-accuracy-drop", "10"]
+    assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\| float32 +\| +80\.30% \|.* 2\.00 \|", printed)
+    assert re.search(r"\| int8 +\| +79\.30% \|.* 1\.00 \|", printed)
+    assert "Same top class for 95.00% of 1000 images" in printed
+    assert "no faster" not in printed
+    int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
+    assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, METADATA]
 
 
 def test_ctrl_c_is_no_traceback(
@@ -151,9 +157,8 @@ def test_ctrl_c_is_no_traceback(
     assert capsys.readouterr().err == "mobilemamba export: interrupted\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"]])
-def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_options_as_users_write_them(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        main(arguments)
+        main(["export", "--help"])
     assert raised.value.code == 0
-    assert "export" in capsys.readouterr().out
+    assert "Height and width in pixels" in capsys.readouterr().out

@@ -1,8 +1,6 @@
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from experiments.cli import main
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.errors import UserError
 from mobilemamba.export import (
@@ -27,14 +24,13 @@ from mobilemamba.export.int8.images import choose_images, find_labelled_images, 
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise
 from mobilemamba.export.int8.report import Int8Report
-from mobilemamba.export.parity import Comparison, ParityReport, random_images
+from mobilemamba.export.parity import Comparison, random_images
 from mobilemamba.images import find_images
+from tests.mobilemamba.export.conftest import int8_report
 
 SIZE = (64, 64)
 LENIENT: dict[str, Any] = {"min_agreement": 0.8, "max_accuracy_drop": 20.0}
 """Limits for random weights, which tell classes apart by little."""
-
-FLOAT_REPORT = ParityReport("onnx", 0.0, 1e-4, (), {}, 1)
 
 
 @pytest.fixture(scope="module")
@@ -173,31 +169,11 @@ def test_a_file_that_lost_the_classes_is_refused_and_leaves_nothing(
     assert path.read_text() == "older"
 
 
-def report(**changes: Any) -> Int8Report:
-    comparison = Comparison((1, 3, 64, 64), 1, 0.05, 1.0, 0.0)
-    fields = dict(
-        float_report=FLOAT_REPORT,
-        quantised_nodes=1,
-        calibration_images=32,
-        compared_images=1000,
-        top1_agreement=0.95,
-        max_abs_error=0.05,
-        accuracy_before=0.803,
-        accuracy_after=0.793,
-        comparisons=(comparison,),
-        min_agreement=0.9,
-        max_accuracy_drop=1.0,
-        milliseconds_before=2.0,
-        milliseconds_after=1.0,
-        size_bytes=1,
-    )
-    return Int8Report(**fields | changes)  # type: ignore[arg-type]
-
-
 def test_a_drop_of_just_the_limit_passes() -> None:
-    assert report().accuracy_drop == 1.0
-    report().raise_if_refused()
-    assert report(accuracy_after=0.9).passed
+    assert int8_report().accuracy_drop == 1.0
+    int8_report().raise_if_refused()
+    assert int8_report(accuracy_after=0.9).passed
+    assert int8_report(top1_agreement=0.9, accuracy_before=None, accuracy_after=None).passed
 
 
 @pytest.mark.parametrize(
@@ -205,21 +181,15 @@ def test_a_drop_of_just_the_limit_passes() -> None:
     [
         ({"accuracy_after": 0.792}, r"drops by 1.10 points, from 80.30% to 79.20% of 1000 images \(at most 1\)"),
         ({"top1_agreement": 0.89}, r"top class of 89.0% of 1000 images \(at least 90.0%\)"),
+        ({"top1_agreement": 0.89, "accuracy_before": None, "accuracy_after": None}, "top class of 89.0%"),
         ({"comparisons": (Comparison((1, 3, 9, 9), 1, float("inf"), 1.0, 0.0),)}, "not finite"),
     ],
     ids=str,
 )
 def test_report_refuses(bad: dict[str, Any], message: str) -> None:
-    assert not report(**bad).passed
+    assert not int8_report(**bad).passed
     with pytest.raises(UserError, match=f"int8 file is refused: .*{message}"):
-        report(**bad).raise_if_refused()
-
-
-@pytest.mark.parametrize("accuracies", [(0.803, 0.803), (None, None)])
-def test_top_classes_are_judged_with_labels_and_without(accuracies: tuple[float | None, float | None]) -> None:
-    before, after = accuracies
-    assert report(top1_agreement=0.9, accuracy_before=before, accuracy_after=after).passed
-    assert not report(top1_agreement=0.89, accuracy_before=before, accuracy_after=after).passed
+        int8_report(**bad).raise_if_refused()
 
 
 @pytest.mark.parametrize(
@@ -234,30 +204,31 @@ def test_top_classes_are_judged_with_labels_and_without(accuracies: tuple[float 
     ids=str,
 )
 def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Int8Options(Path(), **changes)
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("changes", "form", "message"),
     [
-        ("missing", "--calibration = .*missing must be a folder with images"),
-        ("empty", "--calibration = .*empty must hold images: expected files ending in"),
-        ("few", "16 images to calibrate with are too few: at least 32 are needed, so 64 in --calibration"),
-        ("same", "is in --calibration and in --validation"),
-        ("unsorted", "--validation .* has 0 folders, the network 7 classes"),
-        ("stray", "stray.png lies in no class's folder"),
-        ("format", "int8 files are made in format 'onnx', not 'pt2'"),
-        ("suffix", r"Output .*model\.pt2 does not fit format 'onnx'"),
-        ("folder", r"Output .*folder\.onnx is a folder: name a file in it"),
-        ("linear", "not a Linear"),
-        ("channels", "this network takes 1 channels"),
-        ("classes", "no classifier"),
+        ({"in_chans": 1}, ExportOptions(), "this network takes 1 channels"),
+        ({"num_classes": 0}, ExportOptions(), "no classifier"),
+        ({}, ExportOptions(format="pt2"), "int8 files are made in format 'onnx', not 'pt2'"),
+        ({}, ExportOptions(), r"Output .*model\.pt2 does not fit format 'onnx'"),
     ],
+    ids=str,
 )
-def test_bad_requests_fail_before_work(
-    case: str,
-    message: str,
+def test_networks_and_forms_without_int8_fail_before_work(
+    changes: dict[str, Any], form: ExportOptions, message: str, metadata: ModelMetadata, tmp_path: Path
+) -> None:
+    network = MobileMamba(MobileMambaConfig(**{"widths": (16, 16, 16), "depths": (1, 1, 1)} | changes))
+    path = tmp_path / ("model.pt2" if "Output" in message else "model.onnx")
+    with pytest.raises(UserError, match=message):
+        export_int8(network, path, form, Int8Options(tmp_path / "missing"), metadata)
+    assert os.listdir(tmp_path) == []
+
+
+def test_unfit_images_fail_before_work(
     network: MobileMamba,
     metadata: ModelMetadata,
     folders: tuple[Path, Path],
@@ -266,31 +237,22 @@ def test_bad_requests_fail_before_work(
 ) -> None:
     monkeypatch.setattr(export_module, "fuse", None)  # calling it would fail
     calibration, validation = folders
-    for folder in ("empty", "few", "stray"):
-        (tmp_path / folder).mkdir()
+    for folder in ("empty", "few", *(f"stray/{name}" for name in metadata.class_names or ())):
+        (tmp_path / folder).mkdir(parents=True)
     for file in sorted(calibration.iterdir())[:32]:
         (tmp_path / "few" / file.name).symlink_to(file)
-    for name in metadata.class_names or ():
-        (tmp_path / "stray" / name).mkdir()
     (tmp_path / "stray" / "stray.png").symlink_to(calibration / "00.png")
-    tiny = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1))
-    given: nn.Module = {
-        "linear": nn.Linear(1, 1),
-        "channels": MobileMamba(replace(tiny, in_chans=1)),
-        "classes": MobileMamba(replace(tiny, num_classes=0)),
-    }.get(case, network)
-    options = Int8Options(
-        {name: tmp_path / name for name in ("missing", "empty", "few")}.get(case, calibration),
-        {"same": validation, "unsorted": calibration, "stray": tmp_path / "stray"}.get(case),
-    )
-    if case == "same":
-        options = replace(options, calibration=validation)
-    form = ExportOptions(format="pt2") if case == "format" else ExportOptions()
-    (tmp_path / "out" / "folder.onnx").mkdir(parents=True)
-    name = {"suffix": "model.pt2", "folder": "folder.onnx"}.get(case, "model.onnx")
-    with pytest.raises(UserError, match=message):
-        export_int8(given, tmp_path / "out" / name, form, options, metadata)
-    assert os.listdir(tmp_path / "out") == ["folder.onnx"]
+    for options, message in (
+        (Int8Options(tmp_path / "missing"), "--calibration = .*missing must be a folder with images"),
+        (Int8Options(tmp_path / "empty"), "--calibration = .*empty must hold images: expected files ending in"),
+        (Int8Options(tmp_path / "few"), "16 images to calibrate with are too few: at least 32 .*, so 64 in --calibr"),
+        (Int8Options(validation, validation), "is in --calibration and in --validation"),
+        (Int8Options(calibration, calibration), "--validation .* has 0 folders, the network 7 classes"),
+        (Int8Options(calibration, tmp_path / "stray"), "stray.png lies in no class's folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_int8(network, tmp_path / "out" / "model.onnx", ExportOptions(), options, metadata)
+        assert os.listdir(tmp_path / "out") == []
 
 
 def test_folders_belong_to_the_classes_of_their_names(tmp_path: Path) -> None:
@@ -305,46 +267,3 @@ def test_an_unreadable_image_is_named(tmp_path: Path, metadata: ModelMetadata) -
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.png cannot be read .*: remove or replace it"):
         list(read_batches(find_images(tmp_path, ""), metadata, 1))
-
-
-def test_command_prints_both_files(
-    checkpoint_of: Callable[[MobileMamba, ModelMetadata], Path],
-    network: MobileMamba,
-    metadata: ModelMetadata,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked: list[object] = []
-
-    def export(network: nn.Module, path: Path, *options: object) -> Int8Report:
-        asked.extend((path, *options))
-        return report()
-
-    monkeypatch.setattr("mobilemamba.export.command.export_int8", export)
-    checkpoint = checkpoint_of(network, metadata)
-    options = ["--int8", "--calibration", "photos", "--validation", "labelled", "--max-accuracy-drop", "10"]
-    assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"\| float32 +\| +80\.30% \|.* 2\.00 \|", printed)
-    assert re.search(r"\| int8 +\| +79\.30% \|.* 1\.00 \|", printed)
-    assert "Same top class for 95.00% of 1000 images" in printed
-    assert "no faster" not in printed
-    int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
-    assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, metadata]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--int8"], "--int8 needs --calibration FOLDER"),
-        (["--calibration", "images"], "--calibration belongs to --int8: add that"),
-        (["--max-accuracy-drop", "2"], "--max-accuracy-drop belongs to --int8"),
-        (["--int8", "--calibration", "images", "--compared-images", "3"], "compared_images = 3 must be 32 or more"),
-    ],
-    ids=str,
-)
-def test_options_of_the_command_are_checked_first(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["export", "--checkpoint", "missing.ckpt", *options]) == 1
-    assert message in capsys.readouterr().err
