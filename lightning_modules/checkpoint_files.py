@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
+from mobilemamba.files import atomic_write
+
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint under a temporary name and renames it, so that the one before is kept until then."""
+    """Keeps the checkpoint before until the new one is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Args:
-            checkpoint: Its content.
-            path: File; one that is there is replaced.
-            storage_options: None.
+        """Write a checkpoint, which replaces the file of that name.
 
         Raises:
             OSError: When it cannot be written.
         """
-        final = Path(path)
-        unfinished = final.with_name(f".{final.name}.unfinished")
-        try:
+        with atomic_write(Path(path)) as unfinished:
             super().save_checkpoint(checkpoint, unfinished, storage_options)
-            os.replace(unfinished, final)
-        except BaseException:  # Ctrl-C too
-            unfinished.unlink(missing_ok=True)
-            raise
 
 
 def keep_checkpoints_whole(trainer: Trainer) -> None:

@@ -64,6 +64,9 @@ def check_writable(folder: str | Path) -> None:
 def _move_all(finished: Path, target: Path) -> None:
     """Move all entries of one folder to another on the same file system, or none of them."""
     names = [entry.name for entry in finished.iterdir()]
+    if len(names) == 1 and (finished / names[0]).is_file():  # in one step: a killed process leaves the old or the new
+        (finished / names[0]).replace(target / names[0])
+        return
     older = finished / "older"
     older.mkdir()
     moves: list[tuple[Path, Path]] = []
