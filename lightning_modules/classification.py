@@ -1,13 +1,12 @@
 """Training, evaluating and using a MobileMamba as an image classifier, with or without a teacher.
 
-The network trained is ``student``. Two more networks take part without belonging to the module, so that neither
-optimiser nor checkpoints nor copies of the module contain them: the frozen ``teacher`` (in fit alone) and
+The network that is trained is ``student``. Two more networks are not registered as submodules, so that optimiser,
+checkpoints and copies of the module do not contain them. They are the frozen ``teacher``, in fit alone, and
 ``ema_student``, the averaged weights, which are validated beside the raw ones.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -18,18 +17,17 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_modules.compatibility import ClassificationData, check_data, check_same_network
+from lightning_modules.checks import check_checkpoint, check_data, data_of, images_per_step, warn_of_other_normalisation
 from lightning_modules.distributed import share_buffers
 from lightning_modules.losses import DistillationConfig, LossParts, classification_loss, distillation_loss
 from lightning_modules.metrics import EvaluationMetrics
-from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, make_optimizer, make_schedule
+from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, make_optimizer, schedule_of_run
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_strictly, student_state
 from mobilemamba.config import MobileMambaConfig
-from mobilemamba.errors import UserError
+from mobilemamba.errors import require
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.published import split_checkpoint
 
@@ -37,9 +35,6 @@ S6 = MobileMambaConfig()
 RECIPE_DISTILLATION = DistillationConfig()
 RECIPE_OPTIMIZER = OptimizerConfig()
 RECIPE_SCHEDULE = ScheduleConfig()
-
-TOP_K = 5
-"""Classes given per image in predictions."""
 
 
 class ImageClassification(LightningModule):
@@ -51,8 +46,7 @@ class ImageClassification(LightningModule):
         distillation: How the teacher's logits enter the loss.
         optimizer: AdamW and its parameter groups.
         schedule: Learning rate over the run.
-        channels_last: Keep images and the weights of student and teacher in channels-last memory format, faster on
-            some GPUs.
+        channels_last: Keep images and weights in channels-last memory format, which is faster on some GPUs.
         compile: Compile the network's forward in fit; the first steps take minutes then.
         grad_checkpointing: Recompute blocks in the backward pass: less memory, about a third more time.
     """
@@ -72,8 +66,7 @@ class ImageClassification(LightningModule):
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if network.num_classes < 1:
-            raise UserError("network.num_classes = 0 must be 1 or more: a classifier needs at least one class.")
+        require(network.num_classes > 0, "network.num_classes", network.num_classes, "1 or more in a classifier")
         self.network_config = network
         self.teacher_config = teacher
         self.distillation = distillation
@@ -92,13 +85,8 @@ class ImageClassification(LightningModule):
         self.set_unregistered("ema_student", None)
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:
-        """Set an attribute to a network without making it a submodule.
-
-        Args:
-            name: "teacher" or "ema_student".
-            network: The network, already on the device of the module, or None.
-        """
-        # Assigning as usual would put it into state_dict, parameters() and every copy of this module.
+        """Set "teacher" or "ema_student" to a network on this module's device without making it a submodule."""
+        # nn.Module.__setattr__ would put it into state_dict, parameters() and every copy of this module.
         object.__setattr__(self, name, network)
 
     def setup(self, stage: str) -> None:
@@ -109,29 +97,25 @@ class ImageClassification(LightningModule):
             UserError: When classes or image sizes contradict each other.
         """
         self._stage = stage
-        data = self._data()
+        data = data_of(self.trainer)
         self.metadata = data.metadata()
         check_data(self.network_config, data.num_classes, self.metadata)
         if stage != "fit":
             return
-        height, width = self.metadata.image_size
+        count, (height, width) = sum(p.numel() for p in self.student.parameters()), self.metadata.image_size
         rank_zero_info(
-            f"The network has {sum(parameter.numel() for parameter in self.student.parameters()):,} parameters and "
-            f"learns {data.num_classes} classes from images of {height} x {width} pixels, {data.batch_size} per batch "
-            "and process."
+            f"The network has {count:,} parameters and learns {data.num_classes} classes from images of "
+            f"{height} x {width} pixels, {data.batch_size} per batch and process."
         )
         if self.teacher_config is not None:
-            teacher = build_teacher(
-                self.teacher_config, self.network_config.num_classes, self.metadata.mean, self.metadata.std
-            )
+            teacher = build_teacher(self.teacher_config, data.num_classes, self.metadata.mean, self.metadata.std)
             teacher = teacher.to(self.trainer.strategy.root_device).to(memory_format=self._memory_format)
             self.set_unregistered("teacher", teacher)
         if self.compile_student:
-            # Only the network: logging inside compiled code fails.
-            self.student.compile()
+            self.student.compile()  # not the whole module: logging inside compiled code fails
 
     def teardown(self, stage: str) -> None:
-        """Let go of the networks that are not part of the module."""
+        """Drop the networks that are not submodules."""
         self.set_unregistered("teacher", None)
         self.set_unregistered("ema_student", None)
 
@@ -166,8 +150,7 @@ class ImageClassification(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:  # the step of this batch is skipped
             return
-        # Clipping by norm needs the norm anyway: it is computed once for both.
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])  # clipping needs it, too
         self.log("train/grad_norm", norm)
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             clip_grads_with_norm_(parameters, gradient_clip_val, norm)
@@ -175,19 +158,14 @@ class ImageClassification(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count, and prepare the averaged network, of which neither trainer nor strategy knows."""
+        """Reset the metrics and prepare the averaged network, which the trainer does not know."""
         for _, _, metrics in self._evaluated():
             metrics.reset()
         if self.ema_student is not None:
             share_buffers(self.ema_student.eval())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Evaluate raw and averaged weights on (images, class indices).
-
-        Returns:
-            Logits (B, num_classes) of the weights that count: the averaged ones, or the raw ones where there are no
-            others.
-        """
+        """Evaluate raw and averaged weights on (images, class indices); return the logits of the latter, if any."""
         images, targets = batch
         logits = []
         for _, network, metrics in self._evaluated():
@@ -201,13 +179,12 @@ class ImageClassification(LightningModule):
             self._log_metrics(metrics, "val/{}_" + kind)
 
     def on_test_epoch_start(self) -> None:
-        """Begin to count."""
+        """Reset the metrics."""
         self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate the loaded weights on (images, class indices)."""
-        images, targets = batch
-        self.test_metrics.update(self(images), targets)
+        self.test_metrics.update(self(batch[0]), batch[1])
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/{top1,top5,loss}`` over all processes."""
@@ -217,7 +194,7 @@ class ImageClassification(LightningModule):
         """Return "paths" and, best first, "probabilities" and "indices" (B, min(5, num_classes)) of (images, paths)."""
         images, paths = batch
         probabilities = self(images).float().softmax(dim=1)
-        top = probabilities.topk(min(TOP_K, probabilities.shape[1]), dim=1)
+        top = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
         return {"paths": list(paths), "probabilities": top.values, "indices": top.indices}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -226,24 +203,8 @@ class ImageClassification(LightningModule):
         Raises:
             UserError: When the run has no known end, which a cosine needs.
         """
-        trainer = self.trainer
-        images_per_step = self._data().batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        optimizer = make_optimizer(self.student, self.optimizer_config, images_per_step)
-        total = trainer.estimated_stepping_batches
-        steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        if math.isinf(total) or math.isinf(steps_per_epoch):
-            raise UserError(
-                f"trainer.max_epochs = {trainer.max_epochs} with trainer.max_steps = {trainer.max_steps} and "
-                f"{trainer.num_training_batches} batches per epoch has no known end, which the cosine schedule needs: "
-                "set trainer.max_epochs to a positive number and use data of known length."
-            )
-        warmup = round(self.schedule_config.warmup_epochs * math.ceil(steps_per_epoch))
-        if warmup >= total:
-            rank_zero_info(
-                f"The warm-up of {warmup} steps (schedule.warmup_epochs = {self.schedule_config.warmup_epochs}) is not "
-                f"over when training ends after {total}: the learning rate never reaches its peak."
-            )
-        schedule = LambdaLR(optimizer, make_schedule(int(total), warmup, self.schedule_config))
+        optimizer = make_optimizer(self.student, self.optimizer_config, images_per_step(self.trainer))
+        schedule = schedule_of_run(self.trainer, optimizer, self.schedule_config)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -253,53 +214,30 @@ class ImageClassification(LightningModule):
         checkpoint["mobilemamba"] = {"config": asdict(self.network_config), "metadata": self.metadata.to_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of other networks, and take the weights that are needed from one that has two kinds.
-
-        A fit goes on with the raw ones, validate evaluates both, test and predict use the averaged ones.
+        """Choose weights: fit goes on with the raw ones, validate evaluates both, test and predict the averaged ones.
 
         Raises:
             UserError: When the checkpoint is not of this project, or of another network; names the fields.
         """
-        if "mobilemamba" not in checkpoint:
-            raise UserError(f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
-        check_same_network(checkpoint["mobilemamba"]["config"], self.network_config)
+        trained = check_checkpoint(checkpoint, self.network_config)
         raw, averaged = split_checkpoint(checkpoint)
         if self._stage == "fit":
-            # Where there is averaging, its callback loads both kinds.
-            if self.ema_student is None and averaged is not None:
+            if self.ema_student is None and averaged is not None:  # otherwise the EMA callback loads both kinds
                 rank_zero_warn(
-                    "The checkpoint holds raw and averaged weights, but this run does not average (enable.ema is "
-                    "false): it goes on with the raw ones and drops the average."
+                    "This run does not average (enable.ema is false): it goes on with the raw ones of the checkpoint's "
+                    "weights."
                 )
                 checkpoint["state_dict"] = raw
             return
-        # The states of fit's callbacks are of no use here, and Lightning would warn that their callbacks are missing.
-        checkpoint.pop("callbacks", None)
-        self._restore_metadata(ModelMetadata.from_dict(checkpoint["mobilemamba"]["metadata"]))
+        checkpoint.pop("callbacks", None)  # Lightning would warn that fit's callbacks are missing
+        if self.metadata is not None:
+            warn_of_other_normalisation(self.metadata, trained)
+        self.metadata = trained
         if self._stage == "validate" and averaged is not None:
             network = MobileMamba(self.network_config)
             load_strictly(network, student_state(averaged))
             self.set_unregistered("ema_student", network.to(self.trainer.strategy.root_device))
             checkpoint["state_dict"] = raw
-
-    def _restore_metadata(self, trained: ModelMetadata) -> None:
-        data = self.metadata
-        if data is not None and (data.mean, data.std) != (trained.mean, trained.std):
-            rank_zero_warn(
-                f"The data are normalised with mean {data.mean} and std {data.std}, the weights were trained with mean "
-                f"{trained.mean} and std {trained.std}: results will be worse than they could be. Set data.mean and "
-                "data.std to the latter."
-            )
-        self.metadata = trained
-
-    def _data(self) -> ClassificationData:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, ClassificationData):
-            raise TypeError(
-                f"The datamodule is {type(data).__name__}: ImageClassification needs one with num_classes, batch_size "
-                "and metadata(), such as datamodules.ImageNetDataModule."
-            )
-        return data
 
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         return network(images.to(memory_format=self._memory_format))
@@ -319,5 +257,4 @@ class ImageClassification(LightningModule):
 
     def _log_metrics(self, metrics: EvaluationMetrics, name: str) -> None:
         for key, value in metrics.compute().items():
-            # The same on every process already; sync_dist only tells Lightning so.
-            self.log(name.format(key), value, prog_bar=key == "top1", sync_dist=True)
+            self.log(name.format(key), value, prog_bar=key == "top1", sync_dist=True)  # the same on all processes

@@ -3,14 +3,14 @@
     lightning fit --config experiments/s6.yaml --data.root /path/to/imagenet
     lightning validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
 
-Errors that are written for users are printed as one message; any other error is a fault and shows where it happened.
+Errors that are written for users are printed on one line. Any other error is a fault and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import sys
 
-from lightning_modules.noise import silence
+from lightning_modules.warnings_filter import hide_known_warnings
 
 
 def main(args: list[str] | None = None) -> None:
@@ -19,7 +19,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Arguments as on the command line; None takes those of the process.
     """
-    silence()
+    hide_known_warnings()
     try:
         # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
         from lightning_modules.command_line import CommandLine
@@ -31,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:  # before training: what comes later is dealt with by the trainer
+    except KeyboardInterrupt:  # before training; the trainer handles later ones
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     if command.failed_exports():
@@ -40,17 +40,21 @@ def main(args: list[str] | None = None) -> None:
 
 
 def message_for_users(error: BaseException) -> str | None:
-    """Return what to tell of an error about what the user gave, or None for a fault in code.
+    """Return one line about what the user gave, or None for a fault in the code.
 
-    Such are this project's own errors for users, what the system says of files and connections, and what Lightning
-    calls a misconfiguration.
+    The user can mend three kinds of errors: those of this project's UserError, those of the system about files and
+    connections, and those that Lightning calls a misconfiguration.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from mobilemamba.errors import UserError
 
-    if not isinstance(error, (UserError, OSError, MisconfigurationException)):
-        return None
+    while not isinstance(error, (UserError, OSError, MisconfigurationException)):
+        # jsonargparse puts what a class says of its options into a ValueError of its own.
+        if not isinstance(error, ValueError) or error.__cause__ is None:
+            return None
+        error = error.__cause__
     text = str(error)
-    # A loader process hands over its traceback too, whose last line is the message.
-    return text.rpartition(f"{type(error).__name__}: ")[2].rstrip() if "Traceback (most recent call" in text else text
+    if "Traceback (most recent call" in text:  # of a loader process; its last line is the message
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split())

@@ -1,20 +1,23 @@
-"""The parser and the parts behind the ``lightning`` command.
+"""The parser behind the ``lightning`` command, and what it builds from a config.
 
-Lightning's own command-line class does the work; here the parts are chosen and their defaults are the recipe's. All
-defaults run on any machine: what needs a GPU (``trainer.precision: 16-mixed``) is written in the configs.
+Lightning's own command-line class does the work. Defaults are the recipe's and run on any machine; what needs a GPU
+(``trainer.precision: 16-mixed``) is written in the configs.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, make_dataclass
+import os
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datamodules import ClassificationDataModule
@@ -22,16 +25,28 @@ from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
 from mobilemamba.checkpoints import read_file
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 
 RECIPE_TRAINER = {
     "max_epochs": 300,
     "gradient_clip_val": 5.0,
-    # Of the network's size the module tells in one line.
-    "enable_model_summary": False,
-    # The datamodules bring samplers that know of all processes, and do not pad the validation set.
-    "use_distributed_sampler": False,
+    "enable_model_summary": False,  # the module logs the network's size
+    "use_distributed_sampler": False,  # the datamodules' samplers know of all processes and pad no validation set
 }
+
+MAX_CPU_PROCESSES = 16
+"""Processes allowed on any machine without accelerators, to try a recipe of that many devices; more need cores."""
+
+TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
+    "scalar_layout": callbacks.ScalarLayout,
+    "config_text": callbacks.ConfigText,
+    "complexity": callbacks.ComplexityTable,
+    "sample_images": callbacks.SampleImages,
+    "class_results": callbacks.ClassResults,
+    "scan_decay": callbacks.ScanDecays,
+    "receptive_field": callbacks.ReceptiveField,
+}
+"""Those of CALLBACKS that only write into TensorBoard."""
 
 CALLBACKS: dict[str, type[Callback]] = {
     "ema": callbacks.EMA,
@@ -40,52 +55,13 @@ CALLBACKS: dict[str, type[Callback]] = {
     "interrupt": callbacks.SaveOnInterrupt,
     "non_finite": callbacks.NonFiniteGuard,
     "throughput": callbacks.Throughput,
-    "scalar_layout": callbacks.ScalarLayout,
-    "config_text": callbacks.ConfigText,
-    "complexity": callbacks.ComplexityTable,
-    "sample_images": callbacks.SampleImages,
-    "class_results": callbacks.ClassResults,
-    "scan_decay": callbacks.ScanDecays,
-    "receptive_field": callbacks.ReceptiveField,
+    **TENSORBOARD_CALLBACKS,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
     "record": callbacks.RunRecording,
     "summary": callbacks.RunSummary,
 }
-"""Config section of each callback, in the order in which they run; ``enable.SECTION`` switches it off."""
-
-
-def _enabled() -> type:
-    """Return the dataclass of the section ``enable``: one flag for each callback, described by its first line."""
-    fields = [(section, bool, True) for section in CALLBACKS]
-    made = make_dataclass("Enabled", fields, frozen=True)
-    made.__module__ = __name__
-    lines = (f"    {name}: {(kind.__doc__ or '').partition(chr(10))[0]}" for name, kind in CALLBACKS.items())
-    head = "Which callbacks run; the options of each are in the section of its name.\n\nArgs:\n"
-    made.__doc__ = head + "\n".join(lines)
-    return made
-
-
-Enabled = _enabled()
-
-
-class MonitorCheck(Callback):
-    """Say which metrics there are where early stopping waits for one that is never logged.
-
-    Hook: ``on_exception``, whose own error takes the place of Lightning's.
-    """
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the metric and those that were logged."""
-        logged = sorted(trainer.callback_metrics)
-        for callback in trainer.early_stopping_callbacks:
-            is_about_it = isinstance(exception, RuntimeError) and f"`{callback.monitor}`" in str(exception)
-            if is_about_it and logged and callback.monitor not in logged:
-                nearest = get_close_matches(callback.monitor, logged, n=1, cutoff=0.0)[0]
-                raise UserError(
-                    f"EarlyStopping.monitor = {callback.monitor!r} must be a metric that is logged, such as "
-                    f"{nearest!r}: there are {', '.join(logged)}."
-                ) from exception
+"""Every callback by its config section, in the order in which they run; ``enable.SECTION`` switches it off."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +87,14 @@ class Parser(LightningArgumentParser):
         super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """End the process, and say what may be chosen where no data are."""
+        """End the process after one line, which says what may be chosen where no data are named."""
+        # jsonargparse tells which option is missing, or not an option of the base class, in its message alone.
         if message.endswith(".data") or f".{ClassificationDataModule.__name__}'" in message:
             message = (
                 "no data are named: give a config that names them, such as --config experiments/quickstart.yaml, or "
                 "--data ImageNetDataModule --data.root FOLDER"
             )
-        return super().error(message, ex)
+        return super().error(" ".join(message.split()), ex)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -149,9 +126,15 @@ class CommandLine(LightningCLI):
 
     Args:
         args: Arguments as on the command line; None takes those of the process.
+        exit_on_error: Whether arguments that cannot be parsed end the process instead of raising an ArgumentError.
     """
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str] | None = None, exit_on_error: bool = True) -> None:
+        # Without a usage of its own, every error would be preceded by two screens of options.
+        usages = {
+            name: {"usage": f"lightning {name} [--config FILE] [--SECTION.OPTION VALUE ...]"}
+            for name in self.subcommands()
+        }
         super().__init__(
             model_class=ImageClassification,
             datamodule_class=ClassificationDataModule,
@@ -161,47 +144,39 @@ class CommandLine(LightningCLI):
             trainer_defaults=dict(RECIPE_TRAINER),
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            # Checkpoints say themselves how to rebuild their network.
-            load_from_checkpoint_support=False,
-            # Otherwise every error of a typing is preceded by two screens of options.
-            parser_kwargs={
-                name: {"usage": f"lightning {name} [--config FILE] [--SECTION.OPTION VALUE ...]"}
-                for name in self.subcommands()
-            },
+            load_from_checkpoint_support=False,  # checkpoints describe their network themselves
+            # Subcommands take both from here. Abbreviations would turn a mistyped option into another one.
+            parser_kwargs={"allow_abbrev": False, "exit_on_error": exit_on_error, **usages},
             args=args,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of run and callbacks, and link what must agree."""
         parser.add_class_arguments(Run, "run")
-        parser.add_class_arguments(Enabled, "enable")
+        switches = parser.add_argument_group("Which callbacks run; the options of each are in the section of its name")
         for section, callback in CALLBACKS.items():
-            parser.add_lightning_class_args(callback, section)
+            summary = (callback.__doc__ or "").partition("\n")[0]
+            switches.add_argument(f"--enable.{section}", type=bool, default=True, help=summary)
+            parser.add_class_arguments(callback, section)
         parser.link_arguments("data.num_classes", "model.network.num_classes", apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse without abbreviations: a mistyped option is an error, not another option."""
-        for name in self.subcommands():
-            # Adding a subcommand sets this from the parser above it, whatever parser_kwargs say.
-            self._parser(name).allow_abbrev = False
-        super().parse_arguments(parser, args)
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from checkpoints: Lightning would load the file before it is checked."""
 
     def before_instantiate_classes(self) -> None:
         """Refuse a checkpoint before data are read or a network is built, and code in checkpoints at any time.
 
         Raises:
             FileNotFoundError: When there is no such file.
-            UserError: When the file is damaged or holds code.
-            UserError: When there is nothing to evaluate, or code would be allowed.
+            UserError: When the file is damaged or holds code, there is nothing to evaluate, or code would be allowed.
         """
         options = self.config[self.subcommand]
         if options["weights_only"] is False:
             raise UserError(
-                "weights_only = false must be true: this project's checkpoints hold tensors and plain values alone; "
-                "leave it out."
+                "weights_only = false must be true or left out: checkpoints of this project hold only tensors and "
+                "plain values."
             )
-        # Lightning's own default, null, leaves it to an environment variable of torch.
-        options["weights_only"] = True
+        options["weights_only"] = True  # Lightning's null leaves it to an environment variable of torch
         path = options["ckpt_path"]
         if path is not None:
             read_file(Path(path))
@@ -209,39 +184,71 @@ class CommandLine(LightningCLI):
             raise UserError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log."""
-        enabled = self._get(self.config_init, "enable")
-        parser = self._parser(self.subcommand)
+        """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log.
+
+        Raises:
+            UserError: When options of the trainer contradict each other or do not suit this machine.
+        """
+        built = self.config_init[self.subcommand]
+        kwargs = {**built.trainer, **kwargs}
+        given = kwargs["callbacks"] or []
         # All but the table of predictions act in fit alone, and would only try to restore their state elsewhere.
-        in_fit, in_predict = CALLBACKS.keys() - {"predictions"}, {"predictions"}
-        wanted = {"fit": in_fit, "predict": in_predict}.get(str(self.subcommand), set())
-        parser.callback_keys = [key for key in parser.callback_keys if key in wanted and getattr(enabled, key)]
+        acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(str(self.subcommand), ())
+        own = [built[section] for section in CALLBACKS if section in acting and built.enable[section]]
+        kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), *own]
         if self.subcommand != "fit":
-            # An evaluation prints its figures; it is no run of its own.
-            kwargs["logger"] = False
-        elif self._get(self.config_init, "trainer").get("logger") in (None, True):
-            run = self._get(self.config_init, "run")
+            kwargs["logger"] = False  # an evaluation prints its figures and is no run of its own
+        elif kwargs["logger"] in (None, True):
+            run = built.run
             kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
-        given = self._get(self.config_init, "trainer").get("callbacks") or []  # what is passed on replaces these
-        kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), MonitorCheck()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (
-            ValueError,
-            TypeError,
-            RuntimeError,
-            ImportError,
-        ) as error:  # the user chose all that is built
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"The trainer's options do not fit: {error}") from error
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
+            # All that is built here was described by the user's options.
+            raise UserError(f"The trainer's options cannot be used: {error}") from error
+        _check_trainer(trainer)
         keep_checkpoints_whole(trainer)
         return trainer
 
-    def _parse_ckpt_path(self) -> None:
-        """Take no options from checkpoints: the config alone says what runs."""
+    def fit(self, **options: Any) -> None:
+        """Train; errors of Lightning about one of the trainer's options, or a metric to monitor, are for the user."""
+        try:
+            self.trainer.fit(**options)
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            _check_monitors(self.trainer, error)
+            names = self.config_init[self.subcommand].trainer.keys()
+            if isinstance(error, ValueError) and any(f"`{name}`" in str(error) for name in names):
+                raise UserError(str(error)) from error
+            raise
 
     def failed_exports(self) -> bool:
         """Return whether a fit has left out a file that it should have exported."""
         exports = (c for c in self.trainer.callbacks if isinstance(c, callbacks.ExportAtEnd))  # type: ignore[attr-defined]
         return any(result.error is not None for export in exports for result in export.results)
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    """Refuse options that Lightning accepts here and that fail later without a message."""
+    accumulated, devices = trainer.accumulate_grad_batches, trainer.num_devices
+    require(accumulated > 0, "trainer.accumulate_grad_batches", accumulated, "1 or more")
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        most = max(os.cpu_count() or 1, MAX_CPU_PROCESSES)
+        require(devices <= most, "trainer.devices", devices, f"at most {most}: on a CPU each device is a process")
+
+
+def _check_monitors(trainer: Trainer, error: Exception) -> None:
+    """Say which metrics there are where an error of Lightning's names one that a callback monitors in vain.
+
+    Raises:
+        UserError: When it does.
+    """
+    logged = sorted(trainer.callback_metrics)
+    for callback in [*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks]:
+        monitor = getattr(callback, "monitor", None)
+        named = f"`{monitor}`" in str(error) or f"monitor={monitor!r}" in str(error)
+        if logged and named and monitor not in logged:
+            nearest = get_close_matches(str(monitor), logged, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"{type(callback).__name__}.monitor = {monitor!r} must be a logged metric, such as {nearest!r}; "
+                f"there are {', '.join(logged)}."
+            ) from error

@@ -6,14 +6,13 @@ from torch import distributed, nn
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Give every process the buffers of the first one, in place; nothing happens in a run of one process.
+    """Give every process the buffers of the first one, in place; a run of one process is left alone.
 
-    Without SyncBatchNorm each process keeps BatchNorm statistics of its own images, and averages them on its own. Those
-    of the first process are what checkpoints hold, so those must be evaluated everywhere, or figures would belong to no
-    network at all. DistributedDataParallel does this for what it wraps, before its first forward of a validation.
+    Without SyncBatchNorm each process keeps BatchNorm statistics of its own images. Checkpoints hold those of the first
+    process, so all processes must evaluate with them. DistributedDataParallel does this for the network it wraps.
 
     Args:
-        network: A network whose parameters and buffers are in the same order on every process.
+        network: A network whose buffers are in the same order on every process.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         return

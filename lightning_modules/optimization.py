@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-from mobilemamba.errors import require
+from mobilemamba.errors import UserError, require
 
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_bias")
 """Attribute names of the parameters that Mamba's own training code exempts from weight decay."""
@@ -115,6 +119,29 @@ def make_schedule(total_steps: int, warmup_steps: int, config: ScheduleConfig) -
         return learning_rate_factor(step, total_steps, warmup_steps, config)
 
     return factor
+
+
+def schedule_of_run(trainer: Trainer, optimizer: Optimizer, config: ScheduleConfig) -> LambdaLR:
+    """Return the schedule over all optimiser steps of a fit.
+
+    Raises:
+        UserError: When the run has no known end, which a cosine needs.
+    """
+    total = trainer.estimated_stepping_batches
+    steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+    if math.isinf(total) or math.isinf(steps_per_epoch):
+        raise UserError(
+            f"trainer.max_epochs = {trainer.max_epochs} with trainer.max_steps = {trainer.max_steps} and "
+            f"{trainer.num_training_batches} batches per epoch has no known end, which the cosine schedule needs: "
+            "set trainer.max_epochs to a positive number and use data of known length."
+        )
+    warmup = round(config.warmup_epochs * math.ceil(steps_per_epoch))
+    if warmup >= total:
+        rank_zero_info(
+            f"The warm-up of {warmup} steps (schedule.warmup_epochs = {config.warmup_epochs}) is not over when "
+            f"training ends after {total}: the learning rate never reaches its peak."
+        )
+    return LambdaLR(optimizer, make_schedule(int(total), warmup, config))
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

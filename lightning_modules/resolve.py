@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -23,42 +22,40 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.imagenet import ImageNetDataModule
+from lightning_modules.checks import check_data
 from lightning_modules.cli import message_for_users
 from lightning_modules.command_line import CommandLine
-from lightning_modules.compatibility import check_data
 from lightning_modules.teacher import TeacherConfig
 
 
 class FitParser(CommandLine):
-    """The ``lightning fit`` command, short of running: nothing is parsed or built until it is asked to."""
+    """The parser of the ``lightning`` command alone: each call of :meth:`resolve` parses and builds, and none runs."""
+
+    def __init__(self) -> None:
+        super().__init__(exit_on_error=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Let the parsers raise their errors instead of ending the process."""
-        for each in (parser, self._parser("fit")):
-            each.exit_on_error = False
-            each.allow_abbrev = False
-        self.config = Namespace(subcommand=None)
-
-    def _set_seed(self) -> None:
-        """Leave the process as it is."""
+        """Parse nothing yet, and leave the process's seed as it is."""
+        self.config = Namespace(subcommand=None, seed_everything=False)
 
     def before_instantiate_classes(self) -> None:
-        """Check nothing."""
+        """Check no checkpoint."""
 
     def instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build none: it would look for devices, which another machine may have."""
+        """Build nothing yet."""
 
     def resolve(self, arguments: list[str]) -> dict[str, Any]:
-        """Return what arguments of fit mean, or what is wrong with them; the module's head lists the entries.
+        """Return what arguments of fit mean, or what is wrong with them; the module's docstring lists the entries.
 
         Args:
             arguments: As on the command line, without "fit".
         """
         try:
-            return self._resolve(arguments)
+            config = self.parser.parse_args(["fit", *arguments])
+            # Network, data and callbacks check their options; a trainer would look for devices of this machine.
+            built = self.parser.instantiate_classes(config)["fit"]
+            network, metadata = built.model.network_config, built.data.metadata()
+            check_data(network, built.data.num_classes, metadata)
         except ArgumentError as error:
             return {"error": str(error)}
         except Exception as error:
@@ -66,25 +63,18 @@ class FitParser(CommandLine):
             if message is None:
                 raise
             return {"error": message}
-
-    def _resolve(self, arguments: list[str]) -> dict[str, Any]:
-        self.subcommand = "fit"
-        self.config = self.parser.parse_args(["fit", *arguments])
-        super().instantiate_classes()  # the parts have something to say of their options
-        network, metadata = self.model.network_config, self.datamodule.metadata()
-        check_data(network, self.datamodule.num_classes, metadata)
         with warnings.catch_warnings():
             # jsonargparse 4.49 renames skip_none; older ones know no other name.
             warnings.simplefilter("ignore", DeprecationWarning)
-            config = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))
+            text = self.parser.dump(config, skip_none=False)
         return {
-            "config": config,
-            "options": sorted(option_names(config)),
+            "config": yaml.safe_load(text)["fit"],
+            "options": sorted(option_names(config["fit"])),
             "network": asdict(network),
             "image_size": list(metadata.image_size),
-            "num_classes": self.datamodule.num_classes,
-            "parameters": sum(parameter.numel() for parameter in self.model.student.parameters()),
-            "missing_data": missing_data(self.datamodule),
+            "num_classes": built.data.num_classes,
+            "parameters": sum(parameter.numel() for parameter in built.model.student.parameters()),
+            "missing_data": missing_data(built.data),
         }
 
 
@@ -104,25 +94,13 @@ def missing_data(datamodule: ClassificationDataModule) -> str:
     return ""
 
 
-def option_names(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the dotted names that may be given on the command line.
+def option_names(config: Namespace) -> set[str]:
+    """Return the dotted names that may be given on the command line.
 
     Args:
-        config: A whole config, as ``--print_config`` shows it.
+        config: Of fit, parsed; its keys are the dotted names of all values.
     """
-    for name in dotted(config):
-        yield name
-        if name.startswith("data.init_args."):
-            yield name.replace(".init_args.", ".")
-    yield "model.network.num_classes"  # known, though it follows data.num_classes: the parser says so where it is set
-    # Where there is no teacher its options are not listed.
-    yield from (f"model.teacher.{field.name}" for field in fields(TeacherConfig))
-
-
-def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all values of a nested config."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+    names = set(config.keys()) - {"config"}
+    names |= {name.replace(".init_args.", ".") for name in names if name.startswith("data.init_args.")}
+    # Options of a teacher are not listed where there is none. The parser says what num_classes follows.
+    return names | {"model.network.num_classes", *(f"model.teacher.{field.name}" for field in fields(TeacherConfig))}

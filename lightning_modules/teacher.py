@@ -122,9 +122,9 @@ def build_teacher(
         student_std: Channel standard deviations of the student's images.
 
     Raises:
-        UserError: When the name is unknown, has no weights, or its classes or channels do not fit the student's.
+        UserError: When the name is unknown or has no weights, the checkpoint is damaged or holds code, or classes or
+            channels do not fit the student's.
         FileNotFoundError: When there is no such checkpoint.
-        UserError: When the checkpoint is damaged or holds code.
         ConnectionError: When published weights cannot be fetched.
     """
     network, expects = _build_network(config)
@@ -176,7 +176,7 @@ def _fetch_timm(name: str) -> nn.Module:
         return _create_timm(name, pretrained=True)
     except UserError:
         raise
-    # The Hub's client passes on the errors of its HTTP client, which differs between releases.
+    # The Hub's client raises errors of its HTTP client, which differs between releases.
     except Exception as error:
         raise ConnectionError(
             f"The weights of the teacher {name} could not be fetched ({type(error).__name__}): {remedy}."

@@ -119,10 +119,10 @@ def make_plan(study: Study, extra: Layer) -> Plan:
 
 def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Return what arguments of ``lightning fit`` mean, as :mod:`lightning_modules.resolve` answers."""
-    from lightning_modules.noise import silence
     from lightning_modules.resolve import FitParser  # takes seconds
+    from lightning_modules.warnings_filter import hide_known_warnings
 
-    silence()
+    hide_known_warnings()
     parser = FitParser()
     return [parser.resolve(list(arguments)) for arguments in requests]
 

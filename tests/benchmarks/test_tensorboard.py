@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import tensorboard
-from benchmarks.tensorboard import MEASURED, Fit, Seconds, measure_hooks, report
-from lightning_modules.command_line import CALLBACKS
+from benchmarks.tensorboard import Fit, Seconds, measure_hooks, report
+from lightning_modules.command_line import CALLBACKS, TENSORBOARD_CALLBACKS
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def test_hooks_are_timed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_callback_of_tensorboard_is_measured() -> None:
     modules = {name: __import__(callback.__module__, fromlist=["_"]) for name, callback in CALLBACKS.items()}
     writing = {name for name, module in modules.items() if getattr(module, "tensorboard_writer", None)}
-    assert set(MEASURED) == writing
+    assert TENSORBOARD_CALLBACKS.keys() == writing
 
 
 def test_shares_are_of_the_run_that_took_the_processor_least() -> None:

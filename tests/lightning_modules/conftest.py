@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
+from lightning_modules.cli import main
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
 
 TINY = MobileMambaConfig(num_classes=4, widths=(16, 32, 32), depths=(1, 1, 1))
+Failure = Callable[[list[str]], tuple[Any, str]]
 
 
 @pytest.fixture
@@ -44,3 +47,28 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
         return Trainer(**(quiet | options))
 
     return make
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options of a fit of two steps on the digits."""
+    monkeypatch.setattr(sys, "argv", ["lightning"])  # Lightning warns of arguments given in both ways
+    options = ["--data.class_path=datamodules.DigitsDataModule", "--data.batch_size=32"]
+    options += ["--model.network.widths=[16,32,32]", "--model.network.depths=[1,1,1]"]
+    options += ["--run.name=small", f"--run.folder={tmp_path / 'all runs'}"]
+    trainer = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 2}
+    trainer |= {"log_every_n_steps": 1, "enable_progress_bar": "false"}
+    return [*options, *(f"--trainer.{name}={value}" for name, value in trainer.items())]
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Failure:
+    """Return status and message of a command that must fail."""
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+
+    def fail(arguments: list[str]) -> tuple[Any, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code, capsys.readouterr().err
+
+    return fail

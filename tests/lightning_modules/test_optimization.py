@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm.scheduler
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 
+from lightning_modules.classification import ImageClassification
 from lightning_modules.optimization import (
     OptimizerConfig,
     ScheduleConfig,
@@ -18,6 +22,8 @@ from lightning_modules.optimization import (
     parameter_groups,
 )
 from mobilemamba import MobileMamba, MobileMambaConfig
+from mobilemamba.errors import UserError
+from tests.lightning_modules.tiny_data import TinyData
 
 
 def names_by_group(model: nn.Module, config: OptimizerConfig) -> dict[str, set[str]]:
@@ -106,16 +112,54 @@ def test_learning_rate_is_scaled_to_the_global_batch(tiny: MobileMambaConfig) ->
     assert unscaled.scaled_learning_rate(1024) == 1e-4
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("learning_rate", 0.0), ("reference_batch_size", 0), ("weight_decay", -1.0), ("betas", (0.9, 1.0)), ("eps", 0.0)],
-)
-def test_bad_optimizer_values_are_named(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"optimizer\.{field}"):
-        OptimizerConfig(**{field: value})  # type: ignore[arg-type]
+def test_the_learning_rate_follows_the_schedule_every_step(
+    make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig
+) -> None:
+    rates: list[float] = []
+
+    class Recorder(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            rates.append(float(trainer.callback_metrics["optim/lr"]))
+
+    module = ImageClassification(tiny, schedule=ScheduleConfig(warmup_epochs=1, cosine_from="warmup"))
+    trainer = make_trainer(max_epochs=2, callbacks=[Recorder()], accumulate_grad_batches=2, limit_val_batches=0)
+    trainer.fit(module, datamodule=TinyData(samples=32, batch_size=4))  # 8 batches, 4 optimiser steps per epoch
+    peak = 1.5e-3 * 4 * 2 / 512
+    warmup = [peak * (1e-3 + (1 - 1e-3) * step / 4) for step in range(4)]
+    cosine = [peak * (0.01 + 0.99 * (1 + math.cos(math.pi * k / 4)) / 2) for k in range(4)]
+    assert rates == pytest.approx([rate for rate in warmup + cosine for _ in range(2)], rel=1e-6)
 
 
-@pytest.mark.parametrize(("field", "value"), [("warmup_epochs", -1.0), ("warmup_factor", 2.0), ("final_factor", -0.1)])
-def test_bad_schedule_values_are_named(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"schedule\.{field} = {value}"):
-        ScheduleConfig(**{field: value})  # type: ignore[arg-type]
+def test_a_warmup_longer_than_the_run_is_told(
+    make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig, tiny_data: TinyData, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make_trainer(limit_val_batches=0).fit(ImageClassification(tiny), datamodule=tiny_data)
+    assert "warm-up of 60 steps (schedule.warmup_epochs = 20.0) is not over when training ends after 3" in caplog.text
+
+
+def test_a_run_without_end_is_refused(
+    make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig, tiny_data: TinyData
+) -> None:
+    with pytest.raises(UserError, match=r"max_epochs = -1 .* no known end"):
+        make_trainer(max_epochs=-1).fit(ImageClassification(tiny), datamodule=tiny_data)
+
+
+BAD_OPTIMIZER = {
+    "learning_rate": 0.0,
+    "reference_batch_size": 0,
+    "weight_decay": -1.0,
+    "betas": (0.9, 1.0),
+    "eps": 0.0,
+}
+BAD_SCHEDULE = {"warmup_epochs": -1.0, "warmup_factor": 2.0, "final_factor": -0.1}
+
+
+def test_bad_values_are_named() -> None:
+    for section, kind, bad in (
+        ("optimizer", OptimizerConfig, BAD_OPTIMIZER),
+        ("schedule", ScheduleConfig, BAD_SCHEDULE),
+    ):
+        for field, value in bad.items():
+            with pytest.raises(UserError, match=rf"{section}\.{field} = .* must be"):
+                kind(**{field: value})  # type: ignore[operator]

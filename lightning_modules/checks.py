@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
 _REGULARISATION_FIELDS = ("drop_path_rate", "drop_rate")
-"""Fields of a network's config that may change between runs: the weights mean the same."""
+"""Fields of a network's config that may change between runs, since the weights mean the same."""
 
 
 @runtime_checkable
 class ClassificationData(Protocol):
-    """What this module asks of a datamodule.
+    """What ImageClassification needs of a datamodule.
 
     Attributes:
         num_classes: Classes of the targets.
@@ -27,6 +31,26 @@ class ClassificationData(Protocol):
 
     def metadata(self) -> ModelMetadata:
         """Return image size, normalisation and class names."""
+
+
+def data_of(trainer: Trainer) -> ClassificationData:
+    """Return a trainer's datamodule.
+
+    Raises:
+        TypeError: When it lacks what ImageClassification needs.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ClassificationData):
+        raise TypeError(
+            f"The datamodule is {type(data).__name__}: ImageClassification needs one with num_classes, batch_size "
+            "and metadata(), such as datamodules.ImageNetDataModule."
+        )
+    return data
+
+
+def images_per_step(trainer: Trainer) -> int:
+    """Return the images of an optimiser step, over all processes."""
+    return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches
 
 
 def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMetadata) -> None:
@@ -53,16 +77,32 @@ def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMeta
         )
 
 
-def check_same_network(saved: dict[str, Any], network: MobileMambaConfig) -> None:
-    """Check that saved weights are of this architecture.
+def warn_of_other_normalisation(data: ModelMetadata, trained: ModelMetadata) -> None:
+    """Warn where the data are not normalised as those that the weights were trained on."""
+    if (data.mean, data.std) != (trained.mean, trained.std):
+        rank_zero_warn(
+            f"The data are normalised with mean {data.mean} and std {data.std}, the weights were trained with mean "
+            f"{trained.mean} and std {trained.std}: results will be worse than they could be. Set data.mean and "
+            "data.std to the latter."
+        )
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], network: MobileMambaConfig) -> ModelMetadata:
+    """Check that a checkpoint is of this project and this architecture.
 
     Args:
-        saved: Fields of the checkpoint's MobileMambaConfig.
+        checkpoint: Content of a training checkpoint.
         network: The architecture to load into.
+
+    Returns:
+        What the checkpoint says of the data that its weights were trained on.
 
     Raises:
         UserError: Names every field that differs, with both values.
     """
+    if "mobilemamba" not in checkpoint:
+        raise UserError(f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
+    saved = checkpoint["mobilemamba"]["config"]
     unknown = sorted(saved.keys() - {field.name for field in fields(MobileMambaConfig)})
     if unknown:
         raise UserError(f"The checkpoint's network has fields that this version does not know: {unknown}.")
@@ -74,7 +114,7 @@ def check_same_network(saved: dict[str, Any], network: MobileMambaConfig) -> Non
     ]
     if differing:
         raise UserError(
-            "The checkpoint is of another network than model.network describes: "
-            + "; ".join(differing)
-            + ". Use the config the checkpoint was trained with."
+            f"The checkpoint is of another network than model.network describes: {'; '.join(differing)}. Use the "
+            "config the checkpoint was trained with."
         )
+    return ModelMetadata.from_dict(checkpoint["mobilemamba"]["metadata"])

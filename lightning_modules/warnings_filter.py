@@ -1,0 +1,38 @@
+"""Known warnings and log lines of other packages that mean nothing in these runs. Everything else is shown."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    # Lightning 2.6 with torch 2.11 and later: Lightning-AI/pytorch-lightning#21326.
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    # Lightning 2.6 compares num_workers with the cores. The Throughput callback measures whether loading is too slow.
+    (r".*does not have many workers", UserWarning),
+    # Lightning 2.6, in evaluations: the config says which callbacks run, and only fit needs theirs.
+    (r".*callbacks used to create the checkpoint need to be provided", UserWarning),
+    # Lightning 2.6 with torch 2: float16 skips steps to find a loss scale. Lightning-AI/pytorch-lightning#5558.
+    (r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`", UserWarning),
+    # torch 2, weights of 1x1 convolutions: strides of dimensions of length 1 mean nothing. pytorch/pytorch#157862.
+    (r"Grad strides do not match bucket view strides[\s\S]*?grad\.sizes\(\) = \[\d+, \d+, 1, 1\]", UserWarning),
+)
+"""Beginning (a regular expression) and category of each."""
+
+LINES = (
+    "💡 Tip:",  # Lightning 2.6 advertises services
+    "TPU available: False",  # Lightning 2.6, in every run
+    "Loading `train_dataloader` to estimate number of stepping batches",  # Lightning 2.6, for the schedule's length
+)
+"""Beginning of each line that Lightning logs."""
+
+
+def hide_known_warnings() -> None:
+    """Hide what is listed here for the rest of the process."""
+    for message, category in WARNINGS:
+        warnings.filterwarnings("ignore", message, category)
+    # Lightning 2.6 calls methods and options that jsonargparse 4.49 and later rename.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(LINES)
+    )
