@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import cache, wraps
@@ -26,7 +25,7 @@ from lightning_modules.function_options import run
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.errors import UserError
-from tests.experiments.test_configs import EXPERIMENTS, STUDIES, TWO_STEPS, head
+from tests.experiments.test_configs import EXPERIMENTS, STUDIES, TWO_STEPS, words
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
@@ -36,15 +35,15 @@ pytestmark = [
 
 def arguments(name: str, entry: str) -> dict[str, Any]:
     """Return what a command of a study's head means."""
-    words = shlex.split(head(name)[entry])
-    assert words[:3] == ["mobilemamba", "ablate", f"experiments/{name}"]
+    command = words(name, entry)
+    assert command[:3] == ["mobilemamba", "ablate", f"experiments/{name}"]
     seen: dict[str, Any] = {}
 
     @wraps(ablate)
     def spy(**given: Any) -> None:
         seen.update(given)
 
-    run(spy, words[2:], "mobilemamba ablate")
+    run(spy, command[2:], "mobilemamba ablate")
     return seen
 
 
@@ -73,14 +72,6 @@ def resolved(study: Study, extra: Layer) -> Plan:
 
 def network(arm: PlannedArm) -> MobileMambaConfig:
     return MobileMambaConfig(**arm.network)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_head_says_what_it_is(name: str) -> None:
-    entries = head(name)
-    assert list(entries) == ["Paper row", "Command", "On digits", "Expected", "Cost"]
-    assert all(entries.values())
-    assert f"`{name}`" in (EXPERIMENTS / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", STUDIES)
