@@ -8,11 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_modules.inspection import copied_network, validation_images
 from lightning_modules.receptive_field.extent import measure_extent
 from lightning_modules.receptive_field.gradient import contribution_map
 from lightning_modules.receptive_field.picture import draw
 from lightning_modules.tensorboard import tensorboard_writer
-from lightning_modules.undisturbed import copied_network, validation_images
 from mobilemamba.errors import UserError
 
 

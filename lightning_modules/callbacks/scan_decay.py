@@ -8,10 +8,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_modules.callbacks.after_validations import AfterValidations
 from lightning_modules.callbacks.scalar_layout import DECAY_LENGTH_TAG
+from lightning_modules.inspection import copied_network, validation_images
 from lightning_modules.pictures.decay import draw_decays
 from lightning_modules.scan_memory import ScanDecay, scan_decays
 from lightning_modules.tensorboard import add_histogram, tensorboard_writer
-from lightning_modules.undisturbed import copied_network, validation_images
 from mobilemamba.errors import UserError
 
 

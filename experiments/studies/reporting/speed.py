@@ -78,7 +78,7 @@ def measure_speeds(folder: Path, arms: Sequence[ArmOutcome], settings: SpeedSett
         settings: How to measure.
 
     Raises:
-        UserError: When the device is not to be had.
+        UserError: When there is no such device.
     """
     device = find_device(settings.device)
     about = environment(device)

@@ -1,4 +1,4 @@
-"""Looking at a network in training without a trace: nothing random is drawn and no statistic changes."""
+"""Look at a network in training without changing it: nothing random is drawn, no statistic moves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_modules.classification import ImageClassification
 
 
 def copied_network(pl_module: LightningModule) -> nn.Module:
-    """Return a copy of the weights that count, the averaged ones where there are any: in float32, in eval mode.
+    """Return a copy in float32 and eval mode, of the averaged weights where there are any.
 
     A copy has modes, statistics, gradients and hooks of its own, and is not compiled.
 
@@ -21,7 +21,7 @@ def copied_network(pl_module: LightningModule) -> nn.Module:
         TypeError: When the module is no ImageClassification.
     """
     if not isinstance(pl_module, ImageClassification):
-        raise TypeError(f"Networks of an ImageClassification are looked at, not of a {type(pl_module).__name__}.")
+        raise TypeError(f"The module must be an ImageClassification, not a {type(pl_module).__name__}.")
     network = pl_module.student if pl_module.ema_student is None else pl_module.ema_student
     with torch.inference_mode(False):  # validation runs in inference mode, whose tensors can have no gradients
         return copy.deepcopy(network).float().eval().requires_grad_(False)
