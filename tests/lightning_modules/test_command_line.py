@@ -158,7 +158,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(
     assert not Path("code_was_run").exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_lightning_itself_is_told_to_run_no_code(
     command: str, small_run: list[str], checkpoint_with_code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
