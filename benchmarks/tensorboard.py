@@ -39,15 +39,19 @@ class Seconds:
     wall: float = 0.0
     processor: float = 0.0
 
-    def add(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Add what a call takes, with the work it gives to a device."""
-        synchronise(device)  # earlier work is not the call's
-        wall, processor = time.perf_counter(), time.process_time()
-        result = call()
-        synchronise(device)
-        self.wall += time.perf_counter() - wall
-        self.processor += time.process_time() - processor
-        return result
+    def __add__(self, other: Seconds) -> Seconds:
+        """Return the sum."""
+        return Seconds(self.wall + other.wall, self.processor + other.processor)
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        """Return the difference."""
+        return Seconds(self.wall - other.wall, self.processor - other.processor)
+
+
+def now(device: torch.device) -> Seconds:
+    """Return the time when a device has done what it was given."""
+    synchronise(device)
+    return Seconds(time.perf_counter(), time.process_time())
 
 
 @dataclass
@@ -66,11 +70,7 @@ class Fit:
 
 
 class TimedCommandLine(CommandLine):
-    """``lightning fit`` with a stopwatch.
-
-    Args:
-        args: Of the command line.
-    """
+    """``lightning fit`` with a stopwatch."""
 
     def __init__(self, args: list[str]) -> None:
         self.measured = Fit()
@@ -83,49 +83,43 @@ class TimedCommandLine(CommandLine):
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if type(callback) in sections:
-                measure_hooks(
-                    callback, self.measured.inside.setdefault(sections[type(callback)], Seconds()), self.device
-                )
-        synchronise(self.device)
-        self._started = time.perf_counter(), time.process_time()
+                measure_hooks(callback, self.measured.inside, sections[type(callback)], self.device)
+        self.started = now(self.device)
 
     def after_fit(self) -> None:
         """Stop."""
-        synchronise(self.device)
-        wall, processor = self._started
-        self.measured.whole = Seconds(time.perf_counter() - wall, time.process_time() - processor)
+        self.measured.whole = now(self.device) - self.started
         self.measured.steps = self.trainer.global_step
 
 
-def measure_hooks(callback: Callback, seconds: Seconds, device: torch.device) -> None:
-    """Add the time of every hook that a callback has to a sum.
+def measure_hooks(callback: Callback, sums: dict[str, Seconds], section: str, device: torch.device) -> None:
+    """Add the time of every hook that a callback has, and of the work it gives to a device, to the sum of its section.
 
     Args:
         callback: Its hooks are wrapped.
-        seconds: The sum.
+        sums: By section.
+        section: Of the callback.
         device: Waited for, where it works asynchronously.
     """
+    sums.setdefault(section, Seconds())
+
+    def timed(hook: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(hook)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = now(device)
+            result = hook(*args, **kwargs)
+            sums[section] += now(device) - started
+            return result
+
+        return call
+
     for name in dir(Callback):
         if (name.startswith("on_") or name == "setup") and getattr(type(callback), name) is not getattr(Callback, name):
-            setattr(callback, name, _timed(getattr(callback, name), seconds, device))
-
-
-def _timed(hook: Callable[..., Any], seconds: Seconds, device: torch.device) -> Callable[..., Any]:
-    @functools.wraps(hook)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        return seconds.add(lambda: hook(*args, **kwargs), device)
-
-    return timed
+            setattr(callback, name, timed(getattr(callback, name)))
 
 
 def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.device]:
-    """Train once.
-
-    Args:
-        arguments: Of ``lightning fit``.
-        enabled: Whether the measured callbacks run.
-        folder: Of the run's files.
-    """
+    """Train once with arguments of ``lightning fit``, the measured callbacks on or off."""
     switches = [f"--enable.{name}={str(enabled).lower()}" for name in TENSORBOARD_CALLBACKS]
     always = ["--enable.export=false", "--enable.summary=false", "--trainer.enable_progress_bar=false"]
     command = TimedCommandLine(["fit", *arguments, *switches, *always, f"--run.folder={folder}"])
@@ -133,37 +127,22 @@ def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.de
 
 
 def report(off: list[Fit], on: list[Fit]) -> tuple[str, dict[str, Any]]:
-    """Return tables and the same numbers for JSON.
-
-    Args:
-        off: Runs without the callbacks.
-        on: Runs with them.
-    """
+    """Return a table and the same numbers for JSON, of runs without and with the callbacks."""
     best_off, best_on = (min(fits, key=lambda fit: fit.whole.processor) for fits in (off, on))
-    inside = Seconds(
-        sum(part.wall for part in best_on.inside.values()), sum(part.processor for part in best_on.inside.values())
-    )
-    difference = Seconds(best_on.whole.wall - best_off.whole.wall, best_on.whole.processor - best_off.whole.processor)
+    inside, difference = sum(best_on.inside.values(), Seconds()), best_on.whole - best_off.whole
     rows = [
-        ("without", best_off.whole, None),
-        ("with", best_on.whole, None),
         ("difference", difference, best_off.whole),
         ("inside the callbacks", inside, best_on.whole),
         *((f"... {name}", part, best_on.whole) for name, part in best_on.inside.items()),
     ]
-    text = table(
-        ("", "seconds", "share", "seconds of the processor", "share"),
-        [
-            (
-                name,
-                f"{seconds.wall:.2f}",
-                "" if whole is None else f"{seconds.wall / whole.wall:.2%}",
-                f"{seconds.processor:.2f}",
-                "" if whole is None else f"{seconds.processor / whole.processor:.2%}",
-            )
-            for name, seconds, whole in rows
-        ],
-    )
+    cells = [
+        (name, f"{seconds.wall:.2f}", "", f"{seconds.processor:.2f}", "")
+        for name, seconds in (("without", best_off.whole), ("with", best_on.whole))
+    ]
+    for name, part, whole in rows:
+        shares = f"{part.wall / whole.wall:.2%}", f"{part.processor / whole.processor:.2%}"
+        cells.append((name, f"{part.wall:.2f}", shares[0], f"{part.processor:.2f}", shares[1]))
+    text = table(("", "seconds", "share", "seconds of the processor", "share"), cells)
     content = {
         "share_inside": inside.wall / best_on.whole.wall,
         "share_inside_processor": inside.processor / best_on.whole.processor,
