@@ -23,8 +23,12 @@ def main(args: list[str] | None = None) -> None:
     try:
         # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
         from lightning_modules.command_line import CommandLine
+        from lightning_modules.distributed import leave_process_group
 
-        command = CommandLine(args)
+        try:
+            command = CommandLine(args)
+        finally:
+            leave_process_group()
     except Exception as error:
         message = message_for_users(error)
         if message is None:

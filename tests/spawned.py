@@ -1,14 +1,14 @@
 from lightning.pytorch.strategies import DDPStrategy
-from torch import distributed
+
+from lightning_modules.distributed import leave_process_group
 
 
 class SpawnedProcesses(DDPStrategy):
-    """Processes on the CPU that end in order: gloo threads that outlive the interpreter abort it now and then."""
+    """Processes on the CPU that end in order, which the command does itself."""
 
     def __init__(self) -> None:
         super().__init__(start_method="spawn", process_group_backend="gloo")
 
     def teardown(self) -> None:
         super().teardown()
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        leave_process_group()

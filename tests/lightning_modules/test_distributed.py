@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Subset
 
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
+from tests.lightning_modules.conftest import Failure
 from tests.lightning_modules.tiny_data import TinyData
 from tests.spawned import SpawnedProcesses
 
@@ -82,3 +83,10 @@ def test_two_processes_train_one_network_and_measure_it_like_one(
         assert in_two[name] == pytest.approx(value, rel=1e-5)
         # The copy was taken after the last step.
         assert in_two[name.replace("raw", "ema")] == pytest.approx(value, rel=1e-5)
+
+
+def test_the_command_leaves_the_group_even_after_an_error(failure: Failure) -> None:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    status, _ = failure(["fit", "--config", "missing.yaml"])
+    assert status == 2
+    assert not distributed.is_initialized()
