@@ -62,6 +62,7 @@ class ClassificationDataModule(LightningDataModule):
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
+        override_preprocessing: Evaluate with these options where weights expect others, instead of stopping.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         on_corrupt: What to do with an unreadable image: leave it out and name it, or stop.
         max_corrupt: Most unreadable images of a split that are left out before it stops.
@@ -85,6 +86,7 @@ class ClassificationDataModule(LightningDataModule):
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         crop_pct: float = 0.875,
+        override_preprocessing: bool = False,
         predict_folder: str | None = None,
         on_corrupt: Literal["skip", "raise"] = "skip",
         max_corrupt: int = 100,
@@ -95,6 +97,7 @@ class ClassificationDataModule(LightningDataModule):
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
+        self.override_preprocessing = override_preprocessing
         self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
         self.on_corrupt, self.max_corrupt = on_corrupt, max_corrupt
         self._check_options()

@@ -16,10 +16,17 @@ from lightning_modules.function_options import run_command
 COMMANDS = {
     "ablate": ("experiments.studies.ablate:ablate", "train all arms of a study with all seeds, or go on with it"),
     "benchmark": ("benchmarks.command:benchmark", "time networks beside each other, in use or in training"),
+    "embed": ("mobilemamba.inference.embed:embed", "write the features of a folder's images"),
     "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
     "export": ("mobilemamba.export.command:export", "write a checkpoint as a file for deployment, compared with it"),
     "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
+    "publish": (
+        "lightning_modules.publishing.publish:publish",
+        "write weights as a folder or repository that timm and the Hugging Face Hub load",
+    ),
+    "predict": ("mobilemamba.inference.predict:predict", "name images with any weights or exported file"),
     "report": ("experiments.studies.report:report", "compare the arms of a study: tables, intervals, pictures"),
+    "verify": ("lightning_modules.verify:verify", "evaluate the published files on ImageNet, beside their figures"),
 }
 """Function of each subcommand, imported when it is called, and what it does."""
 

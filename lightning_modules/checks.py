@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
@@ -53,6 +52,21 @@ def images_per_step(trainer: Trainer) -> int:
     return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches
 
 
+def class_counts(data: ClassificationData) -> list[int]:
+    """Return the number of training images of each class.
+
+    Raises:
+        UserError: When the datamodule does not tell.
+    """
+    counts = getattr(data, "class_counts", None)
+    if counts is None:
+        raise UserError(
+            f"model.class_weight_power needs a datamodule with class_counts, which {type(data).__name__} has not: set "
+            "it to 0."
+        )
+    return list(counts)
+
+
 def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMetadata) -> None:
     """Check that a network can take the images of the data and tell its classes.
 
@@ -74,16 +88,6 @@ def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMeta
         raise UserError(
             f"model.network.in_chans = {network.in_chans}, but the data's images have {len(metadata.mean)} channels: "
             "set model.network.in_chans to that."
-        )
-
-
-def warn_of_other_normalisation(data: ModelMetadata, trained: ModelMetadata) -> None:
-    """Warn where the data are not normalised as those that the weights were trained on."""
-    if (data.mean, data.std) != (trained.mean, trained.std):
-        rank_zero_warn(
-            f"The data are normalised with mean {data.mean} and std {data.std}, the weights were trained with mean "
-            f"{trained.mean} and std {trained.std}: results will be worse than they could be. Set data.mean and "
-            "data.std to the latter."
         )
 
 

@@ -15,21 +15,34 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
-from lightning_modules.checks import check_checkpoint, check_data, data_of, images_per_step, warn_of_other_normalisation
+from lightning_modules.checks import check_checkpoint, check_data, class_counts, data_of, images_per_step
 from lightning_modules.distributed import share_buffers
-from lightning_modules.losses import DistillationConfig, LossParts, classification_loss, distillation_loss
+from lightning_modules.losses import (
+    DistillationConfig,
+    LossParts,
+    balancing_weights,
+    classification_loss,
+    distillation_loss,
+)
 from lightning_modules.metrics import EvaluationMetrics
-from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, make_optimizer, schedule_of_run
+from lightning_modules.optimization import (
+    OptimizerConfig,
+    ScheduleConfig,
+    gradient_norm,
+    make_optimizer,
+    schedule_of_run,
+)
+from lightning_modules.starting_weights import Start, check_preprocessing, freeze_part
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_strictly, student_state
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import require
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.published import split_checkpoint
+from mobilemamba.published import WeightSource, split_checkpoint
 
 S6 = MobileMambaConfig()
 RECIPE_DISTILLATION = DistillationConfig()
@@ -46,13 +59,24 @@ class ImageClassification(LightningModule):
         distillation: How the teacher's logits enter the loss.
         optimizer: AdamW and its parameter groups.
         schedule: Learning rate over the run.
+        weights: What the network begins from: published, published:in1k, a file of weights or a checkpoint,
+            local-dir:FOLDER or hf-hub:OWNER/NAME. In fit, a classifier of other classes is made anew. Null: random
+            weights in fit, those of --ckpt_path elsewhere.
+        weights_kind: Averaged or raw weights, where there are both.
+        freeze: Part that is not trained: stem, stages.N for all up to that stage, or backbone for all but the
+            classifier. Its BatchNorms stay in eval mode. Null: everything is trained.
+        class_weight_power: How far the loss makes up for classes of few images: each is weighted by its number of
+            training images to the power of minus this, 1 on average; 0 leaves the loss as it is, 1 balances it fully.
         channels_last: Keep images and weights in channels-last memory format, which is faster on some GPUs.
         compile: Compile the network's forward in fit; the first steps take minutes then.
         grad_checkpointing: Recompute blocks in the backward pass: less memory, about a third more time.
+        image_size: Height and width of the data's images in pixels, to which it is linked: it tells published variants
+            of one architecture apart.
     """
 
     teacher: Teacher | None
     ema_student: nn.Module | None
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -61,9 +85,14 @@ class ImageClassification(LightningModule):
         distillation: DistillationConfig = RECIPE_DISTILLATION,
         optimizer: OptimizerConfig = RECIPE_OPTIMIZER,
         schedule: ScheduleConfig = RECIPE_SCHEDULE,
+        weights: str | None = None,
+        weights_kind: WeightSource = "ema",
+        freeze: str | None = None,
+        class_weight_power: float = 0.0,
         channels_last: bool = False,
         compile: bool = False,
         grad_checkpointing: bool = False,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         require(network.num_classes > 0, "network.num_classes", network.num_classes, "1 or more in a classifier")
@@ -72,10 +101,18 @@ class ImageClassification(LightningModule):
         self.distillation = distillation
         self.optimizer_config = optimizer
         self.schedule_config = schedule
+        require(0 <= class_weight_power <= 1, "model.class_weight_power", class_weight_power, "from 0 to 1")
+        self.class_weight_power = class_weight_power
+        self.register_buffer("class_weights", None, persistent=False)
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.compile_student = compile
-        self.student = MobileMamba(network).to(memory_format=self._memory_format)
+        self.student = MobileMamba(network)
+        self.start = None if weights is None else Start(self.student, weights, weights_kind, image_size)
+        self.started_from = weights
+        self._frozen = freeze_part(self.student, freeze)
+        self.student.to(memory_format=self._memory_format)
         self.student.set_grad_checkpointing(grad_checkpointing)
+        self._student_kind = "raw"
         self.raw_metrics = EvaluationMetrics(network.num_classes)
         self.ema_metrics = EvaluationMetrics(network.num_classes)
         self.test_metrics = EvaluationMetrics(network.num_classes)
@@ -85,8 +122,7 @@ class ImageClassification(LightningModule):
         self.set_unregistered("ema_student", None)
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:
-        """Set "teacher" or "ema_student" to a network on this module's device without making it a submodule."""
-        # nn.Module.__setattr__ would put it into state_dict, parameters() and every copy of this module.
+        """Set "teacher" or "ema_student" to a network without putting it into parameters and copies of this module."""
         object.__setattr__(self, name, network)
 
     def setup(self, stage: str) -> None:
@@ -100,6 +136,13 @@ class ImageClassification(LightningModule):
         data = data_of(self.trainer)
         self.metadata = data.metadata()
         check_data(self.network_config, data.num_classes, self.metadata)
+        if self.start is not None:
+            self.start.check(data, is_evaluation=stage != "fit")
+            if stage != "fit":
+                self._student_kind, self.metadata = (
+                    self.start.weights.kind,
+                    self.start.weights.metadata or self.metadata,
+                )
         if stage != "fit":
             return
         count, (height, width) = sum(p.numel() for p in self.student.parameters()), self.metadata.image_size
@@ -107,12 +150,21 @@ class ImageClassification(LightningModule):
             f"The network has {count:,} parameters and learns {data.num_classes} classes from images of "
             f"{height} x {width} pixels, {data.batch_size} per batch and process."
         )
+        if self.class_weight_power:
+            self.class_weights = balancing_weights(class_counts(data), self.class_weight_power)
         if self.teacher_config is not None:
             teacher = build_teacher(self.teacher_config, data.num_classes, self.metadata.mean, self.metadata.std)
             teacher = teacher.to(self.trainer.strategy.root_device).to(memory_format=self._memory_format)
             self.set_unregistered("teacher", teacher)
         if self.compile_student:
             self.student.compile()  # not the whole module: logging inside compiled code fails
+
+    def train(self, mode: bool = True) -> ImageClassification:
+        """Leave frozen parts in eval mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def teardown(self, stage: str) -> None:
         """Drop the networks that are not submodules."""
@@ -137,20 +189,16 @@ class ImageClassification(LightningModule):
         self.log("train/loss_task", parts.task.detach())
         if parts.distillation is not None:
             self.log("train/loss_distillation", parts.distillation.detach())
-        self.log("optim/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("optim/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         return parts.total
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the trainer is told to, and log the norm of all gradients before clipping."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters, norm = gradient_norm(optimizer)  # clipping needs the norm, too
         if not parameters:  # the step of this batch is skipped
             return
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])  # clipping needs it, too
         self.log("train/grad_norm", norm)
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             clip_grads_with_norm_(parameters, gradient_clip_val, norm)
@@ -174,7 +222,7 @@ class ImageClassification(LightningModule):
         return logits[-1]
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/{top1,top5,loss}_{raw,ema}`` over all processes."""
+        """Log the metrics as ``val/top1_raw``, ``val/top1_ema`` and so on, over all processes."""
         for kind, _, metrics in self._evaluated():
             self._log_metrics(metrics, "val/{}_" + kind)
 
@@ -187,7 +235,7 @@ class ImageClassification(LightningModule):
         self.test_metrics.update(self(batch[0]), batch[1])
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/{top1,top5,loss}`` over all processes."""
+        """Log the metrics as ``test/top1`` and so on, over all processes."""
         self._log_metrics(self.test_metrics, "test/{}")
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
@@ -211,7 +259,11 @@ class ImageClassification(LightningModule):
         """Add what is needed to rebuild the network and prepare its images, as plain values."""
         if self.metadata is None:
             raise RuntimeError("A checkpoint needs the metadata of the data: attach a datamodule before saving one.")
-        checkpoint["mobilemamba"] = {"config": asdict(self.network_config), "metadata": self.metadata.to_dict()}
+        checkpoint["mobilemamba"] = {
+            "config": asdict(self.network_config),
+            "metadata": self.metadata.to_dict(),
+            "started_from": self.started_from,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Choose weights: fit goes on with the raw ones, validate evaluates both, test and predict the averaged ones.
@@ -220,6 +272,8 @@ class ImageClassification(LightningModule):
             UserError: When the checkpoint is not of this project, or of another network; names the fields.
         """
         trained = check_checkpoint(checkpoint, self.network_config)
+        self.started_from = checkpoint["mobilemamba"].get("started_from")
+        self._student_kind = "raw"
         raw, averaged = split_checkpoint(checkpoint)
         if self._stage == "fit":
             if self.ema_student is None and averaged is not None:  # otherwise the EMA callback loads both kinds
@@ -230,8 +284,8 @@ class ImageClassification(LightningModule):
                 checkpoint["state_dict"] = raw
             return
         checkpoint.pop("callbacks", None)  # Lightning would warn that fit's callbacks are missing
-        if self.metadata is not None:
-            warn_of_other_normalisation(self.metadata, trained)
+        if self._trainer is not None:
+            check_preprocessing(data_of(self.trainer), trained, is_evaluation=True)
         self.metadata = trained
         if self._stage == "validate" and averaged is not None:
             network = MobileMamba(self.network_config)
@@ -244,15 +298,15 @@ class ImageClassification(LightningModule):
 
     def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> LossParts:
         if self.teacher is None:
-            return classification_loss(logits, targets)
+            return classification_loss(logits, targets, self.class_weights)
         teacher_logits = self.teacher(images)
         agreement = (logits.detach().argmax(dim=1) == teacher_logits.argmax(dim=1)).float().mean()
         self.log("train/teacher_agreement", agreement)
-        return distillation_loss(logits, targets, teacher_logits, self.distillation)
+        return distillation_loss(logits, targets, teacher_logits, self.distillation, self.class_weights)
 
     def _evaluated(self) -> list[tuple[str, nn.Module, EvaluationMetrics]]:
         """Return the kinds of weights to validate, their networks and their metrics."""
-        raw = ("raw", self.student, self.raw_metrics)
+        raw = (self._student_kind, self.student, self.raw_metrics)
         return [raw] if self.ema_student is None else [raw, ("ema", self.ema_student, self.ema_metrics)]
 
     def _log_metrics(self, metrics: EvaluationMetrics, name: str) -> None:

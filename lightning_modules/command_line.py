@@ -24,8 +24,11 @@ from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
+from lightning_modules.starting_weights import follow_weights
 from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError, require
+from mobilemamba.metadata import ModelMetadata
+from mobilemamba.weights import SOURCES
 
 RECIPE_TRAINER = {
     "max_epochs": 300,
@@ -159,6 +162,7 @@ class CommandLine(LightningCLI):
             switches.add_argument(f"--enable.{section}", type=bool, default=True, help=summary)
             parser.add_class_arguments(callback, section)
         parser.link_arguments("data.num_classes", "model.network.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from checkpoints: Lightning would load the file before it is checked."""
@@ -177,11 +181,36 @@ class CommandLine(LightningCLI):
                 "plain values."
             )
         options["weights_only"] = True  # Lightning's null leaves it to an environment variable of torch
-        path = options["ckpt_path"]
-        if path is not None:
-            read_file(Path(path))
-        elif self.subcommand != "fit":
-            raise UserError(f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt.")
+        path, weights = options["ckpt_path"], options["model"]["weights"]
+        if path is None and weights is None and self.subcommand != "fit":
+            raise UserError(
+                f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt, or --model.weights "
+                f"with {SOURCES}."
+            )
+        self._description = {} if path is None else read_file(Path(path)).get("mobilemamba", {})
+        if path is not None and weights not in (None, self._description.get("started_from")):
+            raise UserError(
+                f"model.weights = {weights!r} and --ckpt_path {path} cannot go together: --ckpt_path goes on with a "
+                "run or evaluates its checkpoint, model.weights is what a new run begins from. Give one of them."
+            )
+
+    def instantiate_classes(self) -> None:
+        """Build the parts; a checkpoint's weights take the place of those that its run began from."""
+        model = self.config[self.subcommand]["model"]
+        weights = model["weights"]
+        if self._description:
+            model["weights"] = None
+        super().instantiate_classes()
+        model["weights"] = weights  # as it is saved
+        is_evaluation = self.subcommand != "fit"
+        if self.model.start is not None:
+            metadata = self.model.start.weights.metadata
+        elif is_evaluation:
+            metadata = ModelMetadata.from_dict(self._description["metadata"])
+        else:
+            metadata = None  # a run that goes on keeps its config
+        if metadata is not None:
+            follow_weights(self.datamodule, metadata, is_evaluation)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log.

@@ -93,7 +93,7 @@ def options_of(function: Callable[..., object], words: Sequence[str]) -> list[st
                 continue
             is_named, word = True, f"--{first}={word}"
         name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
+        name = re.sub(r"[-.]", "_", name)  # --data.root is data_root
         has_many = _item_type(hints.get(name)) is not None
         if hints.get(name) is bool:
             options.append(f"--{name}={value or 'true'}")

@@ -8,6 +8,7 @@ All of it is computed in float32, whatever precision the logits come in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, assert_never
 
@@ -80,18 +81,19 @@ class LossParts(NamedTuple):
     distillation: Tensor | None = None
 
 
-def classification_loss(logits: Tensor, targets: Tensor) -> LossParts:
-    """Cross entropy alone, as one named part.
-
-    Args:
-        logits: (B, num_classes).
-        targets: Class probabilities (B, num_classes), or class indices (B,) in int64.
-    """
-    task = cross_entropy(logits, targets)
+def classification_loss(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> LossParts:
+    """Cross entropy alone, as one named part; for the arguments see :func:`cross_entropy`."""
+    task = cross_entropy(logits, targets, class_weights)
     return LossParts(total=task, task=task)
 
 
-def distillation_loss(logits: Tensor, targets: Tensor, teacher_logits: Tensor, config: DistillationConfig) -> LossParts:
+def distillation_loss(
+    logits: Tensor,
+    targets: Tensor,
+    teacher_logits: Tensor,
+    config: DistillationConfig,
+    class_weights: Tensor | None = None,
+) -> LossParts:
     """Weighted sum of the cross entropy with the labels and the chosen distillation.
 
     Args:
@@ -99,8 +101,9 @@ def distillation_loss(logits: Tensor, targets: Tensor, teacher_logits: Tensor, c
         targets: Class probabilities (B, num_classes), or class indices (B,) in int64.
         teacher_logits: (B, num_classes), without gradient.
         config: Kind, weights and temperature.
+        class_weights: Of the labels' part; see :func:`cross_entropy`.
     """
-    task = cross_entropy(logits, targets)
+    task = cross_entropy(logits, targets, class_weights)
     match config.kind:
         case "soft":
             distillation = soft_distillation(logits, teacher_logits, config.temperature)
@@ -116,14 +119,33 @@ def distillation_loss(logits: Tensor, targets: Tensor, teacher_logits: Tensor, c
     return LossParts(total=task_weight * task + weight * distillation, task=task, distillation=distillation)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Cross entropy in float32, summed over classes, mean over samples.
 
     Args:
         logits: (B, num_classes).
         targets: Class probabilities (B, num_classes), or class indices (B,) in int64.
+        class_weights: Factor of each class's share of a target, (num_classes,); the mean is over samples, not weights.
     """
-    return F.cross_entropy(logits.float(), targets.float() if targets.is_floating_point() else targets)
+    logits, targets = logits.float(), targets.float() if targets.is_floating_point() else targets
+    if class_weights is None:
+        return F.cross_entropy(logits, targets)
+    return F.cross_entropy(logits, targets, class_weights, reduction="none").mean()
+
+
+def balancing_weights(counts: Sequence[int], power: float) -> Tensor:
+    """Return a weight for each class that falls with its number of images, 1 on average over all images.
+
+    Args:
+        counts: Training images of each class; none is 0.
+        power: 1 gives every class the same part in the loss, 0.5 goes half the way, 0 leaves each image its own.
+
+    Returns:
+        Weights (num_classes,) in float32.
+    """
+    images = torch.tensor(counts, dtype=torch.float64)
+    weights = images**-power
+    return (weights * images.sum() / (weights * images).sum()).float()
 
 
 def soft_distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_modules.losses import cross_entropy
 
 
 class EvaluationMetrics(nn.Module):
-    """Top-1 and top-5 accuracy in [0, 1] and the cross entropy in nats per sample.
+    """Top-1, top-5 and macro accuracy and macro F1 in [0, 1], and the cross entropy in nats per sample.
 
     Sums are kept per process and added up across processes in :meth:`compute` alone, so processes may see different
-    numbers of batches, and of samples per batch. Top-5 means all classes where there are fewer than five.
+    numbers of batches, and of samples per batch. Fewer than six classes have no top-5
+    accuracy. The macro
+    figures are means over the classes that have samples, or were predicted: they count rare classes like frequent ones.
 
     Args:
         num_classes: Classes of the network.
@@ -22,7 +27,10 @@ class EvaluationMetrics(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.top1 = MulticlassAccuracy(num_classes, top_k=1, average="micro", validate_args=False)
-        self.top5 = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", validate_args=False)
+        if num_classes > 5:
+            self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
+        self.macro_accuracy = MulticlassAccuracy(num_classes, average="macro", validate_args=False)
+        self.f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
         self.loss = MeanMetric()
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -33,18 +41,23 @@ class EvaluationMetrics(nn.Module):
             targets: Class indices (B,).
         """
         logits = logits.float()
-        self.top1.update(logits, targets)
-        self.top5.update(logits, targets)
+        for name, metric in self._named():
+            if name != "loss":
+                metric.update(logits, targets)
         self.loss.update(cross_entropy(logits, targets), weight=len(targets))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return "top1", "top5" and "loss" over all processes since the last reset."""
-        return {"top1": self.top1.compute(), "top5": self.top5.compute(), "loss": self.loss.compute()}
+        """Return "top1", "top5", "macro_accuracy", "f1" and "loss" over all processes since the last reset."""
+        return {name: metric.compute() for name, metric in self._named()}
 
     def reset(self) -> None:
         """Forget all batches; to be called before the first one too.
 
         Processes spawned on a CPU share the memory of what a metric held until then, and would count into one another.
         """
-        for metric in (self.top1, self.top5, self.loss):
+        for _, metric in self._named():
             metric.reset()
+
+    def _named(self) -> Iterator[tuple[str, Metric]]:
+        """Go through all metrics, which are the only children."""
+        return ((name, cast(Metric, metric)) for name, metric in self.named_children())

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -38,6 +40,8 @@ class OptimizerConfig:
         eps: Added to the denominator of the update.
         decay_scan_parameters: Whether A_log and dt_proj_bias of the scan, two-dimensional, are decayed. The published
             weights were trained so; false is Mamba's convention.
+        layer_decay: Factor of the learning rate from each layer to the one before, in timm's layer groups, the
+            classifier at the full rate: for fine-tuning. Null: one rate for all.
 
     Raises:
         UserError: When a value is out of range; the message names field, value and remedy.
@@ -49,6 +53,7 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     decay_scan_parameters: bool = True
+    layer_decay: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -58,6 +63,10 @@ class OptimizerConfig:
         require(reference is None or reference > 0, "optimizer.reference_batch_size", reference, allowed)
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas", self.betas, "rates in [0, 1)")
+        decay = self.layer_decay
+        require(
+            decay is None or 0 < decay <= 1, "optimizer.layer_decay", decay, "a factor above 0 and up to 1, or null"
+        )
         require(self.eps > 0, "optimizer.eps", self.eps, "a positive number")
 
     def scaled_learning_rate(self, global_batch_size: int) -> float:
@@ -145,27 +154,48 @@ def schedule_of_run(trainer: Trainer, optimizer: Optimizer, config: ScheduleConf
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Split trainable parameters into a decayed and an undecayed group, named "decay" and "no_decay".
+    """Split trainable parameters into a decayed and an undecayed group, for each layer where layers have rates.
 
     Args:
         model: A network; names in its ``no_weight_decay()``, where it has one, are not decayed either.
-        config: The decay and whether the scan's parameters take part.
+        config: The decay, whether the scan's parameters take part, and the rates of layers.
+
+    Returns:
+        Groups named "decay" and "no_decay", with "layer_3." in front and "lr_scale" where layers have rates.
     """
-    no_weight_decay = getattr(model, "no_weight_decay", set)
-    exempt: set[str] = set(no_weight_decay())
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    exempt: set[str] = set(getattr(model, "no_weight_decay", set)())
+    layers = _layers(model) if config.layer_decay is not None else {}
+    last = max(layers.values(), default=0)
+    groups: dict[str, dict[str, Any]] = {}
+    if not layers:
+        groups = {name: {"name": name, "params": [], "weight_decay": 0.0} for name in ("decay", "no_decay")}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         leaf = name.rpartition(".")[2]
         is_exempt_scan = leaf in SCAN_PARAMETERS and not config.decay_scan_parameters
         is_exempt = parameter.ndim <= 1 or leaf == "bias" or name in exempt or is_exempt_scan
-        (undecayed if is_exempt else decayed).append(parameter)
-    return [
-        {"name": "decay", "params": decayed, "weight_decay": config.weight_decay},
-        {"name": "no_decay", "params": undecayed, "weight_decay": 0.0},
-    ]
+        kind = "no_decay" if is_exempt else "decay"
+        key = f"layer_{layers[name]}.{kind}" if layers else kind
+        group = groups.setdefault(key, {"name": key, "params": []})
+        group["params"].append(parameter)
+        group["weight_decay"] = 0.0 if is_exempt else config.weight_decay
+        if layers and config.layer_decay is not None:
+            group["lr_scale"] = config.layer_decay ** (last - layers[name])
+    return list(groups.values())
+
+
+def _layers(model: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter, counted from the stem, in timm's groups."""
+    matcher: Any = model.group_matcher
+    layers: dict[str, int] = group_parameters(model, matcher(coarse=False), reverse=True)
+    return layers
+
+
+def gradient_norm(optimizer: Optimizer) -> tuple[list[nn.Parameter], Tensor]:
+    """Return the parameters that have gradients, and the norm of all these gradients."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return parameters, get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, global_batch_size: int) -> torch.optim.AdamW:
@@ -176,9 +206,6 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, global_batch_size:
         config: AdamW's options.
         global_batch_size: Images per optimiser step: batch size times processes times accumulated batches.
     """
-    return torch.optim.AdamW(
-        parameter_groups(model, config),
-        lr=config.scaled_learning_rate(global_batch_size),
-        betas=config.betas,
-        eps=config.eps,
-    )
+    rate = config.scaled_learning_rate(global_batch_size)
+    groups = [{**group, "lr": rate * group.get("lr_scale", 1.0)} for group in parameter_groups(model, config)]
+    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, eps=config.eps)

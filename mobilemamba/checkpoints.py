@@ -103,22 +103,29 @@ def student_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict whose keys and shapes must match; the error lists what is missing on either side."""
     state = adapt_state(state, model)
+    differences = mismatches(model, state)
+    if differences:
+        raise UserError(
+            "\n  ".join(["The weights do not fit the model (another variant, or other num_classes?).", *differences])
+        )
+    model.load_state_dict(state)
+
+
+def mismatches(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Return what keeps a state dict with the model's names from being loaded, in a line for each kind."""
     own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
         f"{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}"
         for key in sorted(own.keys() & state.keys())
         if own[key].shape != state[key].shape
     ]
-    if missing or unexpected or shapes:
-        lines = ["The weights do not fit the model (another variant, or other num_classes?)."]
-        for title, entries in (
-            ("only in the model", missing),
-            ("only in the file", unexpected),
-            ("other shapes", shapes),
-        ):
-            if entries:
-                more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
-                lines.append(f"  {title} ({len(entries)}): {'; '.join(entries[:8])}{more}")
-        raise UserError("\n".join(lines))
-    model.load_state_dict(state)
+    lines = []
+    for title, entries in (
+        ("only in the model", sorted(own.keys() - state.keys())),
+        ("only in the file", sorted(state.keys() - own.keys())),
+        ("other shapes", shapes),
+    ):
+        if entries:
+            more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+            lines.append(f"{title} ({len(entries)}): {'; '.join(entries[:8])}{more}")
+    return lines

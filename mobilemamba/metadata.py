@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
+from timm.data import ImageNetInfo
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
@@ -28,6 +30,10 @@ class ModelMetadata:
     crop_pct: float = 0.875
     class_names: tuple[str, ...] | None = None
 
+    def readable_class(self, index: int) -> str:
+        """Return the name of an output for people, or its number where names are not known."""
+        return f"class {index}" if self.class_names is None else readable_name(self.class_names[index])
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: safe in any checkpoint and any exported file."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -39,3 +45,14 @@ class ModelMetadata:
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return cls(**fields)
+
+
+def readable_name(name: str) -> str:
+    """Return a class's name for people: "tench, Tinca tinca" for ImageNet's "n01440764", other names as they are."""
+    return _imagenet_names().get(name, name)
+
+
+@cache
+def _imagenet_names() -> dict[str, str]:
+    info = ImageNetInfo("imagenet-1k")
+    return dict(zip(info.label_names(), info.label_descriptions(), strict=True))

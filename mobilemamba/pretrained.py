@@ -8,9 +8,9 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 
 from mobilemamba.checkpoints import read_file
-from mobilemamba.errors import UserError
 
 PUBLISHED_REPOSITORY = "Lewandofski/MobileMamba"
+WEIGHT_SUFFIXES = (".pth", ".safetensors")
 
 
 def published_folder(variant: str, distilled: bool) -> str:
@@ -26,17 +26,36 @@ def download_published(variant: str, distilled: bool = True) -> dict[str, Any]:
         distilled: The 1000-epoch distilled weights, or those of 300 epochs without teacher.
 
     Raises:
+        UserError: When the file is damaged or holds code.
         ConnectionError: When the Hub cannot be reached; the message says how to load a file by hand.
         FileNotFoundError: When the repository has no such weights.
     """
+    return read_file(published_file(variant, distilled))
+
+
+def published_file(variant: str, distilled: bool = True, copy: Path | None = None) -> Path:
+    """Return a variant's published file in the Hub's cache, fetched where it is not there, or in a copy.
+
+    Args:
+        variant: Name such as "mobilemamba_s6".
+        distilled: The 1000-epoch distilled weights, or those of 300 epochs without teacher.
+        copy: Folder with the repository's files, downloaded by hand.
+
+    Raises:
+        ConnectionError: When the Hub cannot be reached; the message says how to load a file by hand.
+        FileNotFoundError: When the repository or its copy has no such weights.
+    """
     folder = published_folder(variant, distilled)
+    if copy is not None:
+        found = sorted(path for path in (copy / folder).glob("*") if path.suffix in WEIGHT_SUFFIXES)
+        if not found:
+            raise FileNotFoundError(f"{copy / folder} holds no {' or '.join(WEIGHT_SUFFIXES)} file.")
+        return found[0]
     try:
         files = [file for file in HfApi().list_repo_files(PUBLISHED_REPOSITORY) if file.startswith(f"{folder}/")]
-        weights = sorted(file for file in files if file.endswith((".pth", ".safetensors")))
+        weights = sorted(file for file in files if file.endswith(WEIGHT_SUFFIXES))
         if weights:
-            return read_file(Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0])))
-    except UserError:
-        raise
+            return Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0]))
     # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
     except Exception as error:
         raise ConnectionError(

@@ -22,6 +22,9 @@ WeightSource = Literal["ema", "raw"]
 STUDENT_PREFIX = "student."
 """What the network's keys start with in training checkpoints."""
 
+_NESTED = (("net", "net_E"), ("state_dict", "state_dict_ema"), ("model", "model_ema"))
+"""Where the authors, timm and DeiT's scripts keep the raw weights of a file and the averaged ones."""
+
 # Names in this project's checkpoints before its scan had the field's names -> now.
 _OLD_NAMES: tuple[tuple[str, str], ...] = (
     (r"\.step_weight$", ".dt_proj_weight"),
@@ -107,21 +110,22 @@ def split_checkpoint(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Map
     """Return the raw weights of a file and the averaged ones, None where it has none: the one place that knows.
 
     A training checkpoint of this project has its averaged weights in ``state_dict`` and the raw ones in
-    ``current_model_state``; the authors' files have raw ones in ``net`` and averaged ones in ``net_E``.
+    ``current_model_state``. Other files have one of the pairs of names in :data:`_NESTED`, or either of a pair.
 
     Args:
-        content: Training checkpoint, published file, or flat state dict.
+        content: Training checkpoint, published file, file of another training script, or flat state dict.
 
     Returns:
         State dicts with the keys of the file, such as "student.stem.0.conv.weight" in training checkpoints.
     """
     if "current_model_state" in content:
         return content["current_model_state"], content["state_dict"]
-    if isinstance(content.get("net_E"), Mapping):
-        return content.get("net", content["net_E"]), content["net_E"]
-    for key in ("net", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            return content[key], None
+    for raw, averaged in _NESTED:
+        found = [content.get(name) for name in (raw, averaged)]
+        if isinstance(found[1], Mapping):
+            return found[0] if isinstance(found[0], Mapping) else found[1], found[1]
+        if isinstance(found[0], Mapping):
+            return found[0], None
     return content, None
 
 

@@ -18,7 +18,7 @@ from tests.lightning_modules.tiny_data import TinyData
 MakeTrainer = Callable[..., Trainer]
 
 
-def test_a_checkpoint_of_another_network_is_refused_and_one_of_other_data_warns(
+def test_a_checkpoint_of_another_network_or_of_other_images_is_refused(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, tiny_data: TinyData, tmp_path: Path
 ) -> None:
     class Unnamed(TinyData):
@@ -38,10 +38,13 @@ def test_a_checkpoint_of_another_network_is_refused_and_one_of_other_data_warns(
     # Regularisation may change.
     regularised = MobileMambaConfig(num_classes=4, widths=(16, 32, 32), depths=(1, 1, 1), drop_path_rate=0.1)
     make_trainer().test(ImageClassification(regularised), tiny_data, ckpt_path=path, verbose=False)
-    # What the weights were trained on wins over what the data say.
-    module = ImageClassification(tiny)
-    with pytest.warns(UserWarning, match=r"normalised with mean \(0\.5"):
-        make_trainer().predict(module, Unnamed(), ckpt_path=path)
+    # Images that are prepared in another way are refused, or what the weights were trained on wins.
+    data, module = Unnamed(), ImageClassification(tiny)
+    message = r"data\.mean = \(0\.5.*, the weights expect \(0\.485.*override_preprocessing"
+    with pytest.raises(UserError, match=message):
+        make_trainer().predict(module, data, ckpt_path=path)
+    data.override_preprocessing = True  # type: ignore[attr-defined]
+    make_trainer().predict(module, data, ckpt_path=path)
     assert module.metadata == tiny_data.metadata()
 
 

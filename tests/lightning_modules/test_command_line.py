@@ -42,7 +42,9 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     events.Reload()
     train = {"loss", "loss_task", "loss_distillation", "grad_norm"}
     scalars = {f"train/{name}" for name in train}
-    scalars |= {f"val/{name}_{kind}" for name in ("top1", "top5", "loss") for kind in ("raw", "ema")}
+    scalars |= {
+        f"val/{name}_{kind}" for name in ("top1", "top5", "macro_accuracy", "f1", "loss") for kind in ("raw", "ema")
+    }
     assert set(events.Tags()["scalars"]) >= scalars | {"optim/lr", "speed/images_per_second", "speed/data_wait"}
     pictures = {"network/receptive_field", "train/samples", "val/confusion", "val/class_accuracy", "scan/decay_length"}
     assert set(events.Tags()["images"]) == pictures

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_modules.losses import (
     DistillationConfig,
+    balancing_weights,
     classification_loss,
     cross_entropy,
     dist_distillation,
@@ -130,3 +131,17 @@ def test_losses_are_float32_under_autocast(dtype: torch.dtype) -> None:
 def test_bad_values_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"distillation\.{field} = {value}"):
         DistillationConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_class_weights_count_rare_classes_more_and_keep_the_mean() -> None:
+    weights = balancing_weights([10, 10, 40], power=1.0)
+    assert weights.tolist() == pytest.approx([2.0, 2.0, 0.5])  # 60 images in three classes: 20 / count
+    assert balancing_weights([10, 10, 40], power=0.0).tolist() == [1.0, 1.0, 1.0]
+    half = balancing_weights([10, 10, 40], power=0.5)
+    assert half[0] / half[2] == pytest.approx(2.0)
+    assert (10 * half[0] + 10 * half[1] + 40 * half[2]).item() == pytest.approx(60.0)
+    targets = torch.tensor([0, 1])
+    expected = -(2.0 * math.log(0.5) + 0.5 * math.log(0.8)) / 2
+    assert cross_entropy(STUDENT, targets, torch.tensor([2.0, 0.5, 1.0])).item() == pytest.approx(expected, rel=1e-6)
+    soft = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert cross_entropy(STUDENT, soft, torch.tensor([2.0, 0.5, 1.0])).item() == pytest.approx(expected, rel=1e-6)

@@ -102,6 +102,20 @@ def test_names_that_the_model_exempts_and_frozen_parameters_are_respected() -> N
     assert groups == {"decay": {"kept.weight"}, "no_decay": {"kept.bias", "exempt.weight", "exempt.bias"}}
 
 
+def test_layers_have_falling_rates_towards_the_stem(tiny: MobileMambaConfig) -> None:
+    network = MobileMamba(tiny)
+    optimizer = make_optimizer(network, OptimizerConfig(layer_decay=0.5, reference_batch_size=None), 8)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    # Stem, three stages of one block each, classifier.
+    expected = {"stem.": 0.5**4, "stages.0.": 0.5**3, "stages.1.": 0.5**2, "stages.2.": 0.5, "head.": 1.0}
+    for name, rate in rates.items():
+        share = next(share for part, share in expected.items() if name.startswith(part))
+        assert rate == pytest.approx(1.5e-3 * share), name
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}
+
+
 def test_learning_rate_is_scaled_to_the_global_batch(tiny: MobileMambaConfig) -> None:
     optimizer = make_optimizer(MobileMamba(tiny), OptimizerConfig(), global_batch_size=1024)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(3e-3)] * 2

@@ -86,7 +86,7 @@ def test_the_record_says_what_was_reached(
     assert record["peak_memory_of"] == "process"
     assert 5e7 < record["peak_memory_bytes"] < 1e11
     assert set(record["metrics"]) == {
-        f"val/{name}_{kind}" for name in ("top1", "top5", "loss") for kind in ("raw", "ema")
+        f"val/{name}_{kind}" for name in ("top1", "macro_accuracy", "f1", "loss") for kind in ("raw", "ema")
     }
     for name, value in record["metrics"].items():
         assert value == pytest.approx(float(trainer.callback_metrics[name]))

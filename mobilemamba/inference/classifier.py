@@ -1,0 +1,100 @@
+"""A classifier by one name: weights of any source, or an exported file of any format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilemamba.environment import find_device
+from mobilemamba.errors import UserError
+from mobilemamba.export.formats import file_format
+from mobilemamba.export.options import SUFFIXES
+from mobilemamba.metadata import ModelMetadata
+from mobilemamba.published import WeightSource
+from mobilemamba.weights import load_network
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Something that names images.
+
+    Args:
+        run: Maps prepared images (B, 3, H, W) in float32 to logits (B, classes), both on the CPU.
+        metadata: How images are prepared, and the classes' names.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    metadata: ModelMetadata
+
+    def class_name(self, index: int) -> str:
+        """Return an output's class, or its number where names are not known."""
+        return self.metadata.readable_class(index)
+
+
+def open_classifier(
+    source: str, kind: WeightSource = "ema", variant: str | None = None, device: str = "cpu"
+) -> Classifier:
+    """Open weights or an exported file.
+
+    Args:
+        source: See :mod:`mobilemamba.weights`, or the path of an exported file, known by its suffix.
+        kind: Averaged or raw weights, where there are both.
+        variant: Published variant of ``published`` weights and bare state dicts.
+        device: Where weights are run; exported files run where their runtime does, on the CPU.
+
+    Raises:
+        UserError: When it cannot be opened, says nothing of its images, or takes other than colour images.
+        FileNotFoundError: When there is no such file.
+        ConnectionError: When the Hub cannot be reached.
+    """
+    formats = {suffix: name for name, suffix in SUFFIXES.items()}
+    path = Path(source).expanduser()
+    if path.suffix in formats:
+        return _open_file(path, file_format(formats[path.suffix]))
+    where = find_device(device)
+    network, metadata = load_network(source, kind, variant)
+    if network.in_chans != 3:
+        raise UserError(f"weights = {source!r} take images of {network.in_chans} channels: they must take 3 (RGB).")
+    if not network.num_classes:
+        raise UserError(f"weights = {source!r} have no classifier: `mobilemamba embed` gives their features.")
+    network = network.to(where)
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(images.to(where)).float().cpu()
+
+    return Classifier(run, metadata)
+
+
+def _open_file(path: Path, form: Any) -> Classifier:
+    if not path.exists():
+        raise FileNotFoundError(f"Exported file {path} does not exist.")
+    if form.load is None:
+        raise UserError(f"{path} cannot be run here: this system has no runtime for {path.suffix} files.")
+    try:
+        metadata = form.read_metadata(path)
+        run = form.load(path)
+    # Every runtime raises errors of its own for files that it cannot read.
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be opened, or has no metadata of this project that say how its images are prepared: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    return Classifier(_in_batches(run, metadata), metadata)
+
+
+def _in_batches(run: Callable[[Tensor], Tensor], metadata: ModelMetadata) -> Callable[[Tensor], Tensor]:
+    """Let a file that takes single images take batches; one that takes batches is run as it is."""
+    probe = torch.zeros(2, 3, *metadata.image_size)
+    try:
+        with torch.inference_mode():
+            run(probe)
+    # Runtimes differ in what they raise for another shape.
+    except Exception:
+        return lambda images: torch.cat([run(images[index : index + 1].clone()) for index in range(len(images))])
+    return lambda images: run(images)

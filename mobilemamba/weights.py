@@ -1,0 +1,246 @@
+"""Weights by one name, wherever they are: published, in a file, in a folder, or on the Hugging Face Hub.
+
+A source is one of
+
+- ``published``: the authors' distilled weights of a variant; ``published:in1k`` those trained without teacher;
+- a path: a file of the authors (raw, averaged, fused), of timm's form (``.safetensors``, ``.pth``), or a ``.ckpt`` of
+  this project;
+- ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``: a model in timm's form, config.json beside its weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from timm.data import ImageNetInfo
+from torch import Tensor
+
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.checkpoints import load_strictly, mismatches, read_file, student_state
+from mobilemamba.config import MobileMambaConfig
+from mobilemamba.errors import UserError, require
+from mobilemamba.metadata import ModelMetadata
+from mobilemamba.pretrained import download_published
+from mobilemamba.published import WeightSource, adapt_state, split_checkpoint
+from mobilemamba.variants import VARIANTS
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of the weights in a folder of timm's form, the first one preferred."""
+
+SOURCES = (
+    "'published', 'published:in1k', a file, 'local-dir:FOLDER' with a config.json, or 'hf-hub:OWNER/NAME' of the "
+    "Hugging Face Hub"
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were found, and what their source says of them.
+
+    Args:
+        source: What they were asked for by.
+        kind: "ema" for averaged weights; "raw" for others, and where the source has one kind alone.
+        state: State dict with the source's own names.
+        config: Architecture; None where the source is a bare state dict.
+        metadata: Preprocessing and class names; None where the source is a bare state dict.
+    """
+
+    source: str
+    kind: WeightSource
+    state: Mapping[str, Any]
+    config: MobileMambaConfig | None
+    metadata: ModelMetadata | None
+
+
+def find_weights(source: str | Path, kind: WeightSource = "ema", variant: str | None = None) -> Weights:
+    """Read weights without running any code that they may carry.
+
+    Args:
+        source: See this module.
+        kind: Which weights to take where there are averaged and raw ones.
+        variant: Published variant, such as "mobilemamba_s6", of ``published`` weights and bare state dicts; None
+            recognises a state dict by its shapes.
+
+    Raises:
+        UserError: When the source is none, its file is damaged or holds code, or a variant must be named.
+        FileNotFoundError: When there is no such file.
+        ConnectionError: When the Hub cannot be reached.
+    """
+    text = str(source)
+    require(variant is None or variant in VARIANTS, "variant", variant, f"one of {', '.join(sorted(VARIANTS))}")
+    scheme, _, rest = text.partition(":")
+    if scheme == "published":
+        return _published(text, rest, kind, variant)
+    if scheme in ("hf-hub", "local-dir"):
+        return _timm_folder(text, rest, on_hub=scheme == "hf-hub")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise UserError(f"{text} is a folder: name a file in it, or the folder as local-dir:{text}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"Weights {text} must be {SOURCES}: there is no such file.")
+    content = read_file(path)
+    if "mobilemamba" not in content:
+        return _bare(text, content, kind, variant)
+    raw, averaged = split_checkpoint(content)
+    takes_average = averaged is not None and kind == "ema"
+    description = content["mobilemamba"]
+    return Weights(
+        text,
+        "ema" if takes_average else "raw",
+        student_state(averaged if averaged is not None and takes_average else raw),
+        MobileMambaConfig(**description["config"]),
+        ModelMetadata.from_dict(description["metadata"]),
+    )
+
+
+def load_network(
+    source: str | Path, kind: WeightSource = "ema", variant: str | None = None
+) -> tuple[MobileMamba, ModelMetadata]:
+    """Build a network in eval mode with its weights, and say how its images are prepared.
+
+    Args:
+        source: See this module.
+        kind: Which weights to take where there are averaged and raw ones.
+        variant: Published variant; see :func:`find_weights`.
+
+    Raises:
+        UserError: When the weights cannot be used, or nothing says of which network they are.
+        FileNotFoundError: When there is no such file.
+        ConnectionError: When the Hub cannot be reached.
+    """
+    weights = find_weights(source, kind, variant)
+    if weights.config is None or weights.metadata is None:
+        raise UserError(
+            f"{source} does not say of which network its weights are, and no published variant has such shapes: name "
+            f"one of {', '.join(sorted(VARIANTS))} as the variant, or use a .ckpt or a published folder, which say it."
+        )
+    network = MobileMamba(weights.config)
+    load_strictly(network, weights.state)
+    return network.eval(), weights.metadata
+
+
+def start_from(network: MobileMamba, weights: Weights) -> bool:
+    """Load weights into a network, whose classifier stays as it is where the weights have other classes or none.
+
+    Returns:
+        Whether the classifier was left as it is.
+
+    Raises:
+        UserError: When anything but the classifier differs; lists both sides.
+    """
+    state, own = adapt_state(weights.state, network), network.state_dict()
+    head = [name for name in own if name.startswith("head.")]
+    has_other_head = any(name not in state or state[name].shape != own[name].shape for name in head)
+    if has_other_head:
+        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+        state |= {name: own[name] for name in head}
+    try:
+        load_strictly(network, state)
+    except UserError as error:
+        raise UserError(f"Weights {weights.source}: {error}") from error
+    return has_other_head
+
+
+def variant_of(config: MobileMambaConfig, image_size: int | None = None) -> str | None:
+    """Return the published variant of an architecture, whatever its classes and rates; None where there is none.
+
+    Args:
+        config: The architecture.
+        image_size: Height and width in pixels: B1, B2 and B4 differ in nothing else, and the nearest is taken.
+    """
+    free = {
+        name: getattr(config, name) for name in ("num_classes", "drop_path_rate", "drop_rate") if hasattr(config, name)
+    }
+    same = [name for name, variant in VARIANTS.items() if replace(variant.config, **free) == config]
+    return min(same, key=lambda name: abs(VARIANTS[name].image_size - (image_size or 0)), default=None)
+
+
+def _published(text: str, tag: str, kind: WeightSource, variant: str | None) -> Weights:
+    require(text in ("published", "published:in1k"), "weights", text, SOURCES)
+    if variant is None:
+        raise UserError(f"weights = {text!r} need a variant: name one of {', '.join(sorted(VARIANTS))}.")
+    return _bare(text, download_published(variant, distilled=tag != "in1k"), kind, variant)
+
+
+def _bare(text: str, content: Mapping[str, Any], kind: WeightSource, variant: str | None) -> Weights:
+    """Describe a published file or a state dict by its variant."""
+    raw, averaged = split_checkpoint(content)
+    takes_average = averaged is not None and kind == "ema"
+    chosen = averaged if averaged is not None and takes_average else raw
+    state = {name.removeprefix("module."): value for name, value in chosen.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"{text} holds no weights: it holds {sorted(content)[:10]}.")
+    config, metadata = _recognise(state, variant)
+    return Weights(text, "ema" if takes_average else "raw", state, config, metadata)
+
+
+def _recognise(
+    state: Mapping[str, Tensor], variant: str | None
+) -> tuple[MobileMambaConfig | None, ModelMetadata | None]:
+    """Return architecture and preprocessing of the published variant whose shapes a state dict has."""
+    for name in VARIANTS if variant is None else (variant,):
+        published = VARIANTS[name]
+        with torch.device("meta"):
+            network = MobileMamba(published.config)
+        head = adapt_state(state, network).get("head.linear.weight")
+        classes = 0 if head is None else len(head)
+        network.reset_classifier(classes)
+        if variant is not None or not mismatches(network, adapt_state(state, network)):
+            size = (published.image_size, published.image_size)
+            names = tuple(ImageNetInfo("imagenet-1k").label_names()) if classes == 1000 else None
+            config = replace(published.config, num_classes=classes)
+            return config, ModelMetadata(image_size=size, class_names=names)
+    return None, None
+
+
+def _timm_folder(text: str, place: str, on_hub: bool) -> Weights:
+    """Read a model that this project or timm has published: config.json and weights."""
+    description = json.loads(_file_of(text, place, ("config.json",), on_hub).read_text(encoding="utf-8"))
+    name = description.get("architecture")
+    require(name in VARIANTS, f"{text}: architecture", name, f"one of {', '.join(sorted(VARIANTS))}")
+    options = {"num_classes": description.get("num_classes", 1000), **description.get("model_args", {})}
+    unknown = options.keys() - {field.name for field in fields(MobileMambaConfig)}
+    if unknown:
+        raise UserError(f"{text}: model_args has options that this version does not know: {sorted(unknown)}.")
+    config = replace(VARIANTS[name].config, **options)
+    if "mobilemamba" in description:
+        metadata = ModelMetadata.from_dict(description["mobilemamba"])
+    else:
+        metadata = _timm_metadata(description.get("pretrained_cfg", {}), VARIANTS[name].image_size)
+    state = read_file(_file_of(text, place, WEIGHT_FILES, on_hub))
+    return Weights(text, "raw", state, config, metadata)
+
+
+def _timm_metadata(config: Mapping[str, Any], image_size: int) -> ModelMetadata:
+    """Take what timm's pretrained_cfg says of preprocessing."""
+    known = {name: config[name] for name in ("mean", "std", "interpolation", "crop_pct") if name in config}
+    _, height, width = config.get("input_size", (3, image_size, image_size))
+    names = config.get("label_names")
+    return ModelMetadata.from_dict({**known, "image_size": [height, width], "class_names": names})
+
+
+def _file_of(text: str, place: str, names: tuple[str, ...], on_hub: bool) -> Path:
+    """Return the first of some files that a folder or a repository of the Hub has."""
+    if not on_hub:
+        folder = Path(place).expanduser()
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"Weights {text}: the folder {folder} has no {' or '.join(names)}.")
+        return found
+    failure: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(place, name))
+        # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
+        except Exception as error:
+            failure = error
+    raise ConnectionError(
+        f"{' or '.join(names)} of {text} could not be fetched from https://huggingface.co/{place} "
+        f"({type(failure).__name__}). Offline, download the repository elsewhere and give it as local-dir:FOLDER."
+    ) from failure
