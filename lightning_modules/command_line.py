@@ -6,9 +6,8 @@ Lightning's own command-line class does the work. Defaults are the recipe's and 
 
 from __future__ import annotations
 
-import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
+from lightning_modules.parser import Parser
+from lightning_modules.run_folder import Run, run_of_checkpoint
 from lightning_modules.starting_weights import follow_weights
 from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError, require
@@ -65,39 +65,6 @@ CALLBACKS: dict[str, type[Callback]] = {
     "summary": callbacks.RunSummary,
 }
 """Every callback by its config section, in the order in which they run; ``enable.SECTION`` switches it off."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a fit writes: folder/name/version_0, version_1, ... or folder/name/VERSION.
-
-    Args:
-        name: Name of the experiment.
-        folder: Folder of all experiments.
-        version: Name of this run's folder. Null: the next number.
-    """
-
-    name: str = "mobilemamba"
-    folder: str = "runs"
-    version: str | None = None
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, with shorter errors about the data."""
-
-    def add_subclass_arguments(self, baseclass: Any, nested_key: str, **options: Any) -> None:
-        """Add a part whose class must be chosen; Lightning's default, None, would be an alternative in every error."""
-        super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """End the process after one line, which says what may be chosen where no data are named."""
-        # jsonargparse tells which option is missing, or not an option of the base class, in its message alone.
-        if message.endswith(".data") or f".{ClassificationDataModule.__name__}'" in message:
-            message = (
-                "no data are named: give a config that names them, such as --config experiments/quickstart.yaml, or "
-                "--data ImageNetDataModule --data.root FOLDER"
-            )
-        return super().error(" ".join(message.split()), ex)
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -213,7 +180,7 @@ class CommandLine(LightningCLI):
             follow_weights(self.datamodule, metadata, is_evaluation)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer with the enabled callbacks and, in fit, a TensorBoard log.
+        """Build the trainer with the enabled callbacks and, in fit, the log of run.logger.
 
         Raises:
             UserError: When options of the trainer contradict each other or do not suit this machine.
@@ -227,9 +194,13 @@ class CommandLine(LightningCLI):
         kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), *own]
         if self.subcommand != "fit":
             kwargs["logger"] = False  # an evaluation prints its figures and is no run of its own
-        elif kwargs["logger"] in (None, True):
-            run = built.run
-            kwargs["logger"] = TensorBoardLogger(run.folder, run.name, run.version, default_hp_metric=False)
+        else:
+            path = self.config[self.subcommand]["ckpt_path"]
+            continued = None if path is None or built.run.version is not None else run_of_checkpoint(Path(path))
+            run = built.run if continued is None else replace(continued, logger=built.run.logger)
+            kwargs["default_root_dir"] = kwargs["default_root_dir"] or str(run.path())  # where no logger has a folder
+            if kwargs["logger"] in (None, True):
+                kwargs["logger"] = run.make_logger()
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ImportError, RuntimeError, TypeError, ValueError) as error:

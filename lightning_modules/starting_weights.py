@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_modules.checks import ClassificationData
+from lightning_modules.parser import options_of_class
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError, require
 from mobilemamba.metadata import ModelMetadata, readable_name
@@ -91,9 +91,10 @@ def follow_weights(data: Any, trained: ModelMetadata, is_evaluation: bool) -> No
     """
     if getattr(data, "override_preprocessing", False):
         return
-    followed = []
+    followed, defaults = [], options_of_class(type(data))
     for name, value in _preprocessing(trained).items():
-        is_default = getattr(data, name, None) == _default(type(data), name)
+        default = defaults.get(name)
+        is_default = getattr(data, name, None) == (tuple(default) if isinstance(default, list) else default)
         if is_default and getattr(data, name) != value and (is_evaluation or name != "image_size"):
             setattr(data, name, value)
             followed.append(f"data.{name} = {value}")
@@ -141,13 +142,3 @@ def _preprocessing(metadata: ModelMetadata) -> dict[str, Any]:
     values = {field.name: getattr(metadata, field.name) for field in fields(metadata) if field.name != "class_names"}
     height, width = metadata.image_size
     return values | {"image_size": height if height == width else metadata.image_size}
-
-
-def _default(kind: type, option: str) -> Any:
-    """Return the default of a constructor's option, wherever among the base classes it is declared."""
-    for base in kind.__mro__:
-        own = vars(base).get("__init__")
-        parameter = None if own is None else inspect.signature(own).parameters.get(option)
-        if parameter is not None:
-            return tuple(parameter.default) if isinstance(parameter.default, list) else parameter.default
-    return None

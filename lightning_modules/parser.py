@@ -1,0 +1,75 @@
+"""The parser of the ``lightning`` command: configs by their names, and errors that name what was meant."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.util import import_object
+from lightning.pytorch.cli import LightningArgumentParser
+
+from datamodules import ClassificationDataModule
+from lightning_modules.configs import find_configs, resolve_files
+from mobilemamba.errors import UserError
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with shorter errors about the data."""
+
+    def add_subclass_arguments(self, baseclass: Any, nested_key: str, **options: Any) -> None:
+        """Add a part whose class must be chosen; Lightning's default, None, would be an alternative in every error."""
+        super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
+
+    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Parse a command line in which configs that come with the project may be named without their folder."""
+        try:
+            args = find_configs(list(sys.argv[1:] if args is None else args))
+        except UserError as error:
+            self.error(str(error))
+        return super().parse_args(args, *rest, **options)
+
+    def parse_path(self, path: Any, *rest: Any, **options: Any) -> Any:
+        """Parse a config, in which paths of files may be relative to it."""
+        config = super().parse_path(path, *rest, **options)
+        resolve_files(config, Path(str(path)).absolute().parent)
+        return config
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """End the process after one line, which says what may be chosen where no data are named."""
+        # jsonargparse tells which option is missing, or not an option of the base class, in its message alone.
+        if message.endswith(".data") or f".{ClassificationDataModule.__name__}'" in message:
+            message = (
+                "no data are named: give a config that names them, such as --config experiments/quickstart.yaml, or "
+                "--data ImageNetDataModule --data.root FOLDER"
+            )
+        text = " ".join(message.split())
+        return super().error(text + self._nearest(text), ex)
+
+    def _nearest(self, message: str) -> str:
+        """Return what a mistyped option may be meant to be."""
+        unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        if unknown:
+            subparsers = [p for a in self._actions for p in (getattr(a, "_name_parser_map", None) or {}).values()]
+            known = {option for parser in (self, *subparsers) for option in parser._option_string_actions}
+            nearest = get_close_matches(unknown[1], known, n=1)
+            return f"; did you mean {nearest[0]}?" if nearest else ""
+        unknown = re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", message)
+        if unknown:
+            nearest = get_close_matches(unknown[2], options_of_class(import_object(unknown[1])), n=1)
+            return f"; did you mean {nearest[0]}?" if nearest else ""
+        return ""
+
+
+def options_of_class(kind: type) -> dict[str, Any]:
+    """Return the options of a class and of those that it hands others on to, each with its default."""
+    options: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        own = vars(base).get("__init__")
+        if own is not None and base is not object:
+            options |= {name: parameter.default for name, parameter in inspect.signature(own).parameters.items()}
+    return {name: value for name, value in options.items() if name not in ("self", "args", "kwargs")}

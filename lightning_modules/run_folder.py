@@ -1,0 +1,68 @@
+"""Where a run writes, whatever its logger: one folder for checkpoints, config, record, pictures and curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from mobilemamba.errors import UserError
+
+LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a fit writes: folder/name/version_0, version_1, ... or folder/name/VERSION.
+
+    Args:
+        name: Name of the experiment.
+        folder: Folder of all experiments.
+        version: Name of this run's folder. Null: the next number.
+        logger: Where curves and pictures go: tensorboard and csv are files in the run's folder, wandb and mlflow are
+            packages to install, none keeps no curves. Pictures go to all but csv. Not used with trainer.logger.
+    """
+
+    name: str = "mobilemamba"
+    folder: str = "runs"
+    version: str | None = None
+    logger: LoggerName = "tensorboard"
+
+    def path(self) -> Path:
+        """Return the folder of this run, which need not exist yet."""
+        return Path(TensorBoardLogger(self.folder, self.name, self.version).log_dir)  # it finds the next number
+
+    def make_logger(self) -> Logger | bool:
+        """Return a logger that writes into the run's folder, False for none.
+
+        Raises:
+            UserError: When its package is not installed.
+        """
+        path = self.path()
+        try:
+            match self.logger:
+                case "tensorboard":
+                    return TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
+                case "csv":
+                    return CSVLogger(self.folder, self.name, path.name)
+                case "wandb":
+                    return WandbLogger(name=f"{self.name}/{path.name}", project=self.name, save_dir=path)
+                case "mlflow":
+                    return MLFlowLogger(self.name, run_name=path.name, save_dir=str(path))
+                case _:
+                    return False
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"run.logger = {self.logger!r} needs a package that is not installed: pip install {self.logger}, or "
+                f"choose another logger. ({str(error).splitlines()[0]})"
+            ) from error
+
+
+def run_of_checkpoint(path: Path) -> Run | None:
+    """Return the run whose folder a checkpoint is in, None for a checkpoint elsewhere."""
+    folder = path.absolute().parent.parent
+    if path.parent.name != "checkpoints" or not (folder / "config.yaml").is_file():
+        return None
+    return Run(folder.parent.name, str(folder.parent.parent), folder.name)

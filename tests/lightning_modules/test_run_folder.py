@@ -1,0 +1,44 @@
+"""One folder for a run, whatever logs it and however often it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.cli import main
+from lightning_modules.run_folder import Run, run_of_checkpoint
+from tests.lightning_modules.conftest import Failure
+
+
+@pytest.mark.parametrize(("logger", "curves"), [("csv", "metrics.csv"), ("none", None)])
+def test_everything_is_in_the_runs_folder(
+    logger: str, curves: str | None, small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "current folder"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    main(["fit", *small_run, f"--run.logger={logger}", "--enable.export=false"])
+    assert not list(here.iterdir())
+    [run] = (tmp_path / "all runs" / "small").iterdir()
+    written = {path.name for path in run.iterdir()}
+    assert {"checkpoints", "config.yaml", "record.json"} <= written
+    assert curves is None or curves in written
+
+    # Going on writes into the same folder.
+    last = run / "checkpoints" / "last.ckpt"
+    assert run_of_checkpoint(last) == Run("small", str(tmp_path / "all runs"), run.name)
+    config = ["--config", str(run / "config.yaml"), "--ckpt_path", str(last)]
+    main(["fit", *config, "--trainer.max_epochs=2"])
+    assert list((tmp_path / "all runs" / "small").iterdir()) == [run]
+
+
+@pytest.mark.parametrize("logger", ["wandb", "mlflow"])
+def test_a_missing_logger_is_one_line(logger: str, small_run: list[str], failure: Failure) -> None:
+    status, message = failure(["fit", *small_run, f"--run.logger={logger}"])
+    assert (status, message.count("\n")) == (1, 1)
+    assert f"run.logger = '{logger}' needs a package that is not installed: pip install {logger}" in message
+
+
+def test_a_checkpoint_elsewhere_is_of_no_run(tmp_path: Path) -> None:
+    assert run_of_checkpoint(tmp_path / "checkpoints" / "last.ckpt") is None
