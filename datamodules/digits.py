@@ -15,7 +15,7 @@ from datamodules.classification import ClassificationDataModule
 from datamodules.image_files import Images, Source
 from datamodules.mixing import MixingConfig
 from datamodules.transforms import AugmentationConfig
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 
 SPLIT_SEED = 0
 BRIGHTEST = 16
@@ -39,7 +39,9 @@ class DigitsDataModule(ClassificationDataModule):
     """Handwritten digits 0 to 9, by default 1,437 to train on and 360 to validate, always the same ones.
 
     Args:
-        num_classes: Always 10.
+        digits: Which of them are classes, each once.
+        train_per_class: Training images of each class at most, the first ones; null for all.
+        num_classes: As many as there are digits; null is the same.
         image_size: Height and width in pixels that the 8 x 8 digits are enlarged to.
         batch_size: Images per batch and process.
         num_workers: Loader processes; the images are in memory and small, so 0 is fast.
@@ -59,7 +61,9 @@ class DigitsDataModule(ClassificationDataModule):
     def __init__(
         self,
         *,
-        num_classes: int = 10,
+        digits: tuple[int, ...] = tuple(range(10)),
+        train_per_class: int | None = None,
+        num_classes: int | None = None,
         image_size: int = 64,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -71,8 +75,13 @@ class DigitsDataModule(ClassificationDataModule):
         validation_share: float = 0.2,
         **kwargs: Any,
     ) -> None:
+        if not digits or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
+            raise UserError(f"data.digits = {digits} must be digits from 0 to 9, each once.")
+        count = len(digits)
+        require(num_classes in (None, count), "data.num_classes", num_classes, f"{count}, one for each of data.digits")
+        require(train_per_class is None or train_per_class > 0, "data.train_per_class", train_per_class, "1 or more")
         super().__init__(
-            num_classes=num_classes,
+            num_classes=count,
             image_size=image_size,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -83,12 +92,11 @@ class DigitsDataModule(ClassificationDataModule):
             crop_pct=crop_pct,
             **kwargs,
         )
-        if num_classes != 10:
-            raise UserError(f"data.num_classes = {num_classes} must be 10, one per digit.")
         if not 0 < validation_share < 1:
             raise UserError(f"data.validation_share = {validation_share} must be a share above 0 and below 1.")
         self.validation_share = validation_share
-        self.class_names = tuple(str(digit) for digit in range(10))
+        self.digits, self.train_per_class = tuple(digits), train_per_class
+        self.class_names = tuple(map(str, digits))
 
     def load(self, split: str) -> Images[int]:
         """Split the digits and enlarge those of one part."""
@@ -96,14 +104,21 @@ class DigitsDataModule(ClassificationDataModule):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        digits = load_digits()
+        images = load_digits()
         chosen = train_test_split(
-            np.arange(len(digits.target)),
+            np.arange(len(images.target)),
             test_size=self.validation_share,
             random_state=SPLIT_SEED,
-            stratify=digits.target,
+            stratify=images.target,
         )[0 if split == "train" else 1]
-        return [(self._enlarge(digits.images[index]), int(digits.target[index])) for index in chosen]
+        places = [chosen[images.target[chosen] == digit] for digit in self.digits]
+        if split == "train":
+            places = [of_class[: self.train_per_class] for of_class in places]
+        kept = np.isin(chosen, np.concatenate(places))
+        return [
+            (self._enlarge(images.images[index]), self.digits.index(int(images.target[index])))
+            for index in chosen[kept]
+        ]
 
     def prediction_name(self, index: int, source: Source, target: int) -> str:
         """Return what stands for a path in predictions: which digit it is."""

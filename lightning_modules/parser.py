@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import re
 import sys
@@ -10,7 +11,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.util import import_object
 from lightning.pytorch.cli import LightningArgumentParser
 
 from datamodules import ClassificationDataModule
@@ -60,7 +60,9 @@ class Parser(LightningArgumentParser):
             return f"; did you mean {nearest[0]}?" if nearest else ""
         unknown = re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", message)
         if unknown:
-            nearest = get_close_matches(unknown[2], options_of_class(import_object(unknown[1])), n=1)
+            module, _, name = unknown[1].rpartition(".")
+            known = set(options_of_class(getattr(importlib.import_module(module), name)))
+            nearest = get_close_matches(unknown[2], known, n=1)
             return f"; did you mean {nearest[0]}?" if nearest else ""
         return ""
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,31 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
     assert min(torch.bincount(torch.tensor(labels[0]))) >= 34
 
 
-@pytest.mark.parametrize("options", [{"validation_share": 0.0}, {"validation_share": 1.0}, {"num_classes": 5}])
+def test_some_digits_and_few_of_each() -> None:
+    data = DigitsDataModule(digits=(7, 2), train_per_class=3)
+    data.setup("fit")
+    assert (data.num_classes, data.class_names) == (2, ("7", "2"))
+    everything = DigitsDataModule()
+    everything.setup("fit")
+    images, targets = zip(*data.load("train"), strict=True)
+    assert sorted(targets) == [0, 0, 0, 1, 1, 1]
+    [first, *_] = (image for image, target in everything.load("train") if target == 7)
+    assert next(image for image, target in zip(images, targets, strict=True) if target == 0) == first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validation_share": 0.0},
+        {"validation_share": 1.0},
+        {"num_classes": 5},
+        {"digits": (1, 1)},
+        {"train_per_class": 0},
+    ],
+)
 def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
     ((name, value),) = options.items()
-    with pytest.raises(UserError, match=f"data.{name} = {value} must be"):
+    with pytest.raises(UserError, match=re.escape(f"data.{name} = {value} must be")):
         DigitsDataModule(**options)
 
 

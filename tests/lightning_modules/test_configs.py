@@ -23,7 +23,7 @@ def test_shipped_configs_are_found_from_any_folder(tmp_path: Path, monkeypatch: 
     ]  # fmt: skip
     Path("s6.yaml").write_text("run: {name: mine}")
     assert find_config("s6.yaml") == "s6.yaml"  # a file that is there comes first
-    with pytest.raises(UserError, match="--config quickstrat must be .* similar names are quickstart"):
+    with pytest.raises(UserError, match=r"--config quickstrat must be .* similar names are quickstart"):
         find_config("quickstrat")
 
 
