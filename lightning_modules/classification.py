@@ -1,24 +1,16 @@
-"""Training, evaluating and using a MobileMamba as an image classifier, with or without a teacher.
-
-The network that is trained is ``student``. Two more networks are not registered as submodules, so that optimiser,
-checkpoints and copies of the module do not contain them. They are the frozen ``teacher``, in fit alone, and
-``ema_student``, the averaged weights, which are validated beside the raw ones.
-"""
+"""Training, evaluating and using a MobileMamba as an image classifier, with or without a teacher."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
-from torch.optim import Optimizer
 
-from lightning_modules.checks import check_checkpoint, check_data, class_counts, data_of, images_per_step
+from lightning_modules.checks import check_checkpoint, check_data, class_counts, data_of
 from lightning_modules.distributed import share_buffers
 from lightning_modules.losses import (
     DistillationConfig,
@@ -31,11 +23,9 @@ from lightning_modules.metrics import EvaluationMetrics
 from lightning_modules.optimization import (
     OptimizerConfig,
     ScheduleConfig,
-    gradient_norm,
-    make_optimizer,
-    schedule_of_run,
 )
 from lightning_modules.starting_weights import Start, check_preprocessing, freeze_part
+from lightning_modules.student import StudentModule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_strictly, student_state
@@ -50,7 +40,7 @@ RECIPE_OPTIMIZER = OptimizerConfig()
 RECIPE_SCHEDULE = ScheduleConfig()
 
 
-class ImageClassification(LightningModule):
+class ImageClassification(StudentModule):
     """A MobileMamba and how it is trained; batches are (images, targets), or (images, paths) to predict.
 
     Args:
@@ -75,7 +65,6 @@ class ImageClassification(LightningModule):
     """
 
     teacher: Teacher | None
-    ema_student: nn.Module | None
     class_weights: Tensor | None
 
     def __init__(
@@ -94,13 +83,11 @@ class ImageClassification(LightningModule):
         grad_checkpointing: bool = False,
         image_size: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule)
         require(network.num_classes > 0, "network.num_classes", network.num_classes, "1 or more in a classifier")
         self.network_config = network
         self.teacher_config = teacher
         self.distillation = distillation
-        self.optimizer_config = optimizer
-        self.schedule_config = schedule
         require(0 <= class_weight_power <= 1, "model.class_weight_power", class_weight_power, "from 0 to 1")
         self.class_weight_power = class_weight_power
         self.register_buffer("class_weights", None, persistent=False)
@@ -118,12 +105,6 @@ class ImageClassification(LightningModule):
         self.test_metrics = EvaluationMetrics(network.num_classes)
         self.metadata: ModelMetadata | None = None
         self._stage: str | None = None
-        self.set_unregistered("teacher", None)
-        self.set_unregistered("ema_student", None)
-
-    def set_unregistered(self, name: str, network: nn.Module | None) -> None:
-        """Set "teacher" or "ema_student" to a network without putting it into parameters and copies of this module."""
-        object.__setattr__(self, name, network)
 
     def setup(self, stage: str) -> None:
         """Check that network, data and teacher fit, and build the teacher where there is something to learn.
@@ -139,10 +120,8 @@ class ImageClassification(LightningModule):
         if self.start is not None:
             self.start.check(data, is_evaluation=stage != "fit")
             if stage != "fit":
-                self._student_kind, self.metadata = (
-                    self.start.weights.kind,
-                    self.start.weights.metadata or self.metadata,
-                )
+                self._student_kind = self.start.weights.kind
+                self.metadata = self.start.weights.metadata or self.metadata
         if stage != "fit":
             return
         count, (height, width) = sum(p.numel() for p in self.student.parameters()), self.metadata.image_size
@@ -150,6 +129,8 @@ class ImageClassification(LightningModule):
             f"The network has {count:,} parameters and learns {data.num_classes} classes from images of "
             f"{height} x {width} pixels, {data.batch_size} per batch and process."
         )
+        if self.trainer.strategy.root_device.type == "cpu" and find_spec("numba") is None:
+            rank_zero_info("Numba makes training on CPUs faster: pip install numba (docs/performance.md has figures).")
         if self.class_weight_power:
             self.class_weights = balancing_weights(class_counts(data), self.class_weight_power)
         if self.teacher_config is not None:
@@ -158,18 +139,6 @@ class ImageClassification(LightningModule):
             self.set_unregistered("teacher", teacher)
         if self.compile_student:
             self.student.compile()  # not the whole module: logging inside compiled code fails
-
-    def train(self, mode: bool = True) -> ImageClassification:
-        """Leave frozen parts in eval mode."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
-
-    def teardown(self, stage: str) -> None:
-        """Drop the networks that are not submodules."""
-        self.set_unregistered("teacher", None)
-        self.set_unregistered("ema_student", None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, C, H, W) to the student's logits (B, num_classes)."""
@@ -191,19 +160,6 @@ class ImageClassification(LightningModule):
             self.log("train/loss_distillation", parts.distillation.detach())
         self.log("optim/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         return parts.total
-
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip as the trainer is told to, and log the norm of all gradients before clipping."""
-        parameters, norm = gradient_norm(optimizer)  # clipping needs the norm, too
-        if not parameters:  # the step of this batch is skipped
-            return
-        self.log("train/grad_norm", norm)
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics and prepare the averaged network, which the trainer does not know."""
@@ -244,16 +200,6 @@ class ImageClassification(LightningModule):
         probabilities = self(images).float().softmax(dim=1)
         top = probabilities.topk(min(5, probabilities.shape[1]), dim=1)
         return {"paths": list(paths), "probabilities": top.values, "indices": top.indices}
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW and its schedule, which is stepped after every optimiser step.
-
-        Raises:
-            UserError: When the run has no known end, which a cosine needs.
-        """
-        optimizer = make_optimizer(self.student, self.optimizer_config, images_per_step(self.trainer))
-        schedule = schedule_of_run(self.trainer, optimizer, self.schedule_config)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the network and prepare its images, as plain values."""

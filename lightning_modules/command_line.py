@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
@@ -154,7 +155,14 @@ class CommandLine(LightningCLI):
                 f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt, or --model.weights "
                 f"with {SOURCES}."
             )
-        self._description = {} if path is None else read_file(Path(path)).get("mobilemamba", {})
+        content = {} if path is None else read_file(Path(path))
+        self._description = content.get("mobilemamba", {})
+        trained, epochs = content.get("epoch", -1) + 1, options["trainer"]["max_epochs"]
+        if self.subcommand == "fit" and path is not None and epochs is not None and 0 <= epochs <= trained:
+            rank_zero_info(
+                f"This run has already finished its {trained} epochs: raise trainer.max_epochs to train on. What is "
+                "missing of its files is written now."
+            )
         if path is not None and weights not in (None, self._description.get("started_from")):
             raise UserError(
                 f"model.weights = {weights!r} and --ckpt_path {path} cannot go together: --ckpt_path goes on with a "
@@ -172,7 +180,7 @@ class CommandLine(LightningCLI):
         is_evaluation = self.subcommand != "fit"
         if self.model.start is not None:
             metadata = self.model.start.weights.metadata
-        elif is_evaluation:
+        elif is_evaluation and "metadata" in self._description:
             metadata = ModelMetadata.from_dict(self._description["metadata"])
         else:
             metadata = None  # a run that goes on keeps its config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ class Run:
         folder: Folder of all experiments.
         version: Name of this run's folder. Null: the next number.
         logger: Where curves and pictures go: tensorboard and csv are files in the run's folder, wandb and mlflow are
-            packages to install, none keeps no curves. Pictures go to all but csv. Not used with trainer.logger.
+            packages to install, none keeps no curves. A run that goes on keeps older parts as metrics_0.csv and so on. Pictures go to all but csv. Not used with trainer.logger.
     """
 
     name: str = "mobilemamba"
@@ -46,6 +47,7 @@ class Run:
                 case "tensorboard":
                     return TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
                 case "csv":
+                    _keep_older_curves(path / "metrics.csv")
                     return CSVLogger(self.folder, self.name, path.name)
                 case "wandb":
                     return WandbLogger(name=f"{self.name}/{path.name}", project=self.name, save_dir=path)
@@ -58,6 +60,13 @@ class Run:
                 f"run.logger = {self.logger!r} needs a package that is not installed: pip install {self.logger}, or "
                 f"choose another logger. ({str(error).splitlines()[0]})"
             ) from error
+
+
+def _keep_older_curves(file: Path) -> None:
+    """Give the curves of a run that goes on another name: Lightning would delete them."""
+    if file.is_file():
+        parts = (file.with_name(f"{file.stem}_{number}{file.suffix}") for number in count())
+        file.rename(next(part for part in parts if not part.exists()))
 
 
 def run_of_checkpoint(path: Path) -> Run | None:

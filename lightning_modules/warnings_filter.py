@@ -14,6 +14,9 @@ WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r".*callbacks used to create the checkpoint need to be provided", UserWarning),
     # Lightning 2.6 with torch 2: float16 skips steps to find a loss scale. Lightning-AI/pytorch-lightning#5558.
     (r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`", UserWarning),
+    # Lightning 2.6, in a run that goes on in its folder: another run's is refused, and older curves are kept.
+    (r"Checkpoint directory .* exists and is not empty", UserWarning),
+    (r"Experiment logs directory .* exists and is not empty", UserWarning),
     # Lightning 2.6, with model.freeze: frozen parts are in eval mode because they are to stay as they are.
     (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
     # torch 2, weights of 1x1 convolutions: strides of dimensions of length 1 mean nothing. pytorch/pytorch#157862.

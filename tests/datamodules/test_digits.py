@@ -32,7 +32,7 @@ def test_the_split_is_the_same_for_every_seed_and_has_all_classes() -> None:
 
 
 def test_some_digits_and_few_of_each() -> None:
-    data = DigitsDataModule(digits=(7, 2), train_per_class=3)
+    data = DigitsDataModule(digits=(7, 2), train_per_class=3, batch_size=6)
     data.setup("fit")
     assert (data.num_classes, data.class_names) == (2, ("7", "2"))
     everything = DigitsDataModule()

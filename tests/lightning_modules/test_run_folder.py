@@ -31,6 +31,7 @@ def test_everything_is_in_the_runs_folder(
     config = ["--config", str(run / "config.yaml"), "--ckpt_path", str(last)]
     main(["fit", *config, "--trainer.max_epochs=2"])
     assert list((tmp_path / "all runs" / "small").iterdir()) == [run]
+    assert curves is None or {"metrics_0.csv", "metrics.csv"} <= {path.name for path in run.iterdir()}
 
 
 @pytest.mark.parametrize("logger", ["wandb", "mlflow"])
