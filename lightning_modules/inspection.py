@@ -1,28 +1,66 @@
-"""Look at a network in training without changing it: nothing random is drawn, no statistic moves."""
+"""What callbacks see of a run: its networks, images, files and other callbacks. Looking changes nothing."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lightning_modules.classification import ImageClassification
+from mobilemamba.backbone import MobileMamba
+from mobilemamba.metadata import ModelMetadata
+
+AnyCallback = TypeVar("AnyCallback", bound=Callback)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A LightningModule that trains a network, as callbacks know it; ImageClassification is one.
+
+    Attributes:
+        student: The network, with raw weights.
+        ema_student: The network with averaged weights, where there are any.
+        metadata: What the data are like; known from the module's setup on.
+    """
+
+    student: MobileMamba
+    ema_student: nn.Module | None
+    metadata: ModelMetadata | None
+
+    def set_unregistered(self, name: str, network: nn.Module | None) -> None:
+        """Set an attribute to a network without making it a submodule."""
+
+
+def task_of(pl_module: LightningModule) -> Task:
+    """Return a module as the task that it is.
+
+    Raises:
+        TypeError: When it is none.
+    """
+    if not isinstance(pl_module, Task):
+        raise TypeError(f"The module must be a task such as ImageClassification, not a {type(pl_module).__name__}.")
+    return pl_module
+
+
+def metadata_of(pl_module: LightningModule) -> ModelMetadata:
+    """Return what a task's data are like; to be called after its setup."""
+    metadata = task_of(pl_module).metadata
+    if metadata is None:
+        raise RuntimeError("The metadata of the data are not known before setup.")
+    return metadata
 
 
 def copied_network(pl_module: LightningModule) -> nn.Module:
     """Return a copy in float32 and eval mode, of the averaged weights where there are any.
 
     A copy has modes, statistics, gradients and hooks of its own, and is not compiled.
-
-    Raises:
-        TypeError: When the module is no ImageClassification.
     """
-    if not isinstance(pl_module, ImageClassification):
-        raise TypeError(f"The module must be an ImageClassification, not a {type(pl_module).__name__}.")
-    network = pl_module.student if pl_module.ema_student is None else pl_module.ema_student
+    task = task_of(pl_module)
+    network = task.student if task.ema_student is None else task.ema_student
     with torch.inference_mode(False):  # validation runs in inference mode, whose tensors can have no gradients
         return copy.deepcopy(network).float().eval().requires_grad_(False)
 
@@ -49,3 +87,25 @@ def validation_images(trainer: Trainer, count: int) -> Tensor | None:
         samples = [dataset[index * len(dataset) // count] for index in range(count)]
     readable = [sample[0] for sample in samples if sample is not None]
     return torch.stack(readable) if readable else None
+
+
+def find_callback(trainer: Trainer, kind: type[AnyCallback]) -> AnyCallback | None:
+    """Return the run's first callback of a class."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of the run's files; to be called on all processes, which agree upon it."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def run_config(trainer: Trainer) -> Path | None:
+    """Return the run's config.yaml, None where the command line did not start it; to be called on all processes."""
+    path = run_folder(trainer) / "config.yaml"
+    return path if path.is_file() else None
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Return whether this is a ``fast_dev_run``, which leaves no files."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

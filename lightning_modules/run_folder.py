@@ -23,7 +23,8 @@ class Run:
         folder: Folder of all experiments.
         version: Name of this run's folder. Null: the next number.
         logger: Where curves and pictures go: tensorboard and csv are files in the run's folder, wandb and mlflow are
-            packages to install, none keeps no curves. A run that goes on keeps older parts as metrics_0.csv and so on. Pictures go to all but csv. Not used with trainer.logger.
+            packages to install, none keeps no curves. Pictures go to all but csv, which in a run that goes on keeps
+            older parts as metrics_0.csv and so on. Not used with trainer.logger.
     """
 
     name: str = "mobilemamba"

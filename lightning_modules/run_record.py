@@ -68,18 +68,15 @@ class RunRecord:
         """
         path = folder / FILE_NAME
         try:
-            content: Any = json.loads(path.read_text())
+            content: Any = dict(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path} is of another version: it holds no record.")
-        names = [field.name for field in fields(cls)]
-        missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in content]
-        if missing:
-            lacking = ", ".join(missing)
+        known = {field.name: field.default for field in fields(cls)}
+        lacking = ", ".join(name for name in known if name not in content and known[name] is MISSING)
+        if lacking:
             raise UserError(
                 f"{path} is of another version: it lacks {lacking}. Delete the run's folder and run it again."
             )
-        return cls(**{name: content[name] for name in names if name in content})
+        return cls(**{name: content[name] for name in known if name in content})

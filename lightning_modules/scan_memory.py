@@ -10,6 +10,7 @@ the stage's stride.
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,18 +57,13 @@ def scan_decays(network: Any, images: Tensor) -> dict[str, ScanDecay]:
 
     def measure(name: str, mamba: BiMamba, projection: nn.Module, inputs: tuple[Tensor], x_dbl: Tensor) -> None:
         dt, A_log, *_ = split(x_dbl, mamba.dt_proj_weight, mamba.dt_proj_bias, mamba.A_log, mamba.D)
-        decays[name] = scan_decay(dt, A_log)
+        decays[re.sub(r"^(stages\.\d+\.blocks\.\d+)\..*", r"\1", name)] = scan_decay(dt, A_log)
 
-    handles = [
-        module.x_proj.register_forward_hook(partial(measure, _block_name(name), module))
-        for name, module in network.named_modules()
-        if isinstance(module, BiMamba)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if isinstance(module, BiMamba):
+                hooks.enter_context(module.x_proj.register_forward_hook(partial(measure, name, module)))
         network.forward_features(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return decays
 
 
@@ -82,9 +78,3 @@ def scan_decay(dt: Tensor, A_log: Tensor) -> ScanDecay:
     steps = F.softplus(dt.to(dtype))
     rates = torch.exp(A_log.to(dtype))[None, ..., None, None]  # (1, K, D, N, 1, 1)
     return ScanDecay(steps, 1 / (steps.unsqueeze(3) * rates))
-
-
-def _block_name(name: str) -> str:
-    """Return the part of a module's name that names its block; the whole where there is none."""
-    block = re.match(r"stages\.\d+\.blocks\.\d+", name)
-    return block[0] if block else name

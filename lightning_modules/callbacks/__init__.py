@@ -2,8 +2,6 @@
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_modules.callbacks.class_results import ClassResults
-from lightning_modules.callbacks.complexity import ComplexityTable
-from lightning_modules.callbacks.config_text import ConfigText
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.callbacks.export import ExportAtEnd
 from lightning_modules.callbacks.interruption import SaveOnInterrupt
@@ -12,8 +10,8 @@ from lightning_modules.callbacks.predictions import PredictionsFile
 from lightning_modules.callbacks.receptive_field import ReceptiveField
 from lightning_modules.callbacks.run_recording import RunRecording
 from lightning_modules.callbacks.run_summary import RunSummary
+from lightning_modules.callbacks.run_texts import ComplexityTable, ConfigText, ScalarLayout
 from lightning_modules.callbacks.sample_images import SampleImages
-from lightning_modules.callbacks.scalar_layout import ScalarLayout
 from lightning_modules.callbacks.scan_decay import ScanDecays
 from lightning_modules.callbacks.throughput import Throughput
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_modules.tensorboard import has_tensorboard
-from mobilemamba.errors import UserError
+from lightning_modules.run_log import takes_pictures
+from mobilemamba.errors import require
 
 
 class AfterValidations(Callback, ABC):
@@ -16,7 +16,7 @@ class AfterValidations(Callback, ABC):
 
     Hooks: ``on_validation_epoch_start`` counts, ``on_validation_epoch_end`` and ``on_train_end`` write. The count goes
     into checkpoints, so a resumed run repeats nothing and keeps the rhythm. Lightning's sanity check is no validation.
-    Runs without a TensorBoard log write nothing.
+    Runs without a logger for pictures write nothing.
 
     Args:
         section: Name of the callback's section, for the error.
@@ -27,11 +27,8 @@ class AfterValidations(Callback, ABC):
     """
 
     def __init__(self, section: str, every_n_validations: int) -> None:
-        if every_n_validations < 1:
-            raise UserError(
-                f"{section}.every_n_validations = {every_n_validations} must be 1 or more, or leave the "
-                f"callback out with enable.{section} = false."
-            )
+        allowed = f"1 or more, or leave the callback out with enable.{section} = false"
+        require(every_n_validations > 0, f"{section}.every_n_validations", every_n_validations, allowed)
         self.every_n_validations = every_n_validations
         self.validations = 0
         self._pending = False
@@ -44,6 +41,10 @@ class AfterValidations(Callback, ABC):
         """Go on counting."""
         self.validations = state_dict["validations"]
 
+    def counts(self, trainer: Trainer) -> bool:
+        """Return whether this is a validation of a run that is logged; the same on all processes."""
+        return not trainer.sanity_checking and takes_pictures(trainer)
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the validation."""
         if self.counts(trainer):
@@ -52,22 +53,16 @@ class AfterValidations(Callback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write when it is time."""
-        if self.counts(trainer) and self.validations % self.every_n_validations == 0:
-            self._write(trainer, pl_module)
+        if self._pending and self.counts(trainer) and self.validations % self.every_n_validations == 0:
+            self._pending = False
+            self.write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write for the last validation, unless that is done."""
         if self._pending:
-            self._write(trainer, pl_module)
-
-    def counts(self, trainer: Trainer) -> bool:
-        """Return whether this is a validation of a run that is logged."""
-        return not trainer.sanity_checking and has_tensorboard(trainer)
+            self._pending = False
+            self.write(trainer, pl_module)
 
     @abstractmethod
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write to TensorBoard; called on all processes."""
-
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pending = False
-        self.write(trainer, pl_module)
+        """Write to the run's log; called on all processes."""

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_modules.callbacks.ema import EMA
+from lightning_modules.inspection import task_of
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -35,8 +35,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compare raw weights where there are no others."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        if not self._monitor_is_chosen and not any(isinstance(callback, EMA) for callback in callbacks):
+        # Lightning puts this behind other callbacks, so that EMA has been set up.
+        if not self._monitor_is_chosen and task_of(pl_module).ema_student is None:
             self.monitor = "val/top1_raw"
         super().setup(trainer, pl_module, stage)
 

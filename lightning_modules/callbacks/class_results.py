@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_modules.callbacks.after_validations import AfterValidations
-from lightning_modules.class_results import class_accuracies, confusion_matrix, worst_classes
-from lightning_modules.classification import ImageClassification
-from lightning_modules.pictures.class_accuracy import draw_accuracies
-from lightning_modules.pictures.confusion import draw_confusion
-from lightning_modules.tensorboard import tensorboard_writer
-
-WORST = 20
-"""Classes in the table."""
+from lightning_modules.inspection import metadata_of, task_of
+from lightning_modules.pictures.class_results import class_accuracies, draw_accuracies, draw_confusion, worst_classes
+from lightning_modules.run_log import log_picture, log_text
 
 MOST_CLASSES = 5000
 """The matrix of more would not fit into memory, or take long to look through."""
@@ -46,14 +40,8 @@ class ClassResults(AfterValidations):
         self._targets: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at the number of classes.
-
-        Raises:
-            TypeError: When the module is no ImageClassification.
-        """
-        if not isinstance(pl_module, ImageClassification):
-            raise TypeError(f"Class results are those of an ImageClassification, not of a {type(pl_module).__name__}.")
-        self._num_classes = pl_module.network_config.num_classes
+        """Look at the number of classes."""
+        self._num_classes = task_of(pl_module).student.num_classes
         if self._num_classes > MOST_CLASSES:
             rank_zero_warn(
                 f"Results of {self._num_classes:,} classes are not drawn: at most {MOST_CLASSES:,} are possible. "
@@ -80,30 +68,18 @@ class ClassResults(AfterValidations):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the classes of a batch, on its device."""
+        """Keep the classes of a batch, on its device; outputs are logits (B, C, ...), batches (images, targets)."""
         if self.counts(trainer):
             self._predictions.append(outputs.argmax(1))
             self._targets.append(batch[1])
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count, add up over processes, and write on the first one."""
-        assert isinstance(pl_module, ImageClassification)
-        own = confusion_matrix(torch.cat(self._predictions), torch.cat(self._targets), self._num_classes)
+        predictions, targets = torch.cat(self._predictions).cpu(), torch.cat(self._targets).cpu()
+        own = multiclass_confusion_matrix(predictions, targets, self._num_classes, validate_args=False)
         matrix = trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum").cpu()
-        writer = tensorboard_writer(trainer)
-        if writer is not None and pl_module.metadata is not None:
-            write_class_results(writer, matrix, pl_module.metadata.class_names, trainer.global_step)
-
-
-def write_class_results(writer: SummaryWriter, matrix: Tensor, class_names: Sequence[str] | None, step: int) -> None:
-    """Write pictures and a table.
-
-    Args:
-        writer: Of a TensorBoard log.
-        matrix: Images by class and prediction, (C, C), on the CPU.
-        class_names: Names of all classes, if known.
-        step: Optimiser steps.
-    """
-    writer.add_figure("val/confusion", draw_confusion(matrix, class_names), step)
-    writer.add_figure("val/class_accuracy", draw_accuracies(class_accuracies(matrix), class_names), step)
-    writer.add_text("val/worst_classes", worst_classes(matrix, class_names, WORST), step)
+        if trainer.is_global_zero:
+            names = metadata_of(pl_module).class_names
+            log_picture(trainer, "val/confusion", draw_confusion(matrix, names))
+            log_picture(trainer, "val/class_accuracy", draw_accuracies(class_accuracies(matrix), names))
+            log_text(trainer, "val/worst_classes", worst_classes(matrix, names))

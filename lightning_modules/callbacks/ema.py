@@ -14,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_modules.callbacks.non_finite import NonFiniteGuard
-from lightning_modules.classification import ImageClassification
-from mobilemamba.errors import UserError
+from lightning_modules.inspection import Task, find_callback, task_of
+from mobilemamba.errors import require
 
 WARMUP_POWER = 2 / 3
 """Exponent of the warm-up of the decay, timm's default."""
@@ -38,8 +38,7 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.9998, warmup: bool = False) -> None:
-        if not 0 <= decay < 1:
-            raise UserError(f"ema.decay = {decay} must be a number in [0, 1).")
+        require(0 <= decay < 1, "ema.decay", decay, "a number in [0, 1)")
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
         self.warmup = warmup
@@ -50,29 +49,22 @@ class EMA(WeightAveraging):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        self._guard = next((c for c in _callbacks(trainer) if isinstance(c, NonFiniteGuard)), None)
-        if self._average_model is None or not isinstance(pl_module, ImageClassification):
-            raise TypeError(f"EMA averages an ImageClassification, not a {type(pl_module).__name__}.")
+        self._guard = find_callback(trainer, NonFiniteGuard)
+        assert self._average_model is not None  # made by Lightning's setup
         # The copy was made where the module still is, on the CPU: it goes where the module will be trained, or every
         # update would cross devices and validation would meet images of another one.
         trainer.precision_plugin.convert_module(self._average_model)
         self._average_model.to(trainer.strategy.root_device)
-        averaged = cast(ImageClassification, self._average_model.module)
-        pl_module.set_unregistered("ema_student", averaged.student.eval())
+        averaged = cast(Task, self._average_model.module)
+        task_of(pl_module).set_unregistered("ema_student", averaged.student.eval())
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Say yes after every optimiser step that was not skipped."""
+        """Return whether this was an optimiser step that was not skipped."""
         return step_idx is not None and (self._guard is None or self._guard.skipped_step != step_idx)
 
     def decay_after(self, steps: int) -> float:
-        """Return the decay of an update.
-
-        Args:
-            steps: Optimiser steps that the average already holds.
-        """
-        if not self.warmup:
-            return self.decay
-        return min(self.decay, 1 - (1 + steps) ** -WARMUP_POWER)
+        """Return the decay of an update of an average that already holds so many optimiser steps."""
+        return min(self.decay, 1 - (1 + steps) ** -WARMUP_POWER) if self.warmup else self.decay
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Swap nothing: the module evaluates both networks."""
@@ -99,7 +91,3 @@ class EMA(WeightAveraging):
         # Counters (BatchNorm's number of batches) have no average.
         for ours, theirs in zip(averaged, current, strict=True):
             ours.copy_(theirs)
-
-
-def _callbacks(trainer: Trainer) -> list[Any]:
-    return trainer.callbacks  # type: ignore[attr-defined]  # set by the callback connector

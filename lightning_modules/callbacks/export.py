@@ -12,15 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
-from lightning_modules.classification import ImageClassification
+from lightning_modules.callbacks.ema import EMA
+from lightning_modules.inspection import find_callback, is_trial, metadata_of, run_folder, task_of
 from mobilemamba.checkpoints import load_training_checkpoint
 from mobilemamba.errors import UserError
-from mobilemamba.export import (
-    ExportOptions,
-    ParityReport,
-    check_installed,
-    export_network,
-)
+from mobilemamba.export import ExportOptions, ParityReport, check_installed, export_network, report_path
 from mobilemamba.files import check_writable
 
 DEFAULT_OPTIONS = ExportOptions()
@@ -42,13 +38,29 @@ class ExportResult:
     report: ParityReport | None = None
     error: str | None = None
 
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """Return titles and texts for people."""
+        report = self.report
+        if report is None:
+            return [(f"{self.name} export", f"FAILED: {self.error}")]
+        outcome = (
+            "CONVERTED, NOT RUN: not compared with its network"
+            if report.verdict == "converted, not run"
+            else f"differs by {report.max_abs_error:.1e} of the largest logit, same top class "
+            f"{report.top1_agreement:.0%}"
+        )
+        return [
+            (f"{self.name} export", f"{self.path} ({outcome})"),
+            (f"{self.name} parity", str(report_path(self.path))),
+        ]
+
 
 class ExportAtEnd(Callback):
     """Export the best and the last weights of a fit, BatchNorm folded, and check each file against its network.
 
-    Hooks: ``setup`` checks that the folder can be written and the format be made, before any training; ``on_fit_end``
-    exports, on the first process. Training and checkpoints outlive a failed export: it is kept in ``results`` and
-    warned of, and the command line ends with an error. ``mobilemamba export`` does the same for any checkpoint.
+    Hooks: ``setup`` checks that all that was asked for can be exported, before any training; ``on_fit_end`` exports, on
+    the first process. Training and checkpoints outlive a failed export: it is kept in ``results`` and warned of, and
+    the command line ends with an error. ``mobilemamba export`` does the same for any checkpoint.
 
     Args:
         folder: Folder of the files. Null: "export" in the run's folder.
@@ -74,20 +86,23 @@ class ExportAtEnd(Callback):
         """Fail before training rather than after it.
 
         Raises:
-            UserError: When the folder cannot be written or the format needs a package that is not installed.
+            UserError: When the folder cannot be written, the format needs a package that is not installed, or there
+                will be no averaged weights.
         """
         folder = self.resolved_folder(trainer)
-        if stage == "fit" and self.should_act(trainer) and trainer.is_global_zero:
+        if stage != "fit" or is_trial(trainer):
+            return
+        if self.weights == "ema" and find_callback(trainer, EMA) is None:
+            raise UserError("export.weights = 'ema' must be null or 'raw' without EMA, or set enable.ema to true.")
+        if trainer.is_global_zero:
             check_installed(self.options.format)
             check_writable(folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export what was asked for."""
         folder = self.resolved_folder(trainer)
-        if not self.should_act(trainer) or not trainer.is_global_zero:
+        if is_trial(trainer) or not trainer.is_global_zero:
             return
-        if not isinstance(pl_module, ImageClassification) or pl_module.metadata is None:
-            raise TypeError(f"ExportAtEnd exports an ImageClassification, not a {type(pl_module).__name__}.")
         self.results = []
         for name in self.which:
             network = self._network(trainer, pl_module, name)
@@ -95,32 +110,27 @@ class ExportAtEnd(Callback):
                 continue
             path = folder / f"{name}{self.options.suffix}"
             try:
-                report = export_network(network, path, self.options, pl_module.metadata)
+                report = export_network(network, path, self.options, metadata_of(pl_module))
                 self.results.append(ExportResult(name, path, report=report))
             except (UserError, OSError) as error:
                 self.results.append(ExportResult(name, path, error=str(error)))
                 rank_zero_warn(f"The {name} weights were not exported: {error}")
 
-    def should_act(self, trainer: Trainer) -> bool:
-        """Return whether this run makes anything worth exporting."""
-        return not trainer.fast_dev_run  # type: ignore[attr-defined]
-
     def resolved_folder(self, trainer: Trainer) -> Path:
-        """Return the folder of the files; to be called on all processes, since the run's folder is agreed upon."""
-        run = Path(trainer.log_dir or trainer.default_root_dir)
+        """Return the folder of the files; to be called on all processes."""
+        run = run_folder(trainer)
         return Path(self.folder) if self.folder else run / "export"
 
-    def _network(
-        self, trainer: Trainer, pl_module: ImageClassification, name: Literal["best", "last"]
-    ) -> nn.Module | None:
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """Return what :class:`RunSummary` says of this callback."""
+        return [line for result in self.results for line in result.summary_lines()]
+
+    def _network(self, trainer: Trainer, pl_module: LightningModule, name: Literal["best", "last"]) -> nn.Module | None:
         """Return the network to export on the CPU; None where the run kept no best checkpoint."""
         if name == "best":
-            best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-            if best is None or not best.best_model_path:
-                return None
-            return load_training_checkpoint(best.best_model_path, self.weights or "ema")[0]
-        averaged = pl_module.ema_student
-        if self.weights == "ema" and averaged is None:
-            raise UserError("export.weights = 'ema' is not possible without EMA: set enable.ema to true.")
-        network = pl_module.student if averaged is None or self.weights == "raw" else averaged
+            best = find_callback(trainer, BestCheckpoint)
+            path = best.best_model_path if best else ""
+            return load_training_checkpoint(path, self.weights or "ema")[0] if path else None
+        task = task_of(pl_module)
+        network = task.student if task.ema_student is None or self.weights == "raw" else task.ema_student
         return copy.deepcopy(network).cpu().eval()

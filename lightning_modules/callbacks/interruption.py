@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,7 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_modules.callbacks.next_steps import export_command, resume_command, stop_progress_bar
+from lightning_modules.callbacks.run_summary import stop_progress_bar
+from lightning_modules.inspection import is_trial, run_folder
 
 
 class SaveOnInterrupt(Callback):
@@ -34,12 +36,9 @@ class SaveOnInterrupt(Callback):
 
     def should_act(self, trainer: Trainer, exception: BaseException) -> bool:
         """Return whether this is an interruption of training that has begun."""
-        return (
-            isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-            and trainer.state.fn == TrainerFn.FITTING
-            and trainer.global_step > 0
-            and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        )
+        is_interruption = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+        has_begun = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
+        return is_interruption and has_begun and not is_trial(trainer)
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -47,15 +46,17 @@ def checkpoint_folder(trainer: Trainer) -> Path:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             return Path(callback.dirpath)
-    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+    return run_folder(trainer) / "checkpoints"
 
 
 def next_steps(path: Path) -> str:
     """Return what can be done with a checkpoint of an interrupted run."""
     if not path.is_file():
         return f"Training was interrupted before {path} was written."
-    lines = [f"Training was interrupted; its state is kept in {path}", "To export it:", f"  {export_command(path)}"]
+    export = shlex.join(["mobilemamba", "export", "--checkpoint", str(path), "--format", "onnx"])
+    lines = [f"Training was interrupted; its state is kept in {path}", "To export it:", f"  {export}"]
     config = path.parent.parent / "config.yaml"
     if config.is_file():
-        lines += ["To go on, as a run of its own:", f"  {resume_command(config, path)}"]
+        resume = shlex.join(["lightning", "fit", "--config", str(config), "--ckpt_path", str(path)])
+        lines += ["To go on, as a run of its own:", f"  {resume}"]
     return "\n".join(lines)

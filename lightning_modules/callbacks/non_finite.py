@@ -6,6 +6,8 @@ were reduced, so all of them decide alike without a message more; a batch that i
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from lightning_modules.classification import ImageClassification
-from mobilemamba.errors import UserError
+from lightning_modules.inspection import task_of
+from mobilemamba.errors import UserError, require
 
 
 class NonFiniteError(UserError):
@@ -41,8 +43,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, limit: int = 50) -> None:
-        if limit < 1:
-            raise UserError(f"non_finite.limit = {limit} must be 1 (stop at the first) or more.")
+        require(limit > 0, "non_finite.limit", limit, "1 (stop at the first) or more")
         self.limit = limit
         self.skipped = 0
         self.skipped_step: int | None = None
@@ -58,11 +59,15 @@ class NonFiniteGuard(Callback):
         """Go on counting."""
         self.skipped = state_dict["skipped"]
 
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """Return what :class:`RunSummary` says of this callback."""
+        return [("skipped", f"{self.skipped} steps with a non-finite loss or gradients")] if self.skipped else []
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the statistics that a batch changes."""
         self._statistics = [
             buffer
-            for module in _student(pl_module).modules()
+            for module in task_of(pl_module).student.modules()
             if isinstance(module, _BatchNorm)
             for buffer in module.buffers()
         ]
@@ -110,7 +115,7 @@ class NonFiniteGuard(Callback):
             f"{self.limit})."
         )
         if self.skipped >= self.limit:
-            origin = self._origin_on_any_process(trainer, _student(pl_module), batch)
+            origin = self._origin_on_any_process(trainer, task_of(pl_module).student, batch)
             raise NonFiniteError(
                 f"{self.skipped} steps had a non-finite loss or gradients, the limit of non_finite.limit. In the last "
                 f"batch, {origin}. Try trainer.precision bf16-mixed or 32-true, or a lower "
@@ -120,12 +125,9 @@ class NonFiniteGuard(Callback):
     def _origin_on_any_process(self, trainer: Trainer, student: nn.Module, batch: Any) -> str:
         with trainer.precision_plugin.forward_context():
             origin = find_non_finite(student, batch[0])
+        origins = (trainer.strategy.broadcast(origin, src=rank) for rank in range(trainer.world_size))
         nothing = "images and outputs of all modules are finite: the loss or the backward pass is not"
-        for rank in range(trainer.world_size):
-            found = trainer.strategy.broadcast(origin, src=rank)
-            if found is not None:
-                return found
-        return nothing
+        return next(filter(None, list(origins)), nothing)
 
 
 def is_loss_scaling(trainer: Trainer) -> bool:
@@ -153,27 +155,16 @@ def find_non_finite(network: nn.Module, images: Tensor) -> str | None:
             return f"the parameter student.{name} holds non-finite values"
     found: list[str] = []
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not found and isinstance(output, Tensor) and not output.isfinite().all():
-                found.append(name)
+    def watch(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not found and isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(name)
 
-        return hook
-
-    statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    # A module's hook runs after those of its parts, so the innermost module is named.
-    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules() if name]
-    try:
+    with ExitStack() as afterwards:
+        for buffer in network.buffers():
+            afterwards.callback(buffer.copy_, buffer.clone())
+        # A module's hook runs after those of its parts, so the innermost module is named.
+        for name, module in network.named_modules():
+            if name:
+                afterwards.enter_context(module.register_forward_hook(partial(watch, name)))
         network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for buffer, value in statistics:
-            buffer.copy_(value)
     return f"student.{found[0]} is the first module with a non-finite output" if found else None
-
-
-def _student(pl_module: LightningModule) -> nn.Module:
-    if not isinstance(pl_module, ImageClassification):
-        raise TypeError(f"NonFiniteGuard watches an ImageClassification, not a {type(pl_module).__name__}.")
-    return pl_module.student

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import distributed
 
-from lightning_modules.classification import ImageClassification
+from lightning_modules.inspection import metadata_of
+from mobilemamba.errors import UserError
+from mobilemamba.files import atomic_write, check_writable
+
+Rows = dict[str, list[tuple[int, float]]]
+"""Classes and probabilities, best first, by an image's path."""
 
 
 class PredictionsFile(Callback):
     """Write the best classes of every image to a CSV file, sorted by path.
 
-    Columns: path, then class_1, probability_1, class_2, ... with the best class first. Hooks: ``on_predict_start``
-    opens a part file per process, ``on_predict_batch_end`` appends to it, ``on_predict_end`` joins the parts on the
-    first process; the file appears under its name only when it is complete.
+    Columns: path, then class_1, probability_1, class_2, ... with the best class first. Hooks: ``setup`` checks that the
+    file can be written, ``on_predict_batch_end`` collects, ``on_predict_end`` writes on the first process.
 
     Args:
         path: The file to write; an existing one is replaced.
@@ -25,32 +30,23 @@ class PredictionsFile(Callback):
 
     def __init__(self, path: str = "predictions.csv") -> None:
         self.path = path
-        self._part: IO[str] | None = None
-        self._names: tuple[str, ...] | None = None
+        self._rows: Rows = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that the file can be written before anything is computed.
 
         Raises:
-            OSError: When its folder cannot be made or written.
+            UserError: When it cannot.
         """
-        if stage == "predict":
-            folder = Path(self.path).absolute().parent
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with self._part_path(trainer.global_rank).open("w"):
-                    pass
-            except OSError as error:
-                raise OSError(
-                    f"predictions.path = {self.path!r} cannot be written ({error}): choose another folder."
-                ) from error
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this process's part."""
-        if not isinstance(pl_module, ImageClassification):
-            raise TypeError(f"PredictionsFile takes an ImageClassification, not a {type(pl_module).__name__}.")
-        self._names = pl_module.metadata.class_names if pl_module.metadata else None
-        self._part = self._part_path(trainer.global_rank).open("w", newline="", encoding="utf-8")
+        if stage != "predict":
+            return
+        self._rows = {}
+        try:
+            check_writable(Path(self.path).parent)
+        except UserError as error:
+            raise UserError(f"predictions.path = {self.path!r} cannot be written: {error}") from error
+        if Path(self.path).is_dir():
+            raise UserError(f"predictions.path = {self.path!r} must be a file: it is a folder.")
 
     def on_predict_batch_end(
         self,
@@ -61,59 +57,33 @@ class PredictionsFile(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Append a batch of predictions."""
-        assert self._part is not None
-        rows = csv.writer(self._part)
-        for path, probabilities, indices in zip(
-            outputs["paths"], outputs["probabilities"].tolist(), outputs["indices"].tolist(), strict=True
-        ):
-            best = zip(indices, probabilities, strict=True)
-            rows.writerow([path, *(cell for index, p in best for cell in (self._name(index), f"{p:.6f}"))])
+        """Keep the predictions of a batch."""
+        columns = outputs["paths"], outputs["indices"].tolist(), outputs["probabilities"].tolist()
+        for path, indices, probabilities in zip(*columns, strict=True):
+            self._rows[path] = list(zip(indices, probabilities, strict=True))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the parts of all processes."""
-        assert self._part is not None
-        self._part.close()
-        trainer.strategy.barrier("predictions")
+        """Write the predictions of all processes; samplers may repeat images, and each path is written once."""
+        rows = rows_of_all_processes(self._rows)
         if trainer.is_global_zero:
-            count = join_parts([self._part_path(rank) for rank in range(trainer.world_size)], Path(self.path))
-            rank_zero_info(f"Predictions of {count} images: {self.path}")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no half file behind."""
-        if self._part is not None:
-            self._part.close()
-            self._part_path(trainer.global_rank).unlink(missing_ok=True)
-
-    def _part_path(self, rank: int) -> Path:
-        return Path(f"{self.path}.part{rank}")
-
-    def _name(self, index: int) -> str:
-        return str(index) if self._names is None else self._names[index]
+            names = metadata_of(pl_module).class_names
+            ranks = range(1, 1 + len(next(iter(rows.values()), ())))
+            with (
+                atomic_write(Path(self.path)) as unfinished,
+                unfinished.open("w", newline="", encoding="utf-8") as file,
+            ):
+                table = csv.writer(file)
+                table.writerow(["path", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
+                for path in sorted(rows):
+                    best = ((str(index) if names is None else names[index], f"{p:.6f}") for index, p in rows[path])
+                    table.writerow([path, *(cell for pair in best for cell in pair)])
+            rank_zero_info(f"Predictions of {len(rows)} images: {self.path}")
 
 
-def join_parts(parts: list[Path], path: Path) -> int:
-    """Join headerless CSV files into one with a header, sorted by its first column, and remove them.
-
-    Samplers may repeat images to make processes even: each path is written once.
-
-    Args:
-        parts: The files to join.
-        path: The file to write, which appears only when it is complete.
-
-    Returns:
-        The number of rows.
-    """
-    rows: dict[str, list[str]] = {}
-    for part in parts:
-        with part.open(newline="", encoding="utf-8") as file:
-            rows.update({row[0]: row for row in csv.reader(file)})
-    classes = (max((len(row) for row in rows.values()), default=1) - 1) // 2
-    header = ["path", *(f"{column}_{rank + 1}" for rank in range(classes) for column in ("class", "probability"))]
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *(rows[key] for key in sorted(rows))])
-    unfinished.replace(path)
-    for part in parts:
-        part.unlink()
-    return len(rows)
+def rows_of_all_processes(rows: Rows) -> Rows:
+    """Return the rows of all processes; in a run of one process, those it is given."""
+    if not distributed.is_initialized():
+        return rows
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, rows)
+    return {path: best for part in gathered for path, best in part.items()}

@@ -9,11 +9,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_modules.inspection import copied_network, validation_images
-from lightning_modules.receptive_field.extent import measure_extent
 from lightning_modules.receptive_field.gradient import contribution_map
 from lightning_modules.receptive_field.picture import draw
-from lightning_modules.tensorboard import tensorboard_writer
-from mobilemamba.errors import UserError
+from lightning_modules.run_log import log_picture, takes_pictures
+from mobilemamba.errors import UserError, require
 
 
 class ReceptiveField(Callback):
@@ -31,11 +30,8 @@ class ReceptiveField(Callback):
     """
 
     def __init__(self, images: int = 4) -> None:
-        if images < 1:
-            raise UserError(
-                f"receptive_field.images = {images} must be 1 or more, or leave the callback out with "
-                "enable.receptive_field = false."
-            )
+        allowed = "1 or more, or leave the callback out with enable.receptive_field = false"
+        require(images > 0, "receptive_field.images", images, allowed)
         self.images = images
         self.maps: dict[str, Tensor] = {}
 
@@ -57,9 +53,9 @@ class ReceptiveField(Callback):
         self._draw(trainer, pl_module, f"after {trainer.global_step:,} steps")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
-        writer = tensorboard_writer(trainer)
-        images = None if writer is None else validation_images(trainer, self.images)
-        if writer is None or images is None:
+        is_drawn = takes_pictures(trainer) and trainer.is_global_zero
+        images = validation_images(trainer, self.images) if is_drawn else None
+        if images is None:
             return
         try:
             # In single precision: checkpoints hold it.
@@ -68,8 +64,5 @@ class ReceptiveField(Callback):
             rank_zero_warn(f"The receptive field {title} is not drawn: {error}")
             return
         maps = [contributions.double() for contributions in self.maps.values()]
-        extents = [measure_extent(contributions, radii=()) for contributions in maps]
-        height, width = images.shape[-2:]
-        description = f"{len(images)} validation images, {height} x {width} pixels"
-        figure = draw(maps, extents, list(self.maps), description)
-        writer.add_figure("network/receptive_field", figure, trainer.global_step)
+        description = f"{len(images)} validation images, {images.shape[-2]} x {images.shape[-1]} pixels"
+        log_picture(trainer, "network/receptive_field", draw(maps, list(self.maps), description))

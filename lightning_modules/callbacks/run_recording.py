@@ -6,14 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Sized
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_modules.classification import ImageClassification
+from lightning_modules.inspection import is_trial, run_folder, task_of
 from lightning_modules.run_record import RunRecord
 from mobilemamba.environment import device_name
 
@@ -35,7 +34,7 @@ class RunRecording(Callback):
         self.metrics: dict[str, float | None] = {}
         self.validation_images: int | None = None
         self.seconds_before = 0.0
-        self.peak_before = 0
+        self.peak_memory = 0
         self._started: float | None = None
         self._loss_sum: Tensor | float = 0.0
         self._loss_steps: Tensor | int = 0
@@ -52,7 +51,7 @@ class RunRecording(Callback):
             "metrics": self.metrics,
             "validation_images": self.validation_images,
             "seconds": self.seconds,
-            "peak_memory_bytes": self.peak_before,
+            "peak_memory_bytes": self.peak_memory,
             "loss_sum": float(self._loss_sum),
             "loss_steps": int(self._loss_steps),
         }
@@ -63,7 +62,7 @@ class RunRecording(Callback):
         self.metrics = dict(state_dict["metrics"])
         self.validation_images = state_dict["validation_images"]
         self.seconds_before = state_dict["seconds"]
-        self.peak_before = state_dict["peak_memory_bytes"]
+        self.peak_memory = state_dict["peak_memory_bytes"]
         self._loss_sum, self._loss_steps = state_dict["loss_sum"], state_dict["loss_steps"]
 
     @property
@@ -91,97 +90,75 @@ class RunRecording(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a point to every curve, before the checkpoint of this epoch is written, and write the record."""
-        if trainer.sanity_checking or not self.should_act(trainer):
+        if trainer.sanity_checking or is_trial(trainer):
             return
         steps = int(self._loss_steps)
         loss = float(self._loss_sum) / steps if steps else math.nan
         self._loss_sum, self._loss_steps = 0.0, 0
-        metrics = validation_metrics(trainer)
+        logged = trainer.callback_metrics
+        metrics = {name: float(logged[name]) for name in sorted(logged) if name.startswith("val/")}
         add_point(self.curves, {"epoch": trainer.current_epoch, "train/loss": loss} | metrics)
         self.metrics = {name: finite(value) for name, value in metrics.items()}
-        self.validation_images = validation_images(trainer)
+        self.validation_images = evaluated_images(trainer)
         self._write(trainer, pl_module, finished=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: exports are no part of the training."""
         self.seconds_before, self._started = self.seconds, None
-        self.peak_before = self._peak_memory(trainer)[0]
+        self.peak_memory = max(self.peak_memory, peak_memory(trainer.strategy.root_device))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the run as finished."""
         self._started = None  # where nothing was left to train, training has not ended before
-        if self.should_act(trainer):
+        if not is_trial(trainer):
             self._write(trainer, pl_module, finished=True)
 
-    def should_act(self, trainer: Trainer) -> bool:
-        """Return whether this run is one to keep a record of."""
-        return not trainer.fast_dev_run  # type: ignore[attr-defined]
-
     def _write(self, trainer: Trainer, pl_module: LightningModule, finished: bool) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # agreed upon by all processes
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        if not isinstance(pl_module, ImageClassification):
-            raise TypeError(f"RunRecording records an ImageClassification, not a {type(pl_module).__name__}.")
+        device, student = trainer.strategy.root_device, task_of(pl_module).student
         if self._started is not None:
-            self.peak_before = self._peak_memory(trainer)[0]
+            self.peak_memory = max(self.peak_memory, peak_memory(device))
         RunRecord(
             finished=finished,
             # Within an epoch the running one counts: its validation is that of its last step.
             epochs=trainer.current_epoch + (0 if finished else 1),
             steps=trainer.global_step,
             seconds=round(self.seconds, 3),
-            num_classes=pl_module.network_config.num_classes,
+            num_classes=student.num_classes,
             validation_images=self.validation_images,
-            parameters=sum(parameter.numel() for parameter in pl_module.student.parameters()),
-            device=device_name(trainer.strategy.root_device),
-            peak_memory_bytes=self.peak_before,
-            peak_memory_of=self._peak_memory(trainer)[1],
+            parameters=sum(parameter.numel() for parameter in student.parameters()),
+            device=device_name(device),
+            peak_memory_bytes=self.peak_memory,
+            peak_memory_of="CUDA allocator" if device.type == "cuda" else "process",
             metrics=self.metrics,
             curves=self.curves,
         ).write(folder)
 
-    def _peak_memory(self, trainer: Trainer) -> tuple[int, str]:
-        """Return the most bytes in use so far, those before a resume included, and what they are of."""
-        device = trainer.strategy.root_device
-        if device.type == "cuda":
-            return max(self.peak_before, torch.cuda.max_memory_allocated(device)), "CUDA allocator"
-        return max(self.peak_before, process_peak_bytes()), "process"
-
 
 def add_point(curves: dict[str, list[float | None]], point: dict[str, float]) -> None:
-    """Append a value to every curve, in place; all stay equally long.
-
-    Args:
-        curves: Values by name; holds "epoch".
-        point: Values by name. A curve without a value gets None; a new one begins with as many.
-    """
+    """Append values to curves, "epoch" among them, in place; missing ones are None, so that all stay equally long."""
     length = len(curves["epoch"])
     for name in curves.keys() | point.keys():
         curves.setdefault(name, [None] * length).append(finite(point[name]) if name in point else None)
 
 
-def validation_metrics(trainer: Trainer) -> dict[str, float]:
-    """Return what the last validation logged."""
-    logged = trainer.callback_metrics
-    return {name: float(logged[name]) for name in sorted(logged) if name.startswith("val/")}
-
-
-def validation_images(trainer: Trainer) -> int | None:
+def evaluated_images(trainer: Trainer) -> int | None:
     """Return how many images accuracies are of; None where that is not known, or a limit leaves some out."""
     dataset = getattr(trainer.val_dataloaders, "dataset", None)
-    if trainer.limit_val_batches != 1.0 or not isinstance(dataset, Sized):
-        return None
-    return len(dataset)
+    return len(dataset) if trainer.limit_val_batches == 1.0 and isinstance(dataset, Sized) else None
 
 
 def finite(value: float) -> float | None:
-    """Return a number that JSON knows: None for one that is not finite."""
+    """Return a number, or None for one that is not finite, which JSON does not know."""
     return value if math.isfinite(value) else None
 
 
-def process_peak_bytes() -> int:
-    """Return the most memory that this process has held in bytes; 0 where the system does not say (Windows)."""
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that CUDA's allocator or, on other devices, this process has held; 0 on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:

@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_modules.classification import ImageClassification
+from lightning_modules.inspection import metadata_of
 from lightning_modules.pictures.samples import draw_samples
-from lightning_modules.tensorboard import tensorboard_writer
-from mobilemamba.errors import UserError
+from lightning_modules.run_log import log_picture, takes_pictures
+from mobilemamba.errors import require
 
 
 class SampleImages(Callback):
@@ -27,39 +27,26 @@ class SampleImages(Callback):
     """
 
     def __init__(self, count: int = 16) -> None:
-        if count < 1:
-            raise UserError(
-                f"sample_images.count = {count} must be 1 or more, or leave the callback out with "
-                "enable.sample_images = false."
-            )
+        allowed = "1 or more, or leave the callback out with enable.sample_images = false"
+        require(count > 0, "sample_images.count", count, allowed)
         self.count = count
+
+    def should_act(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Return whether this is the first batch of a run that is logged, on the first process."""
+        is_first = trainer.global_step == 0 and trainer.current_epoch == 0 and batch_idx == 0
+        return is_first and takes_pictures(trainer) and trainer.is_global_zero
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Draw the first batch; it has been mixed and is on the device."""
         if not self.should_act(trainer, batch_idx):
             return
-        writer = tensorboard_writer(trainer)
-        if writer is None or not isinstance(pl_module, ImageClassification) or pl_module.metadata is None:
-            return
         images, targets = batch
-        metadata = pl_module.metadata
         shown = min(self.count, len(images))
         title = (
             f"{shown} of the {len(images)} images in the first training batch, as the network sees them\n"
             f"({images.shape[-2]} x {images.shape[-1]} pixels), with the classes' shares of their labels"
         )
         mixing = getattr(getattr(trainer, "datamodule", None), "mixing", None)
-        figure = draw_samples(
-            images[:shown],
-            targets[:shown],
-            metadata.mean,
-            metadata.std,
-            metadata.class_names,
-            title,
-            smoothing=getattr(mixing, "label_smoothing", 0.0),
-        )
-        writer.add_figure("train/samples", figure, trainer.global_step)
-
-    def should_act(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Return whether this is the first batch of the run."""
-        return trainer.global_step == 0 and trainer.current_epoch == 0 and batch_idx == 0
+        smoothing = getattr(mixing, "label_smoothing", 0.0)
+        figure = draw_samples(images[:shown], targets[:shown], metadata_of(pl_module), title, smoothing)
+        log_picture(trainer, "train/samples", figure)

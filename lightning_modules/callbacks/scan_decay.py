@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_modules.callbacks.after_validations import AfterValidations
-from lightning_modules.callbacks.scalar_layout import DECAY_LENGTH_TAG
 from lightning_modules.inspection import copied_network, validation_images
 from lightning_modules.pictures.decay import draw_decays
-from lightning_modules.scan_memory import ScanDecay, scan_decays
-from lightning_modules.tensorboard import add_histogram, tensorboard_writer
-from mobilemamba.errors import UserError
+from lightning_modules.run_log import log_histogram, log_picture
+from lightning_modules.scan_memory import scan_decays
+from mobilemamba.errors import require
+
+DECAY_LENGTH_TAG = "scan/decay_length_median"
+"""Beginning of the scalars' names, one per block."""
 
 
 class ScanDecays(AfterValidations):
@@ -32,34 +33,25 @@ class ScanDecays(AfterValidations):
 
     def __init__(self, every_n_validations: int = 20, images: int = 8) -> None:
         super().__init__("scan_decay", every_n_validations)
-        if images < 1:
-            raise UserError(f"scan_decay.images = {images} must be 1 or more.")
+        require(images > 0, "scan_decay.images", images, "1 or more")
         self.images = images
         self._batch: Tensor | None = None
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and write, on the first process."""
-        writer = tensorboard_writer(trainer)
-        if writer is None:
+        if not trainer.is_global_zero:
             return
         if self._batch is None:
             self._batch = validation_images(trainer, self.images)
-        if self._batch is not None:
-            decays = scan_decays(copied_network(pl_module), self._batch.to(pl_module.device))
-            write_decays(writer, decays, trainer.global_step)
-
-
-def write_decays(writer: SummaryWriter, decays: dict[str, ScanDecay], step: int) -> None:
-    """Write what was measured of every block.
-
-    Args:
-        writer: Of a TensorBoard log.
-        decays: By block.
-        step: Optimiser steps.
-    """
-    for block, decay in decays.items():
-        add_histogram(writer, f"scan_step_size/{block}", decay.step_sizes, step)
-        add_histogram(writer, f"scan_decay_length_log10/{block}", decay.decay_lengths.log10(), step)
-        writer.add_scalar(f"{DECAY_LENGTH_TAG}/{block}", decay.decay_lengths.median().item(), step)
-    if decays:
-        writer.add_figure("scan/decay_length", draw_decays(decays), step)
+        if self._batch is None:
+            return
+        decays = scan_decays(copied_network(pl_module), self._batch.to(pl_module.device))
+        medians = {}
+        for block, decay in decays.items():
+            log_histogram(trainer, f"scan_step_size/{block}", decay.step_sizes)
+            log_histogram(trainer, f"scan_decay_length_log10/{block}", decay.decay_lengths.log10())
+            medians[f"{DECAY_LENGTH_TAG}/{block}"] = decay.decay_lengths.median().item()
+        if decays:
+            log_picture(trainer, "scan/decay_length", draw_decays(decays))
+            for logger in trainer.loggers:
+                logger.log_metrics(medians, trainer.global_step)

@@ -27,13 +27,13 @@ class Throughput(Callback):
         self._warned = False
         self._batch_ready = 0.0
         self._batch_done: float | None = None
-        self._recent = Measurement()
-        self._epoch = Measurement()
+        self._steps: list[tuple[int, float, float]] = []  # of this epoch: images, seconds of waiting, and all seconds
+        self._logged = 0  # steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
         self._batch_done = None
-        self._recent, self._epoch = Measurement(), Measurement()
+        self._steps, self._logged = [], 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the time of a validation within an epoch out."""
@@ -51,55 +51,23 @@ class Throughput(Callback):
         self._batch_done = now
         if previous is None:
             return
-        for measurement in (self._recent, self._epoch):
-            measurement.add(
-                images=len(batch[0]) * trainer.world_size, wait=self._batch_ready - previous, total=now - previous
-            )
+        self._steps.append((len(batch[0]) * trainer.world_size, self._batch_ready - previous, now - previous))
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % interval == 0:
-            pl_module.log("speed/images_per_second", self._recent.images_per_second, prog_bar=True)
-            pl_module.log("speed/data_wait", self._recent.data_wait)
-            self._recent = Measurement()
+            images, waiting, seconds = map(sum, zip(*self._steps[self._logged :], strict=True))
+            pl_module.log("speed/images_per_second", images / seconds, prog_bar=True)
+            pl_module.log("speed/data_wait", waiting / seconds)
+            self._logged = len(self._steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn when most of an epoch's steps waited for the loader."""
-        if self._warned or self._epoch.steps < MEASURED_STEPS or self._epoch.data_wait <= WAIT_LIMIT:
+        if self._warned or len(self._steps) < MEASURED_STEPS:
             return
-        self._warned = True
-        rank_zero_warn(
-            f"Training waits for data {self._epoch.data_wait:.0%} of the time (speed/data_wait): the loader is the "
-            "bottleneck. Raise data.num_workers up to the number of CPU cores, or use faster storage."
-        )
-
-
-class Measurement:
-    """Sums over steps."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.images = 0
-        self.wait = 0.0
-        self.total = 0.0
-
-    def add(self, images: int, wait: float, total: float) -> None:
-        """Add a step.
-
-        Args:
-            images: Images of the step, over all processes.
-            wait: Seconds until its batch was there.
-            total: Seconds from the end of the step before to the end of this one.
-        """
-        self.steps += 1
-        self.images += images
-        self.wait += wait
-        self.total += total
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of all measured time."""
-        return self.images / self.total
-
-    @property
-    def data_wait(self) -> float:
-        """Share of the time spent waiting for data, in [0, 1]."""
-        return self.wait / self.total
+        _, waiting, seconds = map(sum, zip(*self._steps, strict=True))
+        data_wait = waiting / seconds
+        if data_wait > WAIT_LIMIT:
+            self._warned = True
+            rank_zero_warn(
+                f"Training waits for data {data_wait:.0%} of the time (speed/data_wait): the loader is the bottleneck. "
+                "Raise data.num_workers up to the number of CPU cores, or use faster storage."
+            )

@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.pictures.names import class_name
+from lightning_modules.pictures.class_results import class_name
+from mobilemamba.metadata import ModelMetadata
 
 MOST_NAMES = 3
 """Classes named below an image."""
@@ -45,55 +46,34 @@ def mixed_labels(target: Tensor, smoothing: float) -> list[tuple[int, float]]:
 
 
 def label_text(labels: Sequence[tuple[int, float]], class_names: Sequence[str] | None) -> str:
-    """Return a line for each class, and one for what is left where that is seen in percent.
-
-    Args:
-        labels: Of :func:`mixed_labels`.
-        class_names: Names of all classes, if known.
-    """
+    """Return a line for each class of :func:`mixed_labels`, and one for what is left where that is seen in percent."""
     named = labels[:MOST_NAMES]
     lines = [f"{class_name(index, class_names)}: {share:.0%}" for index, share in named]
     rest = 1 - sum(share for _, share in named)
     return "\n".join([*lines, *([f"others: {rest:.0%}"] if rest >= LEAST_SHARE else [])])
 
 
-def denormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return colours in [0, 1] of normalised images.
-
-    Args:
-        images: (B, C, H, W).
-        mean: Was subtracted per channel.
-        std: Was divided by per channel.
-    """
-    scale, offset = (torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean))
-    return (images.float() * scale + offset).clamp(0, 1)
+def denormalised(images: Tensor, metadata: ModelMetadata) -> Tensor:
+    """Return colours in [0, 1] of images (B, C, H, W) that were normalised with the metadata's mean and std."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (metadata.mean, metadata.std))
+    return (images.float() * std + mean).clamp(0, 1)
 
 
-def draw_samples(
-    images: Tensor,
-    targets: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    class_names: Sequence[str] | None,
-    title: str,
-    smoothing: float,
-) -> Figure:
+def draw_samples(images: Tensor, targets: Tensor, metadata: ModelMetadata, title: str, smoothing: float) -> Figure:
     """Draw images in a grid, each with its labels below.
 
     Args:
         images: Normalised images (B, C, H, W) of three colours, or of any other number of channels, of which the first
             is drawn in grey.
         targets: Class probabilities (B, num_classes), or class indices (B,).
-        mean: Of the normalisation.
-        std: Of the normalisation.
-        class_names: Names of all classes, if known.
+        metadata: How they are normalised, and the names of classes.
         title: Written above.
         smoothing: Probability mass of the labels that was spread evenly over all classes.
     """
-    colours = denormalised(images, mean, std).cpu()
+    colours = denormalised(images, metadata).cpu()
     if colours.shape[1] != 3:
         colours = colours[:, :1].expand(-1, 3, -1, -1)
-    texts = [label_text(mixed_labels(target, smoothing), class_names) for target in targets.cpu()]
+    texts = [label_text(mixed_labels(target, smoothing), metadata.class_names) for target in targets.cpu()]
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     cell_height = CELL + (1 + max(text.count("\n") + 1 for text in texts)) * LINE

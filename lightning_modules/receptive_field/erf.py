@@ -93,7 +93,7 @@ def erf(
         for network, extent in zip(measured, extents, strict=True)
     ]
     numbers = output.with_suffix(".json")
-    write_figure(draw(maps, extents, labels, heading), output)
+    write_figure(draw(maps, labels, heading), output)
     write_json(numbers, {"images": heading, "image_size": image_size, "results": results})
     print(f"Written to {output} and {numbers}")
 

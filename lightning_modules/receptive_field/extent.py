@@ -23,10 +23,10 @@ SQUARE_SHARES = (0.2, 0.3, 0.5, 0.99)
 
 @dataclass(frozen=True)
 class Circle:
-    """What a circle holds.
+    """What a circle holds, pixels whose centres lie on it included.
 
     Args:
-        radius: Pixels; pixels whose centres lie on the circle are inside.
+        radius: Pixels.
         radius_fraction: Radius by the image's shorter side.
         share: Of all contributions, 0 to 1.
     """

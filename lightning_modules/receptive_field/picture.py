@@ -10,18 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lightning_modules.receptive_field.extent import Extent
+from lightning_modules.receptive_field.extent import measure_extent
 
 DECADES = 4
 """Of the colour scale, below the largest contribution of all; what is less has the lowest colour."""
 
 
-def draw(maps: Sequence[Tensor], extents: Sequence[Extent], titles: Sequence[str], description: str) -> Figure:
+def draw(maps: Sequence[Tensor], titles: Sequence[str], description: str) -> Figure:
     """Draw maps side by side on one logarithmic scale, each with the square that holds half of its contributions.
 
     Args:
-        maps: Contributions (H, W) of each network.
-        extents: Their extents, with a square of share 0.5.
+        maps: Contributions (H, W) of each network, in float64.
         titles: Names of the networks.
         description: Written below the panels: what was measured on.
     """
@@ -30,11 +29,11 @@ def draw(maps: Sequence[Tensor], extents: Sequence[Extent], titles: Sequence[str
     smallest = largest / 10**DECADES
     figure = Figure(figsize=(3.4 * len(maps) + 1, 4.2), layout="constrained")
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axes, share, extent, title in zip(panels, shares, extents, titles, strict=True):
+    for axes, share, title in zip(panels, shares, titles, strict=True):
         # Zeros are below any logarithm; they take the lowest colour too.
         image = axes.imshow(share.clamp_min(smallest).numpy(), norm=LogNorm(smallest, largest), cmap="inferno")
-        square = next(square for square in extent.squares if square.share == 0.5)
-        row, column = extent.centre
+        extent = measure_extent(share, radii=(), shares=(0.5,))
+        (square,), (row, column) = extent.squares, extent.centre
         corner = column - square.side / 2, row - square.side / 2
         axes.add_patch(Rectangle(corner, square.side, square.side, fill=False, edgecolor="cyan", linewidth=1.2))
         axes.set_title("\n".join(textwrap.wrap(title, 36)), fontsize=9)

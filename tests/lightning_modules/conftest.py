@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from lightning.pytorch import Trainer
 
 from lightning_modules.cli import main
 from mobilemamba import MobileMambaConfig
-from tests.lightning_modules.tiny_data import TinyData
+from tests.lightning_modules.small_runs import quiet_trainer
+from tests.lightning_modules.tiny_data import TINY, TinyData
 
-TINY = MobileMambaConfig(num_classes=4, widths=(16, 32, 32), depths=(1, 1, 1))
 Failure = Callable[[list[str]], tuple[Any, str]]
 
 
@@ -31,22 +32,7 @@ def tiny_data() -> TinyData:
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """Build quiet one-process trainers whose files go to the test's folder."""
-
-    def make(**options: Any) -> Trainer:
-        quiet: dict[str, Any] = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "default_root_dir": tmp_path,
-        }
-        return Trainer(**(quiet | options))
-
-    return make
+    return partial(quiet_trainer, tmp_path)
 
 
 @pytest.fixture

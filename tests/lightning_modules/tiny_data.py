@@ -1,4 +1,4 @@
-"""A small, learnable data set behind a datamodule, without files."""
+"""A small network, and a small, learnable data set behind a datamodule, without files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from mobilemamba import ModelMetadata
+from mobilemamba import MobileMambaConfig, ModelMetadata
+
+TINY = MobileMambaConfig(num_classes=4, widths=(16, 32, 32), depths=(1, 1, 1))
 
 
 class TinyData(LightningDataModule):

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
-MakeTrainer = Callable[..., Trainer]
+from tests.lightning_modules.small_runs import logged_trainer
 
 
 @pytest.fixture
-def logged(make_trainer: MakeTrainer, tmp_path: Path) -> MakeTrainer:
-    """Build trainers with a TensorBoard log."""
-
-    def make(version: int = 0, **options: Any) -> Trainer:
-        logger = TensorBoardLogger(tmp_path, name="run", version=version, default_hp_metric=False)
-        return make_trainer(logger=logger, **options)
-
-    return make
+def logged(tmp_path: Path) -> Callable[..., Trainer]:
+    """Build trainers with a TensorBoard log in the test's folder."""
+    return partial(logged_trainer, tmp_path)

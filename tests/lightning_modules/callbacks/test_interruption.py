@@ -28,28 +28,41 @@ class CtrlC(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def interrupted(make_trainer: MakeTrainer, tmp_path: Path) -> Callable[..., None]:
-    def run(module: ImageClassification, batch: int) -> None:
-        callbacks = [EMA(), LastCheckpoint(dirpath=str(tmp_path / "checkpoints")), SaveOnInterrupt(), CtrlC(batch)]
-        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True)
-        with pytest.raises(SystemExit):
-            trainer.fit(module, datamodule=TinyData())
-
-    return run
+def interrupt(make_trainer: MakeTrainer, tiny: MobileMambaConfig, folder: Path, batch: int) -> Path:
+    callbacks = [EMA(), LastCheckpoint(dirpath=str(folder)), SaveOnInterrupt(), CtrlC(batch)]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True)
+    with pytest.raises(SystemExit):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    return folder / "interrupted.ckpt"
 
 
-def test_ctrl_c_keeps_the_weights_and_says_what_to_do(
-    interrupted: Callable[..., None], tiny: MobileMambaConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_ctrl_c_keeps_what_can_be_exported_and_resumed_and_says_so(
+    make_trainer: MakeTrainer,
+    tiny: MobileMambaConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    interrupted(ImageClassification(tiny), batch=2)
-    path = tmp_path / "checkpoints" / "interrupted.ckpt"
+    monkeypatch.setattr(interruption, "stop_progress_bar", lambda trainer: print("the bar ends"))
+    path = interrupt(make_trainer, tiny, tmp_path, batch=2)
+    printed = capsys.readouterr().out
+    assert printed.startswith("the bar ends\nTraining was interrupted")
+    assert f"\n  mobilemamba export --checkpoint {path} --format onnx\n" in printed
+    assert "lightning fit" not in printed  # there is no config to name
     network, metadata = load_training_checkpoint(path)
     assert network.config == tiny
     assert metadata.class_names is not None
-    printed = capsys.readouterr().out
-    assert f"\n  mobilemamba export --checkpoint {path} --format onnx\n" in printed
-    assert "lightning fit" not in printed  # there is no config to name
+    trainer = make_trainer(callbacks=[EMA(), LastCheckpoint(dirpath=str(tmp_path))], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="dataloader is not resumable"):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True)
+    assert trainer.global_step == 3
+
+
+def test_nothing_is_kept_of_a_run_that_has_not_begun(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
+) -> None:
+    assert not interrupt(make_trainer, tiny, tmp_path, batch=0).exists()
 
 
 def test_both_commands_can_be_copied(tmp_path: Path) -> None:
@@ -63,38 +76,3 @@ def test_both_commands_can_be_copied(tmp_path: Path) -> None:
         ["mobilemamba", "export", "--checkpoint", str(path), "--format", "onnx"],
         ["lightning", "fit", "--config", str(config), "--ckpt_path", str(path)],
     ]
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_an_interrupted_run_can_be_resumed(
-    interrupted: Callable[..., None], make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
-) -> None:
-    interrupted(ImageClassification(tiny), batch=2)
-    last = LastCheckpoint(dirpath=str(tmp_path / "checkpoints"))
-    trainer = make_trainer(callbacks=[EMA(), last], enable_checkpointing=True)
-    with pytest.warns(UserWarning, match="dataloader is not resumable"):
-        trainer.fit(
-            ImageClassification(tiny),
-            datamodule=TinyData(),
-            ckpt_path=tmp_path / "checkpoints" / "interrupted.ckpt",
-            weights_only=True,
-        )
-    assert trainer.global_step == 3
-
-
-def test_the_message_is_printed_below_the_progress_bar(
-    interrupted: Callable[..., None],
-    tiny: MobileMambaConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(interruption, "stop_progress_bar", lambda trainer: print("the bar ends"))
-    interrupted(ImageClassification(tiny), batch=2)
-    assert capsys.readouterr().out.startswith("the bar ends\nTraining was interrupted")
-
-
-def test_nothing_is_kept_of_a_run_that_has_not_begun(
-    interrupted: Callable[..., None], tiny: MobileMambaConfig, tmp_path: Path
-) -> None:
-    interrupted(ImageClassification(tiny), batch=0)
-    assert not (tmp_path / "checkpoints" / "interrupted.ckpt").exists()

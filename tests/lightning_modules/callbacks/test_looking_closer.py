@@ -1,4 +1,4 @@
-"""Pictures, tables and histograms in TensorBoard: written when they should, without a trace in training."""
+"""Looking closer leaves no trace in training, repeats nothing over resumes, and works in every kind of run."""
 
 from __future__ import annotations
 
@@ -11,43 +11,19 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from lightning_modules.callbacks import (
-    EMA,
-    ClassResults,
-    ComplexityTable,
-    ConfigText,
-    LastCheckpoint,
-    ReceptiveField,
-    SampleImages,
-    ScalarLayout,
-    ScanDecays,
-    class_results,
-    scan_decay,
-)
+from lightning_modules.callbacks import EMA, LastCheckpoint, ReceptiveField
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
-from tests.lightning_modules.known_results import Mistaken
-from tests.lightning_modules.logged_events import events, picture_steps, text
+from tests.lightning_modules.callbacks.looking_closer import looking_closer
+from tests.lightning_modules.small_runs import events, picture_steps, text
 from tests.lightning_modules.tiny_data import TinyData
 from tests.spawned import SpawnedProcesses
 
 MakeTrainer = Callable[..., Trainer]
-
-
-def looking_closer(every_n_validations: int = 1) -> list[Callback]:
-    """All callbacks of this file, at small sizes."""
-    return [
-        ScalarLayout(),
-        ConfigText(),
-        ComplexityTable(),
-        SampleImages(count=4),
-        ClassResults(every_n_validations),
-        ScanDecays(every_n_validations, images=2),
-        ReceptiveField(images=2),
-    ]
 
 
 class Finally(Callback):
@@ -88,39 +64,6 @@ def test_training_is_the_same_with_and_without(logged: MakeTrainer, tiny: Mobile
     assert without.metrics == with_all.metrics
 
 
-@pytest.mark.parametrize(
-    ("averaging", "epochs", "validations"),
-    [(True, 3, [6, 9]), (False, 4, [6, 12])],  # every second one, and the last one where that is another
-)
-def test_each_is_written_when_it_should(
-    logged: MakeTrainer,
-    tiny: MobileMambaConfig,
-    tmp_path: Path,
-    averaging: bool,
-    epochs: int,
-    validations: list[int],
-) -> None:
-    callbacks = [*([EMA(decay=0.5)] if averaging else []), *looking_closer(every_n_validations=2)]
-    trainer = logged(callbacks=callbacks, max_epochs=epochs)
-    trainer.fit(ImageClassification(tiny), datamodule=TinyData())  # three steps per epoch
-    log = events(tmp_path)
-    assert picture_steps(log) == {
-        "network/receptive_field": [0, 3 * epochs],
-        "train/samples": [0],
-        "val/confusion": validations,
-        "val/class_accuracy": validations,
-        "scan/decay_length": validations,
-    }
-    blocks = [f"stages.{stage}.blocks.0" for stage in range(3)]
-    assert set(log.Tags()["histograms"]) == {
-        f"{kind}/{block}" for block in blocks for kind in ("scan_step_size", "scan_decay_length_log10")
-    }
-    for block in blocks:
-        assert [event.step for event in log.Scalars(f"scan/decay_length_median/{block}")] == validations
-    assert {"custom_scalars__config__", "network/complexity/text_summary"} < set(log.Tags()["tensors"])
-    assert [event.step for event in log.Tensors("val/worst_classes/text_summary")] == validations
-
-
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_run_repeats_no_picture(logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
     def run(version: int, max_epochs: int, ckpt_path: Path | None) -> ReceptiveField:
@@ -142,17 +85,23 @@ def test_a_resumed_run_repeats_no_picture(logged: MakeTrainer, tiny: MobileMamba
     assert "network/complexity/text_summary" in events(tmp_path, 1).Tags()["tensors"]
 
 
-def test_nothing_is_done_without_tensorboard(
+def test_nothing_is_done_without_a_log(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("work for nothing")
 
-    for name in ("copied_network", "validation_images"):
-        monkeypatch.setattr(scan_decay, name, refuse)
-        monkeypatch.setattr(f"lightning_modules.callbacks.receptive_field.{name}", refuse)
-    monkeypatch.setattr(class_results, "confusion_matrix", refuse)
-    monkeypatch.setattr("lightning_modules.callbacks.complexity.network_table", refuse)
+    for name in (
+        *(
+            f"{module}.{name}"
+            for module in ("scan_decay", "receptive_field")
+            for name in ("copied_network", "validation_images")
+        ),
+        "class_results.multiclass_confusion_matrix",
+        "run_texts.network_table",
+        "sample_images.draw_samples",
+    ):
+        monkeypatch.setattr(f"lightning_modules.callbacks.{name}", refuse)
     make_trainer(callbacks=looking_closer()).fit(ImageClassification(tiny), datamodule=TinyData())
 
 
@@ -165,6 +114,15 @@ def test_compiled_and_in_mixed_precision(
     trainer = logged(callbacks=[EMA(decay=0.5), *looking_closer()], precision="bf16-mixed", limit_train_batches=1)
     trainer.fit(ImageClassification(tiny, compile=True), datamodule=TinyData())
     assert len(picture_steps(events(tmp_path))) == 5
+
+
+class Mistaken(ImageClassification):
+    """Takes class 3 for class 1 and recognises all others."""
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        super().validation_step(batch, batch_idx)
+        targets = batch[1]
+        return F.one_hot(torch.where(targets == 3, 1, targets), 4).float()
 
 
 class SplitValidation(TinyData):
@@ -191,18 +149,3 @@ def test_two_processes_write_one_log_of_all_images(
         ["class 3", "6", "0.0%", "class 1 (100%)"],
         *([f"class {index}", "6", "100.0%", ""] for index in range(3)),
     ]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: ClassResults(0), r"class_results\.every_n_validations = 0 must be 1 or more"),
-        (lambda: ScanDecays(-1), r"scan_decay\.every_n_validations = -1 must be 1 or more"),
-        (lambda: ScanDecays(images=0), r"scan_decay\.images = 0 must be 1 or more"),
-        (lambda: SampleImages(0), r"sample_images\.count = 0 must be 1 or more"),
-        (lambda: ReceptiveField(0), r"receptive_field\.images = 0 must be 1 or more"),
-    ],
-)
-def test_impossible_options_name_their_field(make: Callable[[], Callback], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()

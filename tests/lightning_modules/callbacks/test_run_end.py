@@ -1,8 +1,12 @@
-"""The end of a run: checkpoints kept, files exported or honestly reported as failed, all of it listed."""
+"""The end of a run: checkpoints and record kept, files exported or honestly reported as failed, all of it listed."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from lightning_modules.callbacks import (
@@ -18,40 +21,95 @@ from lightning_modules.callbacks import (
     BestCheckpoint,
     ExportAtEnd,
     LastCheckpoint,
+    RunRecording,
     RunSummary,
     export,
     run_summary,
 )
-from lightning_modules.callbacks.next_steps import stop_progress_bar
+from lightning_modules.callbacks.export import ExportResult
+from lightning_modules.callbacks.run_summary import stop_progress_bar
 from lightning_modules.classification import ImageClassification
-from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from mobilemamba import MobileMamba, MobileMambaConfig, load_training_checkpoint
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, ParityReport, formats
-from tests.lightning_modules.tiny_data import TinyData
+from tests.lightning_modules.small_runs import Watch, logged_trainer, recorded, run_folder
+from tests.lightning_modules.tiny_data import TINY, TinyData
 
 MakeTrainer = Callable[..., Trainer]
 
 
-@pytest.fixture
-def run_trainer(make_trainer: MakeTrainer, tmp_path: Path) -> MakeTrainer:
-    def make(callbacks: list[Any], **options: Any) -> Trainer:
-        logger = TensorBoardLogger(tmp_path, name="run", version=0, default_hp_metric=False)
-        return make_trainer(callbacks=callbacks, logger=logger, enable_checkpointing=True, **options)
+@dataclass
+class Run:
+    """A run of two epochs of three batches."""
 
-    return make
+    averaging: bool
+    accumulated: int
+    seconds: float
+    folder: Path
+    trainer: Trainer
+    watch: Watch
+    best: BestCheckpoint
+    printed: str
 
 
-@pytest.mark.parametrize("averaging", [True, False])
-def test_best_and_last_are_kept_under_fixed_names(
-    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, averaging: bool
-) -> None:
-    best, last = BestCheckpoint(), LastCheckpoint()
-    trainer = run_trainer([best, last, *([EMA()] if averaging else [])], max_epochs=3)
-    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
-    folder = tmp_path / "run" / "version_0" / "checkpoints"
+@pytest.fixture(scope="module", params=[(True, 1), (False, 3)], ids=["averaged", "raw and accumulated"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    averaging, accumulated = request.param
+    folder = tmp_path_factory.mktemp("end")
+    watch, best = Watch(folder), BestCheckpoint()
+    callbacks = [*([EMA()] if averaging else []), RunRecording(), watch, best, LastCheckpoint()]
+    trainer = logged_trainer(
+        folder,
+        callbacks=[*callbacks, *([ExportAtEnd()] if averaging else []), RunSummary()],
+        enable_checkpointing=True,
+        max_epochs=2,
+        accumulate_grad_batches=accumulated,
+    )
+    begun = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        trainer.fit(ImageClassification(TINY), datamodule=TinyData())
+    took = time.perf_counter() - begun
+    return Run(averaging, accumulated, took, run_folder(folder), trainer, watch, best, printed.getvalue())
+
+
+def test_best_and_last_are_kept_under_fixed_names(run: Run) -> None:
+    folder = run.folder / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert best.monitor == ("val/top1_ema" if averaging else "val/top1_raw")
-    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert run.best.monitor == ("val/top1_ema" if run.averaging else "val/top1_raw")
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_files_are_exported_and_listed(run: Run) -> None:
+    files = {path.name for path in run.folder.glob("export/*")}
+    expected = {"best.onnx", "best.onnx.parity.json", "last.onnx", "last.onnx.parity.json"} if run.averaging else set()
+    assert files == expected
+    printed = "".join(run.printed.split())
+    for text in (*expected, "best.ckpt", "last.ckpt", "tensorboard--logdir", "top-1"):
+        assert text in printed
+    assert {path.name for path in run.folder.glob(".*")} == set()
+
+
+def test_the_record_says_what_was_reached(run: Run) -> None:
+    record, watched = recorded(run.folder.parent.parent), run.watch.records
+    assert [(r["finished"], r["epochs"], r["steps"]) for r in (*watched, record)] == [
+        (False, 1, 3 // run.accumulated),
+        (False, 2, 6 // run.accumulated),
+        (True, 2, 6 // run.accumulated),
+    ]
+    assert 0 < watched[0]["seconds"] < watched[1]["seconds"] <= record["seconds"] < run.seconds
+    assert (record["num_classes"], record["validation_images"]) == (4, 24)
+    assert record["parameters"] == sum(parameter.numel() for parameter in MobileMamba(TINY).parameters())
+    assert record["device"]
+    assert record["peak_memory_of"] == "process"
+    assert 5e7 < record["peak_memory_bytes"] < 1e11
+    kinds = ("raw", "ema") if run.averaging else ("raw",)
+    assert set(record["metrics"]) == {f"val/{name}_{kind}" for name in ("top1", "macro_accuracy", "f1", "loss") for kind in kinds}
+    for name, value in record["metrics"].items():
+        assert value == pytest.approx(float(run.trainer.callback_metrics[name]))
+        assert record["curves"][name] == [r["metrics"][name] for r in watched]
+    assert record["curves"]["epoch"] == [0, 1]
+    means = [sum(run.watch.losses[:3]) / 3, sum(run.watch.losses[3:]) / 3]
+    assert record["curves"]["train/loss"] == pytest.approx(means, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -59,38 +117,24 @@ def test_best_and_last_are_kept_under_fixed_names(
 def test_a_resumed_run_compares_with_the_best_of_its_own_folder(
     make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, same_folder: bool
 ) -> None:
-    def run(folder: Path, max_epochs: int, ckpt_path: Path | None = None) -> BestCheckpoint:
+    def fit(folder: Path, max_epochs: int, ckpt_path: Path | None = None) -> BestCheckpoint:
         best = BestCheckpoint(dirpath=str(folder))
         callbacks = [best, LastCheckpoint(dirpath=str(folder))]
         trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=max_epochs)
         trainer.fit(ImageClassification(tiny), datamodule=TinyData(), ckpt_path=ckpt_path, weights_only=True)
         return best
 
-    run(tmp_path / "first", 1)
+    fit(tmp_path / "first", 1)
     path = tmp_path / "first" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     for key, state in content["callbacks"].items():
         if key.startswith("BestCheckpoint"):
             state["best_model_score"] = torch.tensor(2.0)  # which no epoch can reach
     torch.save(content, path)
-    best = run(tmp_path / ("first" if same_folder else "second"), 2, path)
+    best = fit(tmp_path / ("first" if same_folder else "second"), 2, path)
     assert best.best_model_score is not None
     assert (best.best_model_score == 2) == same_folder
     assert (tmp_path / "second" / "best.ckpt").is_file() == (not same_folder)
-
-
-def test_a_run_ends_with_files_and_a_summary(
-    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    exporting = ExportAtEnd()
-    trainer = run_trainer([EMA(), BestCheckpoint(), LastCheckpoint(), exporting, RunSummary()])
-    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
-    assert [(result.name, result.error) for result in exporting.results] == [("best", None), ("last", None)]
-    files = {path.name for path in (tmp_path / "run" / "version_0" / "export").iterdir()}
-    assert files == {"best.onnx", "best.onnx.parity.json", "last.onnx", "last.onnx.parity.json"}
-    printed = "".join(capsys.readouterr().out.split())
-    for expected in ("best.ckpt", "last.ckpt", "best.onnx", "last.onnx.parity.json", "tensorboard--logdir", "top-1"):
-        assert expected in printed
 
 
 class Worse(Callback):
@@ -102,33 +146,30 @@ class Worse(Callback):
 
 @pytest.mark.parametrize("weights", [None, "raw"])
 def test_the_weights_that_were_asked_for_are_exported(
-    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
+    logged: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
 ) -> None:
     exported: dict[str, dict[str, Tensor]] = {}
 
-    def record(network: nn.Module, path: Path, *_: object) -> None:
+    def keep(network: nn.Module, path: Path, *_: object) -> None:
         assert not network.training
         exported[path.stem] = network.state_dict()
 
-    monkeypatch.setattr(export, "export_network", record)
-    keeping = [BestCheckpoint(monitor="val/worse"), LastCheckpoint()]
-    trainer = run_trainer([EMA(decay=0.5), Worse(), *keeping, ExportAtEnd(weights=weights)], max_epochs=2)
+    monkeypatch.setattr(export, "export_network", keep)
+    callbacks = [EMA(decay=0.5), Worse(), BestCheckpoint(monitor="val/worse"), LastCheckpoint()]
+    trainer = logged(callbacks=[*callbacks, ExportAtEnd(weights=weights)], enable_checkpointing=True, max_epochs=2)
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert exported.keys() == {"best", "last"}
-    folder = tmp_path / "run" / "version_0" / "checkpoints"
     for name, state in exported.items():
         for kind in ("ema", "raw"):
-            network, _ = load_training_checkpoint(folder / f"{name}.ckpt", kind)  # type: ignore[arg-type]
+            checkpoint = run_folder(tmp_path) / "checkpoints" / f"{name}.ckpt"
+            network, _ = load_training_checkpoint(checkpoint, kind)  # type: ignore[arg-type]
             same = all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
             assert same == (kind == (weights or "ema"))
     assert any(not torch.equal(value, exported["last"][key]) for key, value in exported["best"].items())
 
 
 def test_the_summary_is_printed_below_the_progress_bar(
-    run_trainer: MakeTrainer,
-    tiny: MobileMambaConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    logged: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Looks(Callback):
         def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,57 +182,49 @@ def test_the_summary_is_printed_below_the_progress_bar(
             capsys.readouterr()
 
     monkeypatch.setattr(run_summary, "stop_progress_bar", lambda trainer: print("the bar ends"))
-    trainer = run_trainer([Looks(), RunSummary()], limit_val_batches=0, enable_progress_bar=True)
+    trainer = logged(callbacks=[Looks(), RunSummary()], limit_val_batches=0, enable_progress_bar=True)
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert capsys.readouterr().out.startswith("the bar ends\nThis run")
 
 
 def test_a_failed_export_is_reported_and_the_run_goes_on(
-    run_trainer: MakeTrainer,
-    tiny: MobileMambaConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    logged: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
         raise UserError("differs by 3.0")
 
     monkeypatch.setattr(export, "export_network", refuse)
     exporting = ExportAtEnd(which=("last",))
-    trainer = run_trainer([exporting, RunSummary()], limit_train_batches=1, limit_val_batches=0)
+    trainer = logged(callbacks=[exporting, RunSummary()], limit_train_batches=1, limit_val_batches=0)
     with pytest.warns(UserWarning, match="last weights were not exported: differs by 3.0"):
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert exporting.results[0].error == "differs by 3.0"
     assert "FAILED: differs by 3.0" in capsys.readouterr().out
 
 
-def test_an_export_without_comparison_is_listed_as_such(
-    run_trainer: MakeTrainer,
+def test_an_export_without_comparison_is_listed_as_such() -> None:
+    exporting = ExportAtEnd()
+    exporting.results = [ExportResult("last", Path("last"), report=ParityReport("coreml", 1e-15, 1e-4, (), {}, 1))]
+    assert "CONVERTED, NOT RUN" in exporting.summary_lines()[0][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folder": f"{__file__}/export"}, "export cannot be written"),
+        ({"options": ExportOptions(format="openvino")}, r"\.\[openvino\]"),
+        ({"weights": "ema"}, r"export\.weights = 'ema' .* enable\.ema"),
+    ],
+)
+def test_an_export_that_is_not_possible_is_found_before_training(
+    logged: MakeTrainer,
     tiny: MobileMambaConfig,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    message: str,
 ) -> None:
-    report = ParityReport("coreml", 1e-15, 1e-4, (), {}, 1)
-    monkeypatch.setattr(export, "export_network", lambda *_: report)
-    trainer = run_trainer([ExportAtEnd(which=("last",)), RunSummary()], limit_train_batches=1, limit_val_batches=0)
-    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
-    assert "CONVERTED, NOT RUN" in capsys.readouterr().out
-
-
-def test_a_folder_that_cannot_be_written_is_found_before_training(
-    run_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    trainer = run_trainer([ExportAtEnd(folder=str(tmp_path / "file" / "export"))])
-    with pytest.raises(UserError, match=r"file.export cannot be written"):
-        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
-    assert trainer.global_step == 0
-
-
-def test_a_format_that_is_not_installed_is_found_before_training(
-    run_trainer: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda _: None)
-    trainer = run_trainer([ExportAtEnd(options=ExportOptions(format="openvino"))])
-    with pytest.raises(UserError, match=r"\.\[openvino\]"):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "openvino" else name)
+    trainer = logged(callbacks=[ExportAtEnd(**options)])
+    with pytest.raises(UserError, match=message):
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert trainer.global_step == 0

@@ -1,55 +1,33 @@
-"""The record of a run: written after every validation, finished only at the end, and continued over a resume."""
+"""The record of a run goes on over resumes; ``test_run_end`` reads that of a whole run."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_modules.callbacks import EMA, LastCheckpoint, RunRecording
+from lightning_modules.callbacks import LastCheckpoint, RunRecording
 from lightning_modules.callbacks.run_recording import add_point
 from lightning_modules.classification import ImageClassification
 from lightning_modules.run_record import RunRecord
-from mobilemamba import MobileMamba, MobileMambaConfig
+from mobilemamba import MobileMambaConfig
+from tests.lightning_modules.small_runs import Watch, recorded, run_folder
 from tests.lightning_modules.tiny_data import TinyData
 
-Make = Callable[..., Trainer]
+Fit = Callable[..., None]
 
 
 @pytest.fixture
-def run_trainer(make_trainer: Make, tmp_path: Path) -> Make:
-    def make(callbacks: list[Any], **options: Any) -> Trainer:
-        logger = TensorBoardLogger(tmp_path, name="run", version=0, default_hp_metric=False)
-        return make_trainer(callbacks=callbacks, logger=logger, enable_checkpointing=True, **options)
+def fit(logged: Callable[..., Trainer], tiny: MobileMambaConfig) -> Fit:
+    def run(*callbacks: Callback, ckpt_path: Path | None = None, **options: Any) -> None:
+        trainer = logged(callbacks=list(callbacks), enable_checkpointing=True, **options)
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData(), ckpt_path=ckpt_path, weights_only=True)
 
-    return make
-
-
-def read(tmp_path: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((tmp_path / "run" / "version_0" / "record.json").read_text())
-    return record
-
-
-class Watch(Callback):
-    """Keep the record as it is after every validation, and the losses of all steps."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.records: list[dict[str, Any]] = []
-        self.losses: list[float] = []
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.records.append(read(self.folder))
+    return run
 
 
 class Stop(Callback):
@@ -63,49 +41,11 @@ class Stop(Callback):
             raise RuntimeError("stopped")
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_record_says_what_was_reached(
-    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path, accumulate: int
-) -> None:
-    watch = Watch(tmp_path)
-    options = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "num_sanity_val_steps": 1}
-    trainer = run_trainer([EMA(), RunRecording(), watch], **options)
-    begun = time.perf_counter()
-    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
-    took = time.perf_counter() - begun
-    record = read(tmp_path)
-    assert [(r["finished"], r["epochs"], r["steps"]) for r in (*watch.records, record)] == [
-        (False, 1, 3 // accumulate),
-        (False, 2, 6 // accumulate),
-        (True, 2, 6 // accumulate),
-    ]
-    assert 0 < watch.records[0]["seconds"] < watch.records[1]["seconds"] <= record["seconds"] < took
-    assert (record["num_classes"], record["validation_images"]) == (4, 24)
-    assert record["parameters"] == sum(parameter.numel() for parameter in MobileMamba(tiny).parameters())
-    assert record["device"]
-    assert record["peak_memory_of"] == "process"
-    assert 5e7 < record["peak_memory_bytes"] < 1e11
-    assert set(record["metrics"]) == {
-        f"val/{name}_{kind}" for name in ("top1", "macro_accuracy", "f1", "loss") for kind in ("raw", "ema")
-    }
-    for name, value in record["metrics"].items():
-        assert value == pytest.approx(float(trainer.callback_metrics[name]))
-        assert record["curves"][name] == [r["metrics"][name] for r in watch.records]
-    assert record["curves"]["epoch"] == [0, 1]
-    means = [sum(watch.losses[:3]) / 3, sum(watch.losses[3:]) / 3]
-    assert record["curves"]["train/loss"] == pytest.approx(means, rel=1e-5)
-    assert [path.name for path in (tmp_path / "run" / "version_0").glob(".*")] == []
-
-
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_resumed_run_goes_on_with_its_record(
-    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_goes_on_with_its_record(fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped"):
-        run_trainer([RunRecording(), LastCheckpoint(), Stop(epoch=1)], max_epochs=3).fit(
-            ImageClassification(tiny), datamodule=TinyData()
-        )
-    before = read(tmp_path)
+        fit(RunRecording(), LastCheckpoint(), Stop(epoch=1), max_epochs=3)
+    before = recorded(tmp_path)
     assert (before["finished"], before["epochs"]) == (False, 1)
 
     class HoursLater(RunRecording):
@@ -117,33 +57,21 @@ def test_a_resumed_run_goes_on_with_its_record(
         def state_key(self) -> str:
             return RunRecording().state_key
 
-    path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    run_trainer([HoursLater(), LastCheckpoint()], max_epochs=3).fit(
-        ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
-    )
-    record = read(tmp_path)
-    assert (record["finished"], record["epochs"], record["steps"]) == (True, 3, 9)
-    assert record["curves"]["epoch"] == [0, 1, 2]
-    assert record["curves"]["val/top1_raw"][0] == before["curves"]["val/top1_raw"][0]
-    assert 7200 < record["seconds"] < 7300
-    assert record["peak_memory_bytes"] == 10**15
+    path = run_folder(tmp_path) / "checkpoints" / "last.ckpt"
+    fit(HoursLater(), LastCheckpoint(), ckpt_path=path, max_epochs=3)
+    after = recorded(tmp_path)
+    assert (after["finished"], after["epochs"], after["steps"]) == (True, 3, 9)
+    assert after["curves"]["epoch"] == [0, 1, 2]
+    assert after["curves"]["val/top1_raw"][0] == before["curves"]["val/top1_raw"][0]
+    assert 7200 < after["seconds"] < 7300
+    assert after["peak_memory_bytes"] == 10**15
 
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_run_resumed_after_its_last_epoch_keeps_its_record(
-    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path
-) -> None:
-    run_trainer([RunRecording(), LastCheckpoint()], max_epochs=2).fit(ImageClassification(tiny), datamodule=TinyData())
-    before = read(tmp_path)
-    path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    run_trainer([RunRecording(), LastCheckpoint()], max_epochs=2).fit(
-        ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
-    )
-    after = read(tmp_path)
-    assert (after["epochs"], after["validation_images"], len(after["metrics"])) == (2, 24, 3)
-    timed = ("seconds", "peak_memory_bytes")
-    assert {k: v for k, v in after.items() if k not in timed} == {k: v for k, v in before.items() if k not in timed}
-    assert after["seconds"] <= before["seconds"]
+    # There is nothing left to train.
+    fit(RunRecording(), LastCheckpoint(), ckpt_path=path, max_epochs=3)
+    again = recorded(tmp_path)
+    assert again.pop("seconds") <= after.pop("seconds")
+    assert again == after
+    assert (again["validation_images"], len(again["metrics"])) == (24, 3)
 
 
 class Spoil(Callback):
@@ -168,26 +96,19 @@ class SaveAndStop(Callback):
         raise RuntimeError("stopped")
 
 
-def test_the_training_loss_is_the_mean_of_all_finite_ones_before_and_after_a_resume(
-    run_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path
-) -> None:
+def test_the_training_loss_is_the_mean_of_all_finite_ones_before_and_after_a_resume(fit: Fit, tmp_path: Path) -> None:
     options = {"max_epochs": 2, "check_val_every_n_epoch": 2}
-    before, after = Watch(tmp_path), Watch(tmp_path)
-    path = tmp_path / "early.ckpt"
+    before, after, path = Watch(tmp_path), Watch(tmp_path), tmp_path / "early.ckpt"
     with pytest.raises(RuntimeError, match="stopped"):
-        run_trainer([Spoil(step=2), RunRecording(), before, SaveAndStop(path)], **options).fit(
-            ImageClassification(tiny), datamodule=TinyData()
-        )
-    run_trainer([RunRecording(), after], **options).fit(
-        ImageClassification(tiny), datamodule=TinyData(), ckpt_path=path, weights_only=True
-    )
+        fit(Spoil(step=2), RunRecording(), before, SaveAndStop(path), **options)
+    fit(RunRecording(), after, ckpt_path=path, **options)
     losses = [before.losses[0], before.losses[2], *after.losses]
     assert len(losses) == 5
-    assert read(tmp_path)["curves"]["train/loss"] == pytest.approx([sum(losses) / 5], rel=1e-5)
+    assert recorded(tmp_path)["curves"]["train/loss"] == pytest.approx([sum(losses) / 5], rel=1e-5)
 
 
-def test_a_trial_run_leaves_no_record(make_trainer: Make, tiny: MobileMambaConfig, tmp_path: Path) -> None:
-    make_trainer(callbacks=[RunRecording()], fast_dev_run=True).fit(ImageClassification(tiny), datamodule=TinyData())
+def test_a_trial_run_leaves_no_record(fit: Fit, tmp_path: Path) -> None:
+    fit(RunRecording(), fast_dev_run=True)
     assert not list(tmp_path.rglob("record.json"))
 
 

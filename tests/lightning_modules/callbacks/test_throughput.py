@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.callbacks import Throughput, throughput
-from lightning_modules.callbacks.throughput import Measurement
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
@@ -33,13 +32,6 @@ class SlowImages(Dataset[tuple[Tensor, int]]):
 class SlowData(TinyData):
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(SlowImages(), batch_size=2)
-
-
-def test_measurements_add_up() -> None:
-    measurement = Measurement()
-    measurement.add(images=8, wait=0.5, total=1.0)
-    measurement.add(images=8, wait=0.0, total=3.0)
-    assert (measurement.steps, measurement.images_per_second, measurement.data_wait) == (2, 4.0, 0.125)
 
 
 def test_a_slow_loader_is_measured_and_pointed_out_once(

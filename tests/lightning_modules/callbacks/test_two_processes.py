@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.callbacks import EMA, BestCheckpoint, LastCheckpoint, NonFiniteGuard, PredictionsFile
+from lightning_modules.callbacks import EMA, BestCheckpoint, LastCheckpoint, NonFiniteGuard
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.tiny_data import TinyData
@@ -32,13 +31,6 @@ class SplitData(TinyData):
         if self.trainer.global_rank == 1:
             images[8, 0, 0, 0] = torch.inf
         return DataLoader(TensorDataset(images, targets), batch_size=self.batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        assert self.trainer is not None
-        named = list(super().predict_dataloader().dataset)  # type: ignore[call-overload]
-        # The first image is predicted by both, as samplers do to make processes even.
-        own = [0, *range(self.trainer.global_rank, len(named), self.trainer.world_size)]
-        return DataLoader(Subset(named, own), batch_size=self.batch_size)
 
 
 class Alike(Callback):
@@ -88,12 +80,3 @@ def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(
     assert content["callbacks"]["NonFiniteGuard"] == {"skipped": 1}
     for state in ("state_dict", "current_model_state"):
         assert all(value.isfinite().all() for value in content[state].values() if value.is_floating_point())
-
-
-def test_predictions_of_both_are_one_table(pair: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    trainer = pair([PredictionsFile(str(path))])
-    trainer.predict(ImageClassification(tiny), datamodule=SplitData(samples=9), return_predictions=False)
-    with path.open(newline="") as file:
-        assert [row["path"] for row in csv.DictReader(file)] == [f"{index}.png" for index in range(9)]
-    assert [entry.name for entry in tmp_path.glob("table*")] == ["table.csv"]

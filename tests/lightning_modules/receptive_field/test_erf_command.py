@@ -37,17 +37,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images in two folders of classes."""
+    photographs = tmp_path_factory.mktemp("photographs")
     generator = torch.Generator().manual_seed(0)
     for index in range(6):
-        folder = tmp_path / "photographs" / f"class_{index // 3}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = photographs / f"class_{index // 3}"
+        folder.mkdir(exist_ok=True)
         pixels = torch.randint(256, (70, 90, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
-    (tmp_path / "photographs" / "notes.txt").touch()
-    return tmp_path / "photographs"
+    (photographs / "notes.txt").touch()
+    return photographs
 
 
 def test_a_checkpoint_and_a_timm_network_side_by_side(
@@ -80,41 +81,31 @@ def test_a_checkpoint_and_a_timm_network_side_by_side(
         assert picture.width > 1.5 * picture.height  # two panels
     assert sorted(os.listdir(output.parent)) == ["erf.json", "erf.png"]
 
-
-def test_without_images_it_measures_on_noise_and_warns(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["erf", str(checkpoint), "--output", str(tmp_path / "erf.png"), *SMALL]) == 0
-    printed = capsys.readouterr()
-    assert "WARNING: measured on random normal images" in printed.err
-    assert "2 random normal images" in printed.out
-    assert "Random weights" not in printed.out
-
-
-def test_the_command_measures_what_its_parts_do_on_normalised_images(
-    checkpoint: Path, photographs: Path, tmp_path: Path
-) -> None:
+    # The same as by hand, on normalised images spread over all folders.
     measured = load_network(str(checkpoint))
     images = []
-    for name in ("class_0/0.png", "class_1/3.png"):  # spread over all folders
+    for name in ("class_0/0.png", "class_1/3.png"):
         with Image.open(photographs / name) as image:
             pixels = pil_to_tensor(image.resize((64, 64), Image.Resampling.BICUBIC, (10, 0, 80, 70))) / 255
         images.append((pixels - torch.tensor(measured.mean)[:, None, None]) / torch.tensor(measured.std)[:, None, None])
     expected = measure_extent(contribution_map(measured.network, images), [8, 64])
-    options = ["--images", str(photographs), "--output", str(tmp_path / "erf.png"), *SMALL]
-    assert main(["erf", str(checkpoint), *options]) == 0
-    (result,) = json.loads((tmp_path / "erf.json").read_text())["results"]
-    assert result["centre"] == list(expected.centre)
-    assert [c["share"] for c in result["circles"]] == pytest.approx([c.share for c in expected.circles], rel=1e-6)
+    assert first["centre"] == list(expected.centre)
+    assert [c["share"] for c in first["circles"]] == pytest.approx([c.share for c in expected.circles], rel=1e-6)
 
 
-def test_ema_and_raw_weights_differ_and_a_measurement_repeats(checkpoint: Path, tmp_path: Path) -> None:
+def test_noise_gives_a_warning_and_the_same_each_time_but_for_other_weights(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def results(weights: str) -> object:
         output = tmp_path / "erf.png"
         assert main(["erf", str(checkpoint), "--weights", weights, "--output", str(output), *SMALL]) == 0
         return json.loads(output.with_suffix(".json").read_text())["results"][0]["circles"]
 
     averaged = results("ema")
+    printed = capsys.readouterr()
+    assert "WARNING: measured on random normal images" in printed.err
+    assert "2 random normal images" in printed.out
+    assert "Random weights" not in printed.out
     assert averaged == results("ema")
     assert averaged != results("raw")
 

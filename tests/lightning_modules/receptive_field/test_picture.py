@@ -2,7 +2,6 @@ import pytest
 import torch
 from matplotlib.colors import LogNorm
 
-from lightning_modules.receptive_field.extent import measure_extent
 from lightning_modules.receptive_field.picture import draw
 
 
@@ -10,8 +9,7 @@ def test_panels_share_a_logarithmic_scale_and_show_the_square_of_half() -> None:
     flat = torch.ones(9, 9, dtype=torch.float64)
     point = torch.zeros(9, 9, dtype=torch.float64)
     point[2, 5] = 7
-    maps = [flat, point]
-    figure = draw(maps, [measure_extent(map_, [1]) for map_ in maps], ["flat", "a point"], "two maps")
+    figure = draw([flat, point], ["flat", "a point"], "two maps")
     first, second, _ = figure.axes
     assert [first.get_title(), second.get_title()] == ["flat", "a point"]
     for axes in (first, second):

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from lightning_modules.tensorboard import add_histogram
-from tests.lightning_modules.logged_events import events
+from lightning_modules.run_log import log_histogram
+from tests.lightning_modules.small_runs import events, logged_trainer
 from tests.mobilemamba.no_float64 import without_float64
 
 
 def test_float32_needs_no_float64_on_the_device(tmp_path: Path) -> None:
-    with SummaryWriter(str(tmp_path / "run" / "version_0")) as writer, without_float64():
-        add_histogram(writer, "values", torch.tensor([1.0, 3.0, torch.inf]), 0)
+    trainer = logged_trainer(tmp_path)
+    with without_float64():
+        log_histogram(trainer, "values", torch.tensor([1.0, 3.0, torch.inf]))
+    trainer.loggers[0].save()
     (histogram,) = events(tmp_path).Histograms("values")
     value = histogram.histogram_value
     assert (value.min, value.max, value.num, value.sum, value.sum_squares) == (1, 3, 2, 4, 10)

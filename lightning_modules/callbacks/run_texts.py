@@ -1,0 +1,125 @@
+"""What a run is, beside its curves: the config, the network's cost part by part, and the grouping of the curves."""
+
+from __future__ import annotations
+
+import re
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from lightning_modules.callbacks.scan_decay import DECAY_LENGTH_TAG
+from lightning_modules.inspection import metadata_of, run_config, task_of
+from lightning_modules.run_log import log_text, takes_pictures, tensorboard_writers
+from mobilemamba.complexity import Complexity, complexity_of_modules
+from mobilemamba.tables import table
+
+PARTS = re.compile(
+    r"stem|head|stages\.\d+\.downsample|stages\.\d+\.blocks\.\d+"
+    r"|stages\.\d+\.blocks\.\d+\.mixer\.branch\.(global_mixer\.mamba|global_mixer\.wavelet|local_mixer)"
+)
+"""Names of the modules in the table; those of the last line are contained in their blocks."""
+
+BRANCHES = {"mamba": "scan branch", "wavelet": "wavelet branch", "local_mixer": "local branch"}
+
+
+class ConfigText(Callback):
+    """Write the run's ``config.yaml``, every option resolved, as text into the log (``run/config``).
+
+    Hooks: ``on_train_start``. Fits that were not started by the command line have no such file, and get no text.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the text."""
+        path = run_config(trainer)
+        if path is not None:
+            log_text(trainer, "run/config", f"```yaml\n{path.read_text(encoding='utf-8').rstrip()}\n```")
+
+
+class ComplexityTable(Callback):
+    """Write parameters and MACs of each part of the network as a table into the log (``network/complexity``).
+
+    Hooks: ``on_train_start``.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the table."""
+        if takes_pictures(trainer) and trainer.is_global_zero:
+            height, width = metadata_of(pl_module).image_size
+            text = network_table(task_of(pl_module).student, (height, width))
+            heading = f"For one image of {height} x {width} pixels, classifier included."
+            log_text(trainer, "network/complexity", f"{heading}\n\n{text}")
+
+
+class ScalarLayout(Callback):
+    """Group the run's curves in TensorBoard's tab Custom Scalars.
+
+    Hooks: ``on_train_start``; TensorBoard keeps the layout with the log, and a resumed run has one of its own.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the layout."""
+        distils = getattr(pl_module, "teacher", None) is not None
+        for writer in tensorboard_writers(trainer):
+            writer.add_custom_scalars(scalar_layout(distils))
+
+
+def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
+    """Return a Markdown table of a network's parts, for one image.
+
+    Args:
+        network: A MobileMamba in its training form; it stays as it is.
+        image_size: Height and width in pixels.
+    """
+    modules = complexity_of_modules(network, image_size)
+    whole = modules[""]
+
+    def row(label: str, part: Complexity) -> tuple[str, ...]:
+        shares = f"{part.parameters / whole.parameters:.1%}", f"{part.total_macs / whole.total_macs:.1%}"
+        scan = f"{part.scan_macs:,}" if part.scan_macs else ""
+        return label, f"{part.parameters:,}", shares[0], f"{part.total_macs:,}", shares[1], scan
+
+    # The sum first: TensorBoard shows only the beginning until one scrolls.
+    rows = [row("**whole network**", whole)]
+    for name, part in modules.items():
+        if PARTS.fullmatch(name) and (part.parameters or part.total_macs):
+            branch = BRANCHES.get(name.rpartition(".")[2])
+            rows.append(row(name if branch is None else f"... its {branch}", part))
+    return table(("part", "parameters", "share", "MACs", "share", "of them scan"), rows)
+
+
+def scalar_layout(distils: bool) -> dict[str, dict[str, list[str | list[str]]]]:
+    """Return the charts of a run by title, by category, as ``SummaryWriter.add_custom_scalars`` takes them.
+
+    Args:
+        distils: Whether the run has a teacher.
+    """
+    losses = ["train/loss", "train/loss_task"]
+    teacher = {}
+    if distils:
+        losses.append("train/loss_distillation")
+        teacher = {"agreement of student and teacher": _chart("train/teacher_agreement")}
+    return {
+        "Accuracy": {
+            "top-1, raw and EMA weights": _chart("val/top1_raw", "val/top1_ema"),
+            "top-5, raw and EMA weights": _chart("val/top5_raw", "val/top5_ema"),
+            **teacher,
+        },
+        "Loss": {
+            "training: total and parts": _chart(*losses),
+            "validation, raw and EMA weights": _chart("val/loss_raw", "val/loss_ema"),
+        },
+        "Optimisation": {
+            "learning rate": _chart("optim/lr"),
+            "gradient norm before clipping": _chart("train/grad_norm"),
+        },
+        "Speed": {
+            "images per second": _chart("speed/images_per_second"),
+            "share of the time waiting for data": _chart("speed/data_wait"),
+        },
+        "Scan": {"median decay length per block, pixels": ["Multiline", [f"{DECAY_LENGTH_TAG}/.*"]]},
+    }
+
+
+def _chart(*tags: str) -> list[str | list[str]]:
+    # TensorBoard takes expressions that match the beginning of a tag: train/loss would be train/loss_task too.
+    return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]
