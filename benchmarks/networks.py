@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import timm
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
 from mobilemamba.fusion import fuse
+
+Result = TypeVar("Result")
 
 MOST_COMPILED = 256
 """Compiled forms of one function; torch.compile has a second limit, which allows as many."""
@@ -28,11 +31,13 @@ class Candidate:
         name: timm's name.
         network: Random weights: they do not change the time.
         image_shape: (C, H, W).
+        context: Entered wherever the network runs.
     """
 
     name: str
     network: nn.Module
     image_shape: tuple[int, int, int]
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def images(self, batch_size: int, device: torch.device) -> Tensor:
         """Return normal noise, (B, C, H, W)."""
@@ -46,13 +51,17 @@ class Candidate:
             UserError: When it does not take images of this size.
         """
         try:
-            with torch.inference_mode():
-                return self.network(images)
+            return self.run(inference_call(self.network, images))
         except (RuntimeError, ValueError, AssertionError) as error:
             height, width = images.shape[2:]
             raise UserError(
                 f"{self.name} does not take images of {height}x{width} pixels: {str(error).splitlines()[0]}"
             ) from error
+
+    def run(self, call: Callable[[], Result]) -> Result:
+        """Call something inside the context."""
+        with self.context():
+            return call()
 
 
 def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Candidate:
