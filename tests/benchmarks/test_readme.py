@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import formats, readme
+from benchmarks import readme
 from mobilemamba.export import formats as export_formats
 from mobilemamba.export.formats import PACKAGES
 
@@ -71,7 +71,3 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
     assert (
         Path("README.md").read_text().count("before\n<!--") == Path("README.md").read_text().count("-->\nafter\n") == 3
     )
-
-
-def test_every_format_has_a_purpose() -> None:
-    assert formats.PURPOSES.keys() == set(formats.FORMATS)

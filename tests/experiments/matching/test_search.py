@@ -147,24 +147,6 @@ def test_multiply_accumulates_of_a_layout_beside_itself() -> None:
     assert 2 < wider.relative_cost < 4
 
 
-def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = Candidate("reference", MobileMamba(SMALL).eval(), (3, 64, 64))
-    conditions = Conditions(2, torch.device("cpu"), rounds=5, repeats=1)
-    seen: list[tuple[list[str], int]] = []
-
-    def timed(calls: dict[str, Callable[[], torch.Tensor]], rounds: int, *_: object) -> dict[str, list[float]]:
-        seen.append((list(calls), rounds))
-        assert all(call().shape == (2, 3) for call in calls.values())
-        return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
-
-    monkeypatch.setattr(cost, "interleaved_seconds", timed)
-    results = time_measure(WidthSpace(SMALL, 8), reference, conditions)([(16, 16, 16), (16, 24, 16)], 2)
-    assert seen == [(["reference", "(16, 16, 16)", "(16, 24, 16)"], 10)]
-    assert [result.widths for result in results] == [(16, 16, 16), (16, 24, 16)]
-    assert [result.cost for result in results] == pytest.approx([2.0, 3.0])
-    assert [result.reference_cost for result in results] == pytest.approx([1.0, 1.0])
-
-
 class OneLayer(nn.Module):
     """As wide as a candidate's first stage; all of them share one forward pass."""
 
@@ -176,19 +158,29 @@ class OneLayer(nn.Module):
         return self.layer(images)
 
 
-def test_every_candidate_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    widths: list[int] = []
+def test_every_candidate_is_compiled_and_timed_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_widths: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
-        widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
+        compiled_widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
         return graph.forward
+
+    def timed(calls: dict[str, Callable[[], Tensor]], rounds: int, *_: object) -> dict[str, list[float]]:
+        assert rounds == 10  # twice as many as usual
+        assert [call().shape[1] for call in calls.values()] == [88, *candidates]
+        return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
 
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=backend))
     monkeypatch.setattr(cost, "MobileMamba", OneLayer)
+    monkeypatch.setattr(cost, "interleaved_seconds", timed)
+    candidates = list(range(8, 88, 8))  # more than torch.compile keeps by default
     network = MobileMambaConfig(widths=(88, 88, 88), num_classes=3)
     conditions = Conditions(1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
     reference = Candidate("reference", OneLayer(network).eval(), (3, 8, 8))
     measure = time_measure(WidthSpace(network, 8), reference, conditions)
-    measure([(width, 88, 88) for width in range(8, 88, 8)], 1)  # more than torch.compile keeps by default
-    assert widths == [88, *range(8, 88, 8)]
+    results = measure([(width, 88, 88) for width in candidates], 2)
+    assert compiled_widths == [88, *candidates]
+    assert [result.widths for result in results] == [(width, 88, 88) for width in candidates]
+    assert [result.cost for result in results] == pytest.approx([float(index) for index in range(2, 12)])
+    assert [result.reference_cost for result in results] == pytest.approx([1.0] * 10)
