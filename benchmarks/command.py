@@ -13,7 +13,7 @@ from benchmarks.picture import draw
 from benchmarks.publish import machine, write_results
 from lightning_modules.figures import write_figure
 from mobilemamba.environment import find_device
-from mobilemamba.errors import UserError, require
+from mobilemamba.errors import UserError
 from mobilemamba.files import check_writable
 
 
@@ -59,11 +59,9 @@ def benchmark(
             answers.
         OSError: When a file cannot be written.
     """
-    require(image_size is None or len(image_size) <= 2, "--image-size", image_size, "one number or two")
     if training and picture is not None:
         raise UserError("--picture shows latency: leave it out with --training.")
-    if threads:
-        set_threads(threads)
+    set_threads(threads)
     place = find_device(device)
     path = output or Path("training_step.json" if training else "latency.json")
     if not training:
@@ -71,8 +69,7 @@ def benchmark(
     for file in (path, picture):
         if file is not None:
             check_writable(file.parent)
-    size = None if image_size is None else (image_size[0], image_size[-1])
-    candidates = [build(name, place, size) for name in dict.fromkeys([*networks, reference])]
+    candidates = [build(name, place, image_size) for name in dict.fromkeys([*networks, reference])]
     sizes = batch_sizes or batch_size or [16 if training else 1]
     rounds = rounds or (5 if training else 30)
     repeats = 1 if training else repeats

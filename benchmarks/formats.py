@@ -26,7 +26,7 @@ from benchmarks.networks import build
 from benchmarks.publish import RESULTS, around_markers, machine, replace_between, table_of, write_results
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.errors import UserError
-from mobilemamba.export import ExportOptions, NotComparedWarning, export_network
+from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network
 from mobilemamba.export.formats import file_format
 from mobilemamba.export.options import FormatName
 from mobilemamba.export.parity import ParityReport, Runner, random_images
@@ -97,7 +97,7 @@ def formats(
         document: Markdown file whose table between the markers formats:begin and formats:end is replaced.
     """
     around_markers(document, MARKERS)  # fails now rather than after the work
-    set_threads(threads or torch.get_num_threads())
+    set_threads(threads)
     supports = [support for name in networks for support in measure(name, formats, rounds, repeats)]
     for support in supports:
         if support.message:
@@ -201,7 +201,7 @@ def _try(
     options = ExportOptions(form, dynamic_batch=False)
     path = folder / f"network{options.suffix}"
     try:
-        load = file_format(form).load
+        check_installed(form)
     except UserError as error:
         return support("not installed", str(error)), None
     try:
@@ -212,4 +212,5 @@ def _try(
         return support("refused", str(error)), None
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
         return support("failed", f"{type(error).__name__}: {error}"), None
+    load = file_format(form).load
     return support(report.verdict, report=report), load(path) if load else None

@@ -33,8 +33,13 @@ InferenceForm = Literal["eager", "fused", "compiled", "compiled-eager", ExportFo
 Form = Literal[InferenceForm, "training"]
 
 
-def set_threads(count: int) -> None:
-    """Set the number of CPU threads of PyTorch and of every runtime of an exported file that is opened from now on."""
+def set_threads(count: int | None) -> None:
+    """Set the CPU threads of PyTorch and of every runtime of an exported file that is opened from now on.
+
+    Args:
+        count: Number of threads; None leaves PyTorch's choice, for all.
+    """
+    count = count or torch.get_num_threads()
     torch.set_num_threads(count)  # the others are opened with PyTorch's number, ExecuTorch excepted
     if find_spec("executorch"):
         with quiet("torch.utils._pytree"):

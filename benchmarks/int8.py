@@ -79,7 +79,7 @@ def int8(
     Raises:
         UserError: When a checkpoint comes without images.
     """
-    set_threads(threads or torch.get_num_threads())
+    set_threads(threads)
     name = network
     images: tuple[LabelledImages | None, LabelledImages | None] = (None, None)
     if checkpoint is None:

@@ -19,6 +19,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from benchmarks.ceiling import copying
+from benchmarks.forms import set_threads
 from benchmarks.networks import build
 from benchmarks.publish import RESULTS, machine, table_of, write_results
 from mobilemamba.bimamba import BiMamba
@@ -77,8 +78,7 @@ def scan(
         rounds: Timed rounds.
         output: JSON file.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     place = find_device(device)
     maps = batch_size or BATCH_SIZES[device]
     times = [

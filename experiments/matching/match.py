@@ -17,6 +17,7 @@ import torch
 import yaml
 from jsonargparse.typing import PositiveInt
 
+from benchmarks.forms import set_threads
 from benchmarks.networks import Candidate, build
 from benchmarks.publish import machine
 from experiments.matching.cost import PARTS, Comparison, Conditions, Metric, macs_measure, time_measure
@@ -70,11 +71,9 @@ def match(
         UserError: When an option does not fit, before anything is measured; or when no widths match.
     """
     options = {name: value for name, value in locals().items() if name != "output"}
-    if threads:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     found_layout, place = find_layout(layout), find_device(device)
-    require(image_size is None or len(image_size) <= 2, "--image-size", image_size, "one number or two")
-    candidate = build(reference, place, None if image_size is None else (image_size[0], image_size[-1]))
+    candidate = build(reference, place, image_size)
     channels, *size = candidate.image_shape
     path = output or Path(f"{found_layout.name}_as_{reference}.yaml")
     require(0 < tolerance < 1, "--tolerance", tolerance, "a share between 0 and 1, such as 0.03")
@@ -167,7 +166,7 @@ def _write_arm(path: Path, layout: Layout, widths: Sequence[int], reference: str
     lines += [line for key, text in entries.items() for line in _wrapped(f"{key + ':':11}{text}", 11 * " ")]
     lines += ["", *(line for sentence in measured for line in _wrapped(sentence))]
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    write_text(path, head + yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=LINE_LENGTH))
+    write_text(path, head + yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=LINE_LENGTH))
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
@@ -184,3 +183,15 @@ def _command(options: Mapping[str, Any]) -> str:
         values = [] if value is True else value if isinstance(value, list) else [value]
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
+    """Writes lists of values in one line, as the experiments here do."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, values: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", values, flow_style=not any(isinstance(value, dict) for value in values)
+    ),
+)

@@ -92,6 +92,7 @@ def test_throughput_is_matched_and_the_arm_written(
     assert "standard error of the ratio 0.0%" in text
     assert f"--layout {layout} --metric throughput" in text.split("Found by:")[1].replace("\n# ", " ")
     assert max(map(len, text.splitlines())) <= 120
+    assert "\n    local_kernels: [[3], [3]]\n" in text  # lists of values in one line
     assert f"Widths {widths[0]}, {widths[1]}" in printed.out
     assert "measured anew" in printed.err
     assert os.listdir("new") == ["arm.yaml"]
