@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mobilemamba.variants import VARIANTS
 
 
-@dataclass(frozen=True)
-class Published:
-    """Top-1 on ImageNet-1k that a paper reports.
-
-    Args:
-        image_size: Height and width in pixels.
-        source: The paper.
-        top1: Percent, trained from labels alone; None where the paper has no such figure.
-        top1_distilled: Percent, trained with a teacher, too; None likewise. Schedules differ between papers.
-    """
+class Published(NamedTuple):
+    """Top-1 on ImageNet-1k in percent that a paper reports; None where it has no such figure."""
 
     image_size: int
     source: str
@@ -38,11 +30,14 @@ PEERS: dict[str, Published] = {
 """Networks of timm by name. Other sizes than a paper's have other accuracies."""
 
 
-def published(network: str, image_size: tuple[int, int]) -> Published | None:
-    """Return what is published of a timm name, with or without tag, at this size; None where nothing is known here."""
+def published(network: str, image_size: tuple[int, int]) -> tuple[float | None, float | None]:
+    """Return top-1 in percent of a timm name, with or without tag, at this size in pixels.
+
+    Returns:
+        Trained from labels alone, and with a teacher; None for what is not known. Schedules differ between papers.
+    """
     name = network.split(".")[0]
-    figures = PEERS.get(name)
-    if name in VARIANTS:
-        variant = VARIANTS[name]
-        figures = Published(variant.image_size, "arXiv:2411.15941", variant.top1, variant.top1_distilled)
-    return figures if figures is not None and image_size == (figures.image_size,) * 2 else None
+    figures = VARIANTS.get(name) or PEERS.get(name)
+    if figures is None or image_size != (figures.image_size,) * 2:
+        return None, None
+    return figures.top1, figures.top1_distilled

@@ -1,9 +1,5 @@
 """How near a network comes to what the machine can do, and what MobileMamba's parts cost.
 
-::
-
-    python -m benchmarks ceiling --threads 2
-
 First the ceilings, measured in the same run: multiply-accumulates per second of a large matrix product, and bytes per
 second of a large copy. A forward pass takes no less than its multiply-accumulates at the one rate, nor than its weights
 at the other. Then MobileMamba with parts left out. Such a network computes something else, but bounds what a faster
@@ -13,29 +9,31 @@ branches, without both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from benchmarks import latency
-from benchmarks.forms import Form, check_forms, set_threads
+from benchmarks import measurement
+from benchmarks.forms import InferenceForm, check_forms, set_threads
 from benchmarks.networks import build, fused
-from benchmarks.publish import RESULTS, around_markers, replace_between, table_of, write_results
+from benchmarks.publish import RESULTS, around_markers, machine, replace_between, table_of, write_results
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.complexity import complexity
-from mobilemamba.environment import device_name, find_device, threads_in_words
-from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.environment import find_device
+from mobilemamba.export.timing import interleaved
 from mobilemamba.wavelet_mamba import WaveletMamba
 
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices whose product measures arithmetic."""
 
-COPY_FLOATS = {"cpu": 2**26, "cuda": 2**29}
-"""Values of the copy that measures bandwidth: more than any cache holds."""
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
+"""Size of the copy that measures bandwidth: more than any cache holds."""
 
 BYTES_PER_FLOAT = 4
 REPEATS = 3
@@ -59,6 +57,11 @@ class WithoutScan(nn.Module):
         return self.out_proj(self.out_norm(self.conv(u), z))
 
 
+Share = dict[str, Any]
+"""A measurement beside the ceilings: macs of convolutions and matrix products for the batch, weight_bytes of all
+parameters, and least_milliseconds, the longer of arithmetic and reading weights, each at its ceiling."""
+
+
 @dataclass(frozen=True)
 class Ceiling:
     """Multiply-accumulates of a large matrix product in float32, and bytes read and written by a large copy."""
@@ -67,33 +70,10 @@ class Ceiling:
     bytes_per_second: float
 
 
-@dataclass(frozen=True)
-class Share:
-    """A network's time for one batch beside the ceilings.
-
-    Args:
-        network: timm's name, and what was left out.
-        form: "fused" or an export format.
-        macs: Multiply-accumulates of convolutions and matrix products, for the batch.
-        weight_bytes: Of all parameters.
-        timing: Milliseconds.
-        least_milliseconds: The longer of arithmetic and reading weights, each at its ceiling.
-        ratio_of_minima: To the reference in the same form.
-    """
-
-    network: str
-    form: Form
-    macs: int
-    weight_bytes: int
-    timing: Timing
-    least_milliseconds: float
-    ratio_of_minima: float
-
-
 def ceiling(
     network: str = "mobilemamba_s6",
     reference: str = "shvit_s3",
-    forms: list[Form] = ["fused", "onnx"],  # noqa: B006
+    forms: list[InferenceForm] = ["fused", "onnx"],  # noqa: B006
     device: str = "cpu",
     threads: PositiveInt = 2,
     batch_size: PositiveInt = 1,
@@ -121,32 +101,40 @@ def ceiling(
     limits = measure_ceiling(place)
     shares = measure(network, reference, forms, batch_size, rounds, limits, place)
     heading = (
-        f"{device_name(place)}, {threads_in_words(threads)}, batch {batch_size}, float32; matrix product "
-        f"{limits.macs_per_second / 1e9:.0f} GMAC/s, copy {limits.bytes_per_second / 1e9:.0f} GB/s; minimum of "
-        f"{REPEATS * rounds} calls."
+        f"{machine(place)}, batch {batch_size}, float32; matrix product {limits.macs_per_second / 1e9:.0f} GMAC/s, "
+        f"copy {limits.bytes_per_second / 1e9:.0f} GB/s; minimum of {REPEATS * rounds} calls."
     )
-    write_results(output, place, ceiling=asdict(limits), results=[asdict(share) for share in shares])
-    replace_between(document, MARKERS, f"{heading}\n\n{format_shares(shares, reference)}")
+    write_results(output, place, shares, ceiling=asdict(limits))
+    rows = (
+        f"{share['network']} | {share['form']} | {share['macs'] / 1e9:.3f} | {share['weight_bytes'] / 1e6:.0f}"
+        f"| {share['timing']['minimum']:.2f} | {share['least_milliseconds']:.2f} | {share['ratio_of_minima']:.2f}"
+        for share in shares
+    )
+    header = f"network | form | GMACs | MB of weights | ms | least ms | ms / {reference}"
+    replace_between(document, MARKERS, f"{heading}\n\n{table_of(header, rows, left=2)}")
 
 
 def measure_ceiling(device: torch.device) -> Ceiling:
     """Measure arithmetic and bandwidth, each at its best of several calls."""
     kind = device.type if device.type in PRODUCT_SIZE else "cpu"  # other devices are nearer to a CPU than to a server's
-    size, count = PRODUCT_SIZE[kind], COPY_FLOATS[kind]
+    size = PRODUCT_SIZE[kind]
     matrix = torch.randn(size, size, device=device)
-    source, target = torch.ones(count, device=device), torch.empty(count, device=device)
-    calls = {"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}
-    timings = interleaved(calls, rounds=5, repeats=2, device=device)
-    return Ceiling(
-        macs_per_second=size**3 / timings["product"].minimum * 1e3,
-        bytes_per_second=2 * BYTES_PER_FLOAT * count / timings["copy"].minimum * 1e3,
-    )
+    copy, moved = copying(device)
+    timings = interleaved({"product": lambda: matrix @ matrix, "copy": copy}, rounds=5, repeats=2, device=device)
+    return Ceiling(size**3 / timings["product"].minimum * 1e3, moved / timings["copy"].minimum * 1e3)
+
+
+def copying(device: torch.device) -> tuple[Callable[[], object], int]:
+    """Return a large copy, and the bytes that it reads and writes."""
+    size = COPY_BYTES.get(device.type, COPY_BYTES["cpu"])
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    return partial(torch.empty_like(source).copy_, source), 2 * size
 
 
 def measure(
     network: str,
     reference: str,
-    forms: Sequence[Form],
+    forms: Sequence[InferenceForm],
     batch_size: int,
     rounds: int,
     ceiling: Ceiling,
@@ -158,13 +146,14 @@ def measure(
         replace(whole, name=f"{network}{variant}", network=without(whole.network, variant)) for variant in VARIANTS
     ]
     candidates = [replace(other, network=fused(other.network)), *parts]
-    latencies = latency.measure(candidates, forms, reference, [batch_size], rounds, REPEATS, device)
+    kinds = [(form, batch_size) for form in forms]
+    results = measurement.measure(candidates, kinds, reference, rounds, REPEATS, device)
     costs = {candidate.name: complexity(candidate.network, candidate.image_shape[1:]) for candidate in candidates}
     shares = []
-    for one in sorted(latencies, key=lambda one: forms.index(one.form)):
+    for one in sorted(results, key=lambda one: forms.index(one.form)):
         macs, weight_bytes = batch_size * costs[one.network].macs, BYTES_PER_FLOAT * one.parameters
         least = 1e3 * max(macs / ceiling.macs_per_second, weight_bytes / ceiling.bytes_per_second)
-        shares.append(Share(one.network, one.form, macs, weight_bytes, one.timing, least, one.ratio_of_minima))
+        shares.append(asdict(one) | {"macs": macs, "weight_bytes": weight_bytes, "least_milliseconds": least})
     return shares
 
 
@@ -179,20 +168,3 @@ def without(network: nn.Module, variant: str) -> nn.Module:
         if variant in (" without wavelets", " without both"):
             module.wavelet = None
     return copy
-
-
-def format_shares(shares: Sequence[Share], reference: str) -> str:
-    """Return a table."""
-    return table_of(
-        shares,
-        {
-            "network": lambda share: share.network,
-            "form": lambda share: share.form,
-            "GMACs": lambda share: f"{share.macs / 1e9:.3f}",
-            "MB of weights": lambda share: f"{share.weight_bytes / 1e6:.0f}",
-            "ms": lambda share: f"{share.timing.minimum:.2f}",
-            "least ms": lambda share: f"{share.least_milliseconds:.2f}",
-            f"ms / {reference}": lambda share: f"{share.ratio_of_minima:.2f}",
-        },
-        left=2,
-    )

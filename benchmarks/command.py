@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from benchmarks import latency, training_step
-from benchmarks.forms import Form, check_forms, set_threads
+from benchmarks.forms import Form, InferenceForm, check_forms, set_threads
+from benchmarks.measurement import latency_table, measure, training_table
 from benchmarks.networks import build
 from benchmarks.picture import draw
-from benchmarks.publish import write_results
+from benchmarks.publish import machine, write_results
 from lightning_modules.figures import write_figure
-from mobilemamba.environment import environment, find_device
-from mobilemamba.errors import UserError, require
+from mobilemamba.environment import find_device
+from mobilemamba.errors import UserError
 from mobilemamba.files import check_writable
 
 
@@ -24,7 +21,7 @@ def benchmark(
     networks: list[str] = ["mobilemamba_s6"],  # noqa: B006
     reference: str = "shvit_s3",
     training: bool = False,
-    forms: list[Form] = ["eager", "fused", "onnx"],  # noqa: B006
+    forms: list[InferenceForm] = ["eager", "fused", "onnx"],  # noqa: B006
     batch_sizes: list[PositiveInt] | None = None,
     batch_size: list[PositiveInt] | None = None,
     image_size: list[PositiveInt] | None = None,
@@ -62,11 +59,9 @@ def benchmark(
             answers.
         OSError: When a file cannot be written.
     """
-    require(image_size is None or len(image_size) <= 2, "--image-size", image_size, "one number or two")
     if training and picture is not None:
         raise UserError("--picture shows latency: leave it out with --training.")
-    if threads:
-        set_threads(threads)
+    set_threads(threads)
     place = find_device(device)
     path = output or Path("training_step.json" if training else "latency.json")
     if not training:
@@ -74,30 +69,22 @@ def benchmark(
     for file in (path, picture):
         if file is not None:
             check_writable(file.parent)
-    size = None if image_size is None else (image_size[0], image_size[-1])
-    candidates = [build(name, place, size) for name in dict.fromkeys([*networks, reference])]
-    settings: dict[str, Any] = {
-        "batch_sizes": batch_sizes or batch_size or [16 if training else 1],
-        "warmup": warmup,
-        "rounds": rounds or (5 if training else 30),
-        "autocast": autocast,
-    }
-    results: Sequence[training_step.TrainingStep | latency.Latency]
-    heading = _heading(environment(place), settings)
+    candidates = [build(name, place, image_size) for name in dict.fromkeys([*networks, reference])]
+    sizes = batch_sizes or batch_size or [16 if training else 1]
+    rounds = rounds or (5 if training else 30)
+    repeats = 1 if training else repeats
+    kinds: list[tuple[Form, int]] = [(form, size) for size in sizes for form in forms]
     if training:
-        results = steps = training_step.measure(candidates, reference=reference, device=place, **settings)
-        print(f"{heading}\n\n{training_step.format_steps(steps, reference)}\n")
+        kinds = [("training", size) for size in sizes]
+    results = measure(candidates, kinds, reference, rounds, repeats, place, warmup, autocast)
+    precision = "mixed precision" if autocast else "float32"
+    heading = f"{machine(place)}, batch {', '.join(map(str, sizes))}, {precision}"
+    if training:
+        print(f"{heading}\n\n{training_table(results, reference)}\n")
     else:
-        settings["repeats"] = repeats
-        results = latencies = latency.measure(candidates, forms, reference=reference, device=place, **settings)
-        print(f"{heading}, milliseconds per batch\n\n{latency.format_latencies(latencies, reference)}\n")
-        if picture is not None:
-            write_figure(draw(latencies, heading), picture)
-            print(f"Written to {picture}")
-    write_results(path, place, settings=settings, reference=reference, results=[asdict(result) for result in results])
-
-
-def _heading(about: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    precision = "mixed precision" if settings["autocast"] else "float32"
-    batches = ", ".join(map(str, settings["batch_sizes"]))
-    return f"{about['device']}, {about['threads']} threads, batch {batches}, {precision}"
+        print(f"{heading}, milliseconds per batch\n\n{latency_table(results, reference)}\n")
+    if picture is not None:
+        write_figure(draw(results, heading), picture)
+        print(f"Written to {picture}")
+    settings = {"batch_sizes": sizes, "warmup": warmup, "rounds": rounds, "repeats": repeats, "autocast": autocast}
+    write_results(path, place, results, settings=settings, reference=reference)

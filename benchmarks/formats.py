@@ -1,9 +1,5 @@
 """Every export format for a few networks: whether it converts, what its runtime answers, how long an image takes.
 
-::
-
-    python -m benchmarks formats mobilemamba_s6 quickstart --threads 1
-
 Weights are random, but the norms have statistics of images and weights that matter, so that a file which loses a norm
 differs. Each file goes through the comparison of :mod:`mobilemamba.export`; a format whose packages are not installed
 is listed as such. Files take single images of one size, and times are of those, on the CPU, in float32, with the same
@@ -27,14 +23,13 @@ from torch import Tensor, nn
 
 from benchmarks.forms import CPU, set_threads
 from benchmarks.networks import build
-from benchmarks.publish import RESULTS, around_markers, replace_between, table_of, write_results
+from benchmarks.publish import RESULTS, around_markers, machine, replace_between, table_of, write_results
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
-from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network
 from mobilemamba.export.formats import file_format
 from mobilemamba.export.options import FormatName
-from mobilemamba.export.parity import Runner, random_images
+from mobilemamba.export.parity import ParityReport, Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
 
 QUICKSTART = "quickstart"
@@ -68,11 +63,7 @@ class Support:
         format: Name of the format.
         outcome: "passed", "converted, not run", "not installed", "refused" by the comparison or "failed".
         message: Why it was refused, failed or not installed.
-        versions: Packages that wrote and, last, ran the file.
-        max_abs_error: Largest difference from the network, relative to the largest logit; None without comparison.
-        top1_agreement: Share of images with the same top class; None without comparison.
-        conclusive: Whether a wrong file would have been noticed.
-        size_bytes: Size of the file; None without one.
+        report: Of the comparison; None without a file.
         timing: Milliseconds for a single image; None for a file that was not run.
     """
 
@@ -81,11 +72,7 @@ class Support:
     format: FormatName
     outcome: str
     message: str | None = None
-    versions: dict[str, str] | None = None
-    max_abs_error: float | None = None
-    top1_agreement: float | None = None
-    conclusive: bool = False
-    size_bytes: int | None = None
+    report: ParityReport | None = None
     timing: Timing | None = None
 
 
@@ -110,16 +97,16 @@ def formats(
         document: Markdown file whose table between the markers formats:begin and formats:end is replaced.
     """
     around_markers(document, MARKERS)  # fails now rather than after the work
-    set_threads(threads or torch.get_num_threads())
+    set_threads(threads)
     supports = [support for name in networks for support in measure(name, formats, rounds, repeats)]
     for support in supports:
         if support.message:
             print(f"{support.network} as {support.format}: {support.message}\n")
-    settings = {"rounds": rounds, "repeats": repeats}
-    write_results(output, CPU, settings=settings, results=[asdict(support) for support in supports])
-    calls = f"minimum of {rounds * repeats} calls"
-    heading = f"{device_name(CPU)}, threads: {torch.get_num_threads()}, batch 1, float32; {calls}."
-    replace_between(document, MARKERS, f"{heading}\n\n{format_supports(supports)}")
+    reports = [support.report.to_dict() if support.report else {} for support in supports]
+    results = [asdict(support) | {"report": report} for support, report in zip(supports, reports, strict=True)]
+    write_results(output, CPU, results, settings={"rounds": rounds, "repeats": repeats})
+    heading = f"{machine(CPU)}, batch 1, float32; minimum of {rounds * repeats} calls."
+    replace_between(document, MARKERS, f"{heading}\n\n{format_table(supports)}")
     return supports
 
 
@@ -172,70 +159,58 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
 
 def support_table(supports: Sequence[Support]) -> str:
     """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
-
-    def extra(support: Support) -> str:
-        needs_extra = support.format not in ("onnx", "pt2")
-        return f'`pip install ".[{support.format}]"` in the checkout' if needs_extra else "the package"
-
-    def outcome(support: Support) -> str:
-        passed = support.outcome == "passed"
-        return f"compared, off by {support.max_abs_error:.0e}" if passed else support.outcome
-
-    columns: dict[str, Callable[[Support], str]] = {
-        "`--format`": lambda support: f"`{support.format}`",
-        "file": lambda support: PURPOSES[support.format][1],
-        "for": lambda support: PURPOSES[support.format][0],
-        "installs with": extra,
-        f"{supports[0].network} here": outcome,
-    }
-    return table_of(supports, columns, left=len(columns))
+    rows = []
+    for one in supports:
+        needs_extra = one.format not in ("onnx", "pt2")
+        extra = f'`pip install ".[{one.format}]"` in the checkout' if needs_extra else "the package"
+        error = f"compared, off by {_figure(one, 'max_abs_error', '.0e')}"
+        purpose, suffixes = PURPOSES[one.format]
+        rows.append(
+            f"`{one.format}` | {suffixes} | {purpose} | {extra} | {error if one.outcome == 'passed' else one.outcome}"
+        )
+    return table_of(f"`--format` | file | for | installs with | {supports[0].network} here", rows, left=5)
 
 
-def format_supports(supports: Sequence[Support]) -> str:
-    """Return a Markdown table."""
+def format_table(supports: Sequence[Support]) -> str:
+    """Return a Markdown table of what was measured of each network and format."""
+    rows = []
+    for one in supports:
+        report, size = one.report, "x".join(map(str, one.image_size))
+        outcome = "yes, compared" if one.outcome == "passed" else one.outcome
+        runtime = " ".join(list(report.versions.items())[-1]) if report and one.timing else "-"
+        milliseconds = f"{one.timing.minimum:.1f}" if one.timing else "-"
+        megabytes = f"{report.size_bytes / 1e6:.1f}" if report else "-"
+        error, agreement = _figure(one, "max_abs_error", ".1e"), _figure(one, "top1_agreement", ".0%")
+        rows.append(
+            f"{one.network}, {size} | {one.format} | {runtime} | {outcome} | {error} | {agreement} | {milliseconds} "
+            f"| {megabytes}"
+        )
+    return table_of("network | format | runtime | exported | max error | top-1 agreement | ms | MB", rows)
 
-    def cell(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
 
-    def runtime(support: Support) -> str:
-        if not support.versions or support.outcome == "converted, not run":
-            return "-"
-        return " ".join(list(support.versions.items())[-1])
-
-    return table_of(
-        supports,
-        {
-            "network": lambda support: f"{support.network}, {'x'.join(map(str, support.image_size))}",
-            "format": lambda support: support.format,
-            "runtime": runtime,
-            "exported": lambda support: "yes, compared" if support.outcome == "passed" else support.outcome,
-            "max error": lambda support: cell(support.max_abs_error, ".1e"),
-            "top-1 agreement": lambda support: cell(support.top1_agreement, ".0%"),
-            "ms": lambda support: "-" if support.timing is None else f"{support.timing.minimum:.1f}",
-            "MB": lambda support: cell(support.size_bytes and support.size_bytes / 1e6, ".1f"),
-        },
-    )
+def _figure(support: Support, name: str, form: str) -> str:
+    value = getattr(support.report, name, None)
+    return "-" if value is None else format(value, form)
 
 
 def _try(
     name: str, network: MobileMamba, image_size: tuple[int, int], form: FormatName, folder: Path
 ) -> tuple[Support, Runner | None]:
-    support = Support(name, image_size, form, "failed")
+    """Export a network to one format; return what became of it, and what runs the file if anything here does."""
+    support = partial(Support, name, image_size, form)
     options = ExportOptions(form, dynamic_batch=False)
     path = folder / f"network{options.suffix}"
     try:
         check_installed(form)
     except UserError as error:
-        return replace(support, outcome="not installed", message=str(error)), None
+        return support("not installed", str(error)), None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotComparedWarning)  # the table says it
             report = export_network(network, path, options, ModelMetadata(image_size))
     except UserError as error:
-        return replace(support, outcome="refused", message=str(error)), None
+        return support("refused", str(error)), None
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
-        return replace(support, message=f"{type(error).__name__}: {error}"), None
+        return support("failed", f"{type(error).__name__}: {error}"), None
     load = file_format(form).load
-    figures = ("versions", "max_abs_error", "top1_agreement", "conclusive", "size_bytes")
-    support = replace(support, outcome=report.verdict, **{name: getattr(report, name) for name in figures})
-    return support, load(path) if load else None
+    return support(report.verdict, report=report), load(path) if load else None

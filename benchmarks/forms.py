@@ -1,8 +1,9 @@
 """The forms in which a network is timed: in PyTorch, or as a file in the runtime of an export format.
 
 "eager" is the network in eval mode as it was trained; "fused" has all norms folded; "compiled" is the fused network
-under torch.compile, "compiled-eager" the unfused one. Every other form is an export format: the fused network of a
-fixed shape, written as for deployment and run on the CPU by the format's own runtime in float32.
+under torch.compile, "compiled-eager" the unfused one; "training" is a training step. Every other form is an export
+format: the fused network of a fixed shape, written as for deployment and run on the CPU by the format's own runtime in
+float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import fused, inference_call
+from benchmarks.training_step import TrainingStep
 from mobilemamba.errors import UserError
 from mobilemamba.export.formats import check_installed, file_format
 from mobilemamba.export.graph import for_graphs
@@ -27,11 +29,17 @@ from mobilemamba.metadata import ModelMetadata
 CPU = torch.device("cpu")
 
 ExportForm = Literal["onnx", "pt2", "openvino", "executorch", "litert"]
-Form = Literal["eager", "fused", "compiled", "compiled-eager", ExportForm]
+InferenceForm = Literal["eager", "fused", "compiled", "compiled-eager", ExportForm]
+Form = Literal[InferenceForm, "training"]
 
 
-def set_threads(count: int) -> None:
-    """Set the number of CPU threads of PyTorch and of every runtime of an exported file that is opened from now on."""
+def set_threads(count: int | None) -> None:
+    """Set the CPU threads of PyTorch and of every runtime of an exported file that is opened from now on.
+
+    Args:
+        count: Number of threads; None leaves PyTorch's choice, for all.
+    """
+    count = count or torch.get_num_threads()
     torch.set_num_threads(count)  # the others are opened with PyTorch's number, ExecuTorch excepted
     if find_spec("executorch"):
         with quiet("torch.utils._pytree"):
@@ -53,8 +61,10 @@ def check_forms(forms: Iterable[Form], device: torch.device) -> None:
             check_installed(form)
 
 
-def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> Callable[[], Tensor]:
-    """Return what is timed: a network's answer to images, (B, C, H, W), in one form.
+def call_of(
+    network: nn.Module, images: Tensor, form: Form, autocast: bool = False
+) -> Callable[[], Tensor] | TrainingStep:
+    """Return what is timed: a network's answer to images, (B, C, H, W), in one form, or a training step with them.
 
     Args:
         network: In eval mode, as it was trained.
@@ -74,6 +84,8 @@ def call_of(network: nn.Module, images: Tensor, form: Form, autocast: bool) -> C
             return inference_call(torch.compile(fused(network)), images, autocast)
         case "compiled-eager":
             return inference_call(torch.compile(network), images, autocast)
+        case "training":
+            return TrainingStep(network, images, autocast)
         case _:
             # Swaps nothing in networks of others.
             return _exported_call(for_graphs(fused(network), dynamic_size=False), images, form)

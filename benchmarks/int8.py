@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -23,10 +24,9 @@ from torch import Tensor
 
 from benchmarks.formats import trained_looking
 from benchmarks.forms import CPU, set_threads
-from benchmarks.publish import table_of, write_results
+from benchmarks.publish import machine, table_of, write_results
 from mobilemamba import MobileMamba, ModelMetadata
 from mobilemamba.checkpoints import load_training_checkpoint
-from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network
 from mobilemamba.export.formats.onnx import load
@@ -34,54 +34,26 @@ from mobilemamba.export.int8.images import LabelledImages, choose_images, read_b
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
-from mobilemamba.export.timing import Timing, interleaved
+from mobilemamba.export.timing import interleaved
 
 BATCH_SIZE = 8
 
-Choice = Callable[[onnx.GraphProto], list[str]]
-
-
-def _nodes(is_chosen: Callable[[str, bool], bool]) -> Choice:
-    """Choose nodes by their operator and whether they are exported in int8."""
-
-    def choose(graph: onnx.GraphProto) -> list[str]:
-        exported = set(quantised_nodes(graph))
-        return [node.name for node in graph.node if is_chosen(node.op_type, node.name in exported)]
-
-    return choose
-
+FLOAT32 = "nothing (float32)"
 
 MANY = ("Add", "Mul", "Sub", "Sigmoid", "Relu", "Split", "Concat", "Transpose")
-PARTS: dict[str, Choice] = {
-    "as exported": quantised_nodes,
-    "convolutions alone": _nodes(lambda operator, is_exported: is_exported and operator == "Conv"),
-    "and depthwise": _nodes(lambda operator, is_exported: is_exported or operator == "Conv"),
-    "and the classifier": _nodes(lambda operator, is_exported: is_exported or operator == "Gemm"),
-    "and sums, products, gates": _nodes(lambda operator, is_exported: is_exported or operator in MANY),
+PARTS: dict[str, Callable[[str, bool], bool]] = {
+    "as exported": lambda operator, is_exported: is_exported,
+    "convolutions alone": lambda operator, is_exported: is_exported and operator == "Conv",
+    "and depthwise": lambda operator, is_exported: is_exported or operator == "Conv",
+    "and the classifier": lambda operator, is_exported: is_exported or operator == "Gemm",
+    "and sums, products, gates": lambda operator, is_exported: is_exported or operator in MANY,
 }
+"""Choices of nodes, by their operator and whether they are exported in int8."""
 
-
-@dataclass(frozen=True)
-class Result:
-    """One file.
-
-    Args:
-        part: What is in int8.
-        nodes: Number of quantised nodes.
-        timing: Milliseconds for a single image.
-        max_abs_error: Largest difference of a logit from the float32 file, relative to the largest logit.
-        top1_agreement: Share of images with the same top class as by the float32 file.
-        accuracy: Share of images in their class; None without labels.
-        size_bytes: Size of the file.
-    """
-
-    part: str
-    nodes: int
-    timing: Timing
-    max_abs_error: float
-    top1_agreement: float
-    accuracy: float | None
-    size_bytes: int
+Result = dict[str, Any]
+"""One file: what is in int8 (part), the number of quantised nodes, its timing for a single image in milliseconds, the
+largest difference of a logit from the float32 file relative to the largest logit (max_abs_error), the share of images
+with the same top class (top1_agreement) and in their class (accuracy, None without labels), and size_bytes."""
 
 
 def int8(
@@ -107,7 +79,7 @@ def int8(
     Raises:
         UserError: When a checkpoint comes without images.
     """
-    set_threads(threads or torch.get_num_threads())
+    set_threads(threads)
     name = network
     images: tuple[LabelledImages | None, LabelledImages | None] = (None, None)
     if checkpoint is None:
@@ -120,9 +92,16 @@ def int8(
         images = choose_images(Int8Options(calibration, validation), model.num_classes, metadata.class_names)
     results = measure(model, metadata, *images, rounds)
     count = "random" if images[1] is None else f"{len(images[1].files)}"
-    print(f"{name}, {device_name(CPU)}, batch 1; compared on {count} images\n")
-    print(format_results(results))
-    write_results(output, CPU, network=name, results=[asdict(result) for result in results])
+    base = results[0]["timing"]["minimum"]
+    header = "in int8 | nodes | ms | ms / float32 | error | same top class | accuracy | MB"
+    rows = (
+        f"{one['part']} | {one['nodes']} | {one['timing']['minimum']:.2f} | {one['timing']['minimum'] / base:.2f}"
+        f"| {one['max_abs_error']:.3f} | {one['top1_agreement']:.1%}"
+        f"| {'-' if one['accuracy'] is None else format(one['accuracy'], '.2%')} | {one['size_bytes'] / 1e6:.1f}"
+        for one in results
+    )
+    print(f"{name}, {machine(CPU)}, batch 1; compared on {count} images\n\n{table_of(header, rows)}")
+    write_results(output, CPU, results, network=name)
 
 
 def measure(
@@ -137,10 +116,11 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float32.onnx"
         export_network(network, source, ExportOptions(), metadata)
-        nodes, files = {"nothing (float32)": 0}, {"nothing (float32)": source}
-        for number, (part, choose) in enumerate(PARTS.items()):
+        nodes, files = {FLOAT32: 0}, {FLOAT32: source}
+        for number, (part, is_chosen) in enumerate(PARTS.items()):
             files[part] = Path(folder) / f"{number}.onnx"
-            nodes[part] = quantise(source, files[part], _batches(calibration, metadata, 1), choose)
+            batches = _batches(calibration, metadata, 1)
+            nodes[part] = quantise(source, files[part], batches, partial(_chosen_nodes, is_chosen))
         runners = {part: load(file) for part, file in files.items()}
         logits = {
             part: torch.cat([runner(batch) for batch in _batches(compared, metadata, 2)])
@@ -148,34 +128,27 @@ def measure(
         }
         timings = interleaved({part: partial(runner, image) for part, runner in runners.items()}, rounds, 3, CPU)
         sizes = {part: file.stat().st_size for part, file in files.items()}
-    expected = logits["nothing (float32)"]
+    targets = None if compared is None or compared.targets is None else torch.tensor(compared.targets)
     results = []
     for part, answers in logits.items():
-        comparison = compare_logits(expected, answers, (BATCH_SIZE, *image.shape[1:]))
-        accuracy = None
-        if compared is not None and compared.targets is not None:
-            accuracy = (answers.argmax(1) == torch.tensor(compared.targets)).double().mean().item()
-        error, agreement = comparison.max_abs_error, comparison.top1_agreement
-        results.append(Result(part, nodes[part], timings[part], error, agreement, accuracy, sizes[part]))
+        comparison = compare_logits(logits[FLOAT32], answers, (BATCH_SIZE, *image.shape[1:]))
+        results.append(
+            {
+                "part": part,
+                "nodes": nodes[part],
+                "timing": asdict(timings[part]),
+                "max_abs_error": comparison.max_abs_error,
+                "top1_agreement": comparison.top1_agreement,
+                "accuracy": None if targets is None else (answers.argmax(1) == targets).double().mean().item(),
+                "size_bytes": sizes[part],
+            }
+        )
     return results
 
 
-def format_results(results: list[Result]) -> str:
-    """Return a Markdown table."""
-    base = results[0].timing.minimum
-    return table_of(
-        results,
-        {
-            "in int8": lambda result: result.part,
-            "nodes": lambda result: str(result.nodes),
-            "ms": lambda result: f"{result.timing.minimum:.2f}",
-            "ms / float32": lambda result: f"{result.timing.minimum / base:.2f}",
-            "error": lambda result: f"{result.max_abs_error:.3f}",
-            "same top class": lambda result: f"{result.top1_agreement:.1%}",
-            "accuracy": lambda result: "-" if result.accuracy is None else f"{result.accuracy:.2%}",
-            "MB": lambda result: f"{result.size_bytes / 1e6:.1f}",
-        },
-    )
+def _chosen_nodes(is_chosen: Callable[[str, bool], bool], graph: onnx.GraphProto) -> list[str]:
+    exported = set(quantised_nodes(graph))
+    return [node.name for node in graph.node if is_chosen(node.op_type, node.name in exported)]
 
 
 def _batches(images: LabelledImages | None, metadata: ModelMetadata, seed: int) -> Iterator[Tensor]:

@@ -1,42 +1,28 @@
 """What the kernels for CPUs give: a MobileMamba with them and in plain operators, beside another network, all in turn.
 
-::
-
-    python -m benchmarks kernels --threads 2
-
 Times a single image, a batch and a training step, and counts what autograd keeps for the backward pass.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
 
 from jsonargparse.typing import PositiveInt
 
-from benchmarks.forms import CPU, set_threads
-from benchmarks.networks import Candidate, build, fused, inference_call
-from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
-from benchmarks.training_step import saved_bytes, step_call
-from mobilemamba import dispatch
-from mobilemamba.environment import device_name, threads_in_words
+from benchmarks.forms import CPU, Form, set_threads
+from benchmarks.measurement import measure
+from benchmarks.networks import build
+from benchmarks.publish import RESULTS, around_markers, machine, replace_between, write_results
+from mobilemamba.dispatch import plain_operators
 from mobilemamba.errors import UserError
-from mobilemamba.export.timing import Timing, interleaved
 from mobilemamba.tables import table
 
 MARKERS = "cpu_kernels"
 
-T = TypeVar("T")
-
 REPEATS = 3
 """Calls of one form in a row: the first finds its weights elsewhere than in the cache."""
-
-FORMS = ("plain", "kernels", "reference")
-"""The network in plain operators, the network with kernels, and the other network."""
 
 
 def kernels(
@@ -58,73 +44,38 @@ def kernels(
         rounds: Timed rounds of three calls.
         output: JSON file.
         document: Markdown file whose table between the markers cpu_kernels:begin and cpu_kernels:end is replaced.
+
+    Raises:
+        UserError: When the kernels do not work here, before anything is measured.
     """
     set_threads(threads)
     around_markers(document, MARKERS)  # fails now rather than after the work
-    timings, kept = measure(network, reference, batch_size, rounds)
-    heading = (
-        f"{device_name(CPU)}, {threads_in_words(threads)}, float32, {network}; milliseconds, minimum of "
-        f"{REPEATS * rounds} calls."
-    )
-    settings = {"network": network, "reference": reference, "rounds": rounds}
-    results = [{"call": call} | {form: asdict(timing) for form, timing in row.items()} for call, row in timings.items()]
-    write_results(output, CPU, settings=settings, results=results, kept=kept)
-    rows = {call: {form: timing.minimum for form, timing in row.items()} for call, row in timings.items()}
-    rows["kept for the backward pass, MB per image"] = kept
-    replace_between(document, MARKERS, f"{heading}\n\n{format_rows(rows, reference)}")
-
-
-def measure(
-    network: str, reference: str, batch_size: int, rounds: int
-) -> tuple[dict[str, dict[str, Timing]], dict[str, float]]:
-    """Time all kinds of call in all forms, in turn; options as of the command.
-
-    Returns:
-        Milliseconds by call and form, and what autograd keeps for the backward pass, in 1e6 bytes per image, by form.
-
-    Raises:
-        UserError: When Numba is not installed.
-    """
-    if dispatch._numba_kernels() is None:
-        raise UserError("There is nothing to compare without Numba: `pip install numba`.")
-    (ours, ours_kept), (other, other_kept) = (_calls(build(name, CPU), batch_size) for name in (network, reference))
-    calls: dict[str, Callable[[], object]] = {f"{call} plain": partial(in_plain_operators, ours[call]) for call in ours}
-    calls |= {f"{call} kernels": run for call, run in ours.items()}
-    calls |= {f"{call} reference": run for call, run in other.items()}
-    timings = interleaved(calls, rounds, REPEATS, device=CPU, warmup=2)
-    kept = (in_plain_operators(ours_kept), ours_kept(), other_kept())
-    return (
-        {call: {form: timings[f"{call} {form}"] for form in FORMS} for call in ours},
-        dict(zip(FORMS, kept, strict=True)),
-    )
-
-
-def in_plain_operators(call: Callable[[], T]) -> T:
-    """Call something without kernels."""
-    with dispatch.plain_operators():
-        return call()
-
-
-def _calls(candidate: Candidate, batch_size: int) -> tuple[dict[str, Callable[[], object]], Callable[[], float]]:
-    """Return what is timed of a network, and what counts the bytes that a training step keeps."""
-    image, images = candidate.images(1, CPU), candidate.images(batch_size, CPU)
-    inference, training = fused(candidate.network), copy.deepcopy(candidate.network).train()
-    step = step_call(training, images, autocast=False)
-    calls: dict[str, Callable[[], object]] = {
-        "single image, eager": inference_call(candidate.network, image),
-        "single image, fused": inference_call(inference, image),
-        f"{batch_size} images, fused": inference_call(inference, images),
-        f"training step, {batch_size} images": step,
+    try:
+        import_module("mobilemamba.kernels")
+    except (ImportError, OSError) as error:
+        raise UserError(f"There is nothing to compare without Numba: `pip install numba` ({error}).") from error
+    kinds: dict[tuple[Form, int], str] = {
+        ("eager", 1): "single image, eager",
+        ("fused", 1): "single image, fused",
+        ("fused", batch_size): f"{batch_size} images, fused",
+        ("training", batch_size): f"training step, {batch_size} images",
     }
-    return calls, lambda: saved_bytes(training, step) / batch_size / 1e6
-
-
-def format_rows(rows: Mapping[str, Mapping[str, float]], reference: str) -> str:
-    """Return a table of each call's figures by form, and of their ratios."""
-    header = ("", "plain operators", "kernels", reference, "kernels / plain", f"plain / {reference}")
+    ours, other = build(network, CPU), build(reference, CPU)
+    plain = replace(ours, name=f"{network} in plain operators", context=plain_operators)
+    results = measure([plain, ours, other], list(kinds), reference, rounds, REPEATS, CPU, warmup=2)
+    write_results(output, CPU, results, settings={"network": network, "reference": reference, "rounds": rounds})
+    rows = {
+        text: [one.timing.minimum for one in results if (one.form, one.batch_size) == kind]
+        for kind, text in kinds.items()
+    }
+    rows["kept for the backward pass, MB per image"] = [
+        one.megabytes_per_image for one in results if one.megabytes_per_image
+    ]
     cells = []
-    for name, row in rows.items():
-        plain, kernels, other = (row[form] for form in FORMS)
-        ratios = (kernels / plain, plain / other, kernels / other)
-        cells.append((name, *(f"{v:.1f}" for v in (plain, kernels, other)), *(f"{ratio:.2f}" for ratio in ratios)))
-    return table((*header, f"kernels / {reference}"), cells)
+    for text, (in_plain, in_kernels, of_other) in rows.items():
+        ratios = (in_kernels / in_plain, in_plain / of_other, in_kernels / of_other)
+        figures = (f"{figure:.1f}" for figure in (in_plain, in_kernels, of_other))
+        cells.append((text, *figures, *(f"{ratio:.2f}" for ratio in ratios)))
+    header = ("", "plain operators", "kernels", reference, "kernels / plain", f"plain / {reference}")
+    heading = f"{machine(CPU)}, float32, {network}; milliseconds, minimum of {REPEATS * rounds} calls."
+    replace_between(document, MARKERS, f"{heading}\n\n{table((*header, f'kernels / {reference}'), cells)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import timm
 import torch
@@ -13,8 +14,10 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.fusion import fuse
+
+Result = TypeVar("Result")
 
 MOST_COMPILED = 256
 """Compiled forms of one function; torch.compile has a second limit, which allows as many."""
@@ -28,11 +31,13 @@ class Candidate:
         name: timm's name.
         network: Random weights: they do not change the time.
         image_shape: (C, H, W).
+        context: Entered wherever the network runs.
     """
 
     name: str
     network: nn.Module
     image_shape: tuple[int, int, int]
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def images(self, batch_size: int, device: torch.device) -> Tensor:
         """Return normal noise, (B, C, H, W)."""
@@ -46,27 +51,38 @@ class Candidate:
             UserError: When it does not take images of this size.
         """
         try:
-            with torch.inference_mode():
-                return self.network(images)
+            return self.run(inference_call(self.network, images))
         except (RuntimeError, ValueError, AssertionError) as error:
             height, width = images.shape[2:]
             raise UserError(
                 f"{self.name} does not take images of {height}x{width} pixels: {str(error).splitlines()[0]}"
             ) from error
 
+    def run(self, call: Callable[[], Result]) -> Result:
+        """Call something inside the context."""
+        with self.context():
+            return call()
 
-def build(name: str, device: torch.device, image_size: tuple[int, int] | None = None) -> Candidate:
-    """Build a network for images of a height and width, by default of those that it was published for.
+
+def build(name: str, device: torch.device, image_size: Sequence[int] | None = None) -> Candidate:
+    """Build a network.
+
+    Args:
+        name: timm's.
+        device: Where it is to run.
+        image_size: Height and width in pixels, or one number for both. None: what it was published for.
 
     Raises:
-        UserError: When timm knows no network of this name.
+        UserError: When timm knows no network of this name, or for other than one or two numbers.
     """
+    require(image_size is None or len(image_size) in (1, 2), "--image-size", image_size, "one number or two")
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
         raise UserError(f"Network {name!r} is unknown to timm; near names: {close}.")
     network = timm.create_model(name).to(device).eval()
     channels, height, width = network.pretrained_cfg["input_size"]
-    return Candidate(name, network, (channels, *(image_size or (height, width))))
+    height, width = (image_size[0], image_size[-1]) if image_size else (height, width)
+    return Candidate(name, network, (channels, height, width))
 
 
 def fused(network: nn.Module) -> nn.Module:

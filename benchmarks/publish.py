@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from mobilemamba.environment import environment
+from mobilemamba.environment import device_name, environment, threads_in_words
 from mobilemamba.errors import UserError
 from mobilemamba.files import write_json, write_text
 from mobilemamba.tables import table
 
 RESULTS = Path("benchmarks/results")
 
-Item = TypeVar("Item")
 
-
-def table_of(items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], left: int = 1) -> str:
-    """Return a Markdown table with a row for each item.
+def table_of(header: str, rows: Iterable[str], left: int = 1) -> str:
+    """Return a Markdown table with aligned columns.
 
     Args:
-        items: What was measured.
-        columns: Text of an item's cell, by the column's name.
-        left: Columns aligned to the left.
+        header: Names of the columns, with | between them.
+        rows: Their cells likewise.
+        left: Columns of words, which come first and are aligned to the left.
     """
-    return table(tuple(columns), [[cell(item) for cell in columns.values()] for item in items], left)
+    names, *cells = ([cell.strip() for cell in line.split("|")] for line in (header, *rows))
+    return table(names, cells, left)
+
+
+def machine(device: torch.device) -> str:
+    """Return what a table's heading says of the device: its name and the threads of CPUs."""
+    return f"{device_name(device)}, {threads_in_words(torch.get_num_threads())}"
 
 
 def around_markers(path: Path, name: str) -> tuple[str, str]:
@@ -50,7 +55,15 @@ def replace_between(path: Path, name: str, text: str) -> None:
     print(f"\n{text}\n\nWritten to {path}")
 
 
-def write_results(path: Path, device: torch.device, **content: Any) -> None:
-    """Write results, in plain JSON types, with the machine that they are from."""
-    write_json(path, {"environment": environment(device), **content})
+def write_results(path: Path, device: torch.device, results: Sequence[Any], **about: Any) -> None:
+    """Write results with the machine that they are from.
+
+    Args:
+        path: JSON file.
+        device: Where the networks ran.
+        results: Dataclasses, or dictionaries of plain JSON types.
+        about: What belongs to all results, in plain JSON types.
+    """
+    plain = [asdict(result) if is_dataclass(result) else result for result in results]  # type: ignore[arg-type]
+    write_json(path, {"environment": environment(device), **about, "results": plain})
     print(f"Written to {path}")

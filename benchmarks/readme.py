@@ -1,10 +1,5 @@
 """Every figure of the README's sections on speed and formats, measured and written in one go.
 
-::
-
-    make benchmark                            # or
-    python -m benchmarks readme --threads 2
-
 Times a forward pass of S6 and of other light networks in every form, a training step, and every export format. Writes
 the tables between the markers in README.md and benchmarks/README.md, the picture docs/images/latency.png, and the
 numbers as JSON to benchmarks/results. Formats whose extra is not installed are left out of the times and listed as
@@ -14,22 +9,18 @@ such.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
-from benchmarks import formats, latency, training_step
+from benchmarks import formats
 from benchmarks.accuracy import PEERS, published
 from benchmarks.forms import CPU, Form, set_threads
-from benchmarks.latency import Latency
+from benchmarks.measurement import Measurement, measure
 from benchmarks.networks import build
 from benchmarks.picture import draw
-from benchmarks.publish import RESULTS, around_markers, replace_between, write_results
-from benchmarks.training_step import TrainingStep
+from benchmarks.publish import RESULTS, around_markers, machine, replace_between, write_results
 from lightning_modules.figures import write_figure
-from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
 from mobilemamba.export import check_installed
 from mobilemamba.tables import table
@@ -62,23 +53,30 @@ def readme(
     for path, name in PLACES:
         around_markers(path, name)  # fails now rather than after the work
     set_threads(threads)
-    machine = f"{device_name(CPU)}, threads: {threads}"
-    _measure_latency(machine, rounds, repeats)
-    _measure_training(machine, training_rounds)
+    forms = [form for form in FORMS if _is_installed(form)]
+    results = _measure("latency", NETWORKS, [(form, 1) for form in forms], rounds, repeats)
+    heading = f"{machine(CPU)}, batch 1, float32"
+    write_figure(draw([result for result in results if result.form != "fused"], heading), PICTURE)
+    calls = f"minimum of {rounds * repeats} calls, all in turn in one process. Forms other than eager are fused."
+    replace_between(README, "latency", f"{heading}; milliseconds, {calls}\n\n{latency_table(results)}")
+
+    results = _measure("training_step", TRAINED, [("training", TRAINING_BATCH_SIZE)], training_rounds, 1)
+    steps = f"{TRAINING_BATCH_SIZE} images a step, float32; minimum of {training_rounds} steps."
+    replace_between(README, "training", f"{machine(CPU)}, {steps}\n\n{training_table(results)}")
+
     supports = formats.formats(threads=threads, rounds=rounds, repeats=repeats, document=FORMATS_README)
-    replace_between(README, "support", formats.support_table([one for one in supports if one.network == OURS]))
+    ours = [one for one in supports if one.network == OURS]
+    replace_between(README, "support", formats.support_table(ours))
 
 
-def latency_table(latencies: Sequence[Latency]) -> str:
+def latency_table(results: Sequence[Measurement]) -> str:
     """Return a table with one row for each network and one column of milliseconds for each form, then the ratio."""
-    forms = list(dict.fromkeys(result.form for result in latencies))
-    times = {(result.network, result.form): result for result in latencies}
+    forms = list(dict.fromkeys(result.form for result in results))
+    by_name = {result.network: result for result in results}
+    times = {(result.network, result.form): result for result in results}
     rows = []
-    for name in dict.fromkeys(result.network for result in latencies):
-        one = times[name, forms[0]]
-        figures = published(name, one.image_size)
-        both = (figures.top1, figures.top1_distilled) if figures else (None, None)
-        accuracies = ("-" if figure is None else f"{figure:.1f}" for figure in both)
+    for name, one in by_name.items():
+        accuracies = ("-" if top1 is None else f"{top1:.1f}" for top1 in published(name, one.image_size))
         costs = (f"{one.parameters / 1e6:.1f}", f"{one.macs / 1e9:.2f}")
         milliseconds = (f"{times[name, form].timing.minimum:.1f}" for form in forms)
         rows.append((name, str(one.image_size[0]), *accuracies, *costs, *milliseconds))
@@ -88,7 +86,7 @@ def latency_table(latencies: Sequence[Latency]) -> str:
     return table(header, rows)
 
 
-def training_table(steps: Sequence[TrainingStep]) -> str:
+def training_table(steps: Sequence[Measurement]) -> str:
     """Return a table with one row for each network, then the ratio of the first to the reference."""
     rows = [(step.network, f"{step.megabytes_per_image:.1f}", f"{step.timing.minimum:.0f}") for step in steps]
     ours = next(step for step in steps if step.network == OURS)
@@ -96,28 +94,14 @@ def training_table(steps: Sequence[TrainingStep]) -> str:
     return table(("network", "activations, MB per image", "ms per step"), rows)
 
 
-def _measure_latency(machine: str, rounds: int, repeats: int) -> None:
-    forms = [form for form in FORMS if _is_installed(form)]
-    candidates = [build(name, CPU) for name in NETWORKS]
-    settings: dict[str, Any] = {"batch_sizes": [1], "rounds": rounds, "repeats": repeats, "warmup": 2}
-    latencies = latency.measure(candidates, forms, REFERENCE, device=CPU, **settings)
-    heading = f"{machine}, batch 1, float32"
-    text = (
-        f"{heading}; milliseconds, minimum of {rounds * repeats} calls, all in turn in one process. "
-        f"Forms other than eager are fused.\n\n{latency_table(latencies)}"
-    )
-    _write("latency", settings, latencies)
-    write_figure(draw([result for result in latencies if result.form != "fused"], heading), PICTURE)
-    replace_between(README, "latency", text)
-
-
-def _measure_training(machine: str, rounds: int) -> None:
-    settings: dict[str, Any] = {"batch_sizes": [TRAINING_BATCH_SIZE], "rounds": rounds}
-    candidates = [build(name, CPU) for name in TRAINED]
-    steps = training_step.measure(candidates, REFERENCE, device=CPU, autocast=False, **settings)
-    heading = f"{machine}, {TRAINING_BATCH_SIZE} images a step, float32; minimum of {rounds} steps."
-    _write("training_step", settings, steps)
-    replace_between(README, "training", f"{heading}\n\n{training_table(steps)}")
+def _measure(
+    name: str, networks: Sequence[str], kinds: Sequence[tuple[Form, int]], rounds: int, repeats: int
+) -> list[Measurement]:
+    """Measure networks and write the results' JSON file."""
+    results = measure([build(network, CPU) for network in networks], kinds, REFERENCE, rounds, repeats, CPU, warmup=2)
+    settings = {"rounds": rounds, "repeats": repeats}
+    write_results(RESULTS / f"{name}.json", CPU, results, settings=settings, reference=REFERENCE)
+    return results
 
 
 def _is_installed(form: Form) -> bool:
@@ -128,8 +112,3 @@ def _is_installed(form: Form) -> bool:
         print(f"Left out of the times: {error}")
         return False
     return True
-
-
-def _write(name: str, settings: dict[str, Any], results: Sequence[Latency | TrainingStep]) -> None:
-    content = [asdict(result) for result in results]
-    write_results(RESULTS / f"{name}.json", CPU, settings=settings, reference=REFERENCE, results=content)

@@ -1,9 +1,5 @@
 """Time of the selective scan in each of its forms, at the sizes that a network scans.
 
-::
-
-    python -m benchmarks scan mobilemamba_s6 --device cuda --batch-size 256
-
 A scan does little arithmetic, so what it can reach is the memory's bandwidth. Bytes are the least a form must move:
 each argument read and each result written once, and in the backward pass arguments and the output's gradient read,
 gradients written. Over the time they give GB/s, set beside those of a copy measured in the same run. On CUDA a timing
@@ -13,20 +9,22 @@ spans several calls in a row, of which the host's share hides behind the device'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from benchmarks.ceiling import copying
+from benchmarks.forms import set_threads
 from benchmarks.networks import build
-from benchmarks.publish import RESULTS, table_of, write_results
+from benchmarks.publish import RESULTS, machine, table_of, write_results
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.dispatch import ScanForm, selective_scan
-from mobilemamba.environment import device_name, find_device
+from mobilemamba.environment import find_device
 from mobilemamba.export.timing import Timing, interleaved
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -36,15 +34,13 @@ FORMS: dict[str, tuple[ScanForm, ...]] = {"cuda": ("triton", "parallel"), "cpu":
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32",)}
 BATCH_SIZES = {"cuda": 256, "cpu": 8}
 CALLS_PER_TIMING = {"cuda": 20, "cpu": 1}
-COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}
 
 DIFFERENCE_LIMIT = 1e-2
 """Largest difference from the parallel form, relative to the largest value: above it the wrong thing is timed. The
 sequential form rounds step sizes to the dtype of maps."""
 
 
-@dataclass(frozen=True)
-class ScanSize:
+class ScanSize(NamedTuple):
     """Size of a scan within a network: H, W, D, K and N."""
 
     height: int
@@ -54,29 +50,10 @@ class ScanSize:
     state_size: int
 
 
-@dataclass(frozen=True)
-class ScanTime:
-    """Time of one form at one size.
-
-    Args:
-        size: Of the scan.
-        dtype: Of maps; A_log and D are float32 as under autocast.
-        form: Form of the scan.
-        passes: "forward" or "forward and backward".
-        timing: Milliseconds per call.
-        gigabytes: Least traffic of a call, in 1e9 bytes.
-        gigabytes_per_second: At the minimum of times.
-        share_of_copy: Of the bandwidth of a copy.
-    """
-
-    size: ScanSize
-    dtype: str
-    form: ScanForm
-    passes: str
-    timing: Timing
-    gigabytes: float
-    gigabytes_per_second: float
-    share_of_copy: float
+ScanTime = dict[str, Any]
+"""Time of one form at one size: size, form and dtype of maps (A_log and D are float32, as under autocast), passes
+("forward" or "forward and backward"), timing in milliseconds per call, the least traffic of a call (gigabytes, 1e9
+bytes), gigabytes_per_second at the minimum of times, and share_of_copy, of the bandwidth of a copy."""
 
 
 def scan(
@@ -101,8 +78,7 @@ def scan(
         rounds: Timed rounds.
         output: JSON file.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     place = find_device(device)
     maps = batch_size or BATCH_SIZES[device]
     times = [
@@ -111,9 +87,15 @@ def scan(
         for dtype in dtypes or DTYPES[device]
         for time in measure(size, dtype, forms or FORMS[device], maps, rounds, place)
     ]
-    print(f"{device_name(place)}, {torch.get_num_threads()} threads, batch {maps}\n\n{format_times(times)}\n")
-    settings = {"network": network, "batch_size": maps, "rounds": rounds}
-    write_results(output, place, settings=settings, results=[asdict(time) for time in times])
+    header = "pixels, channels | dtype | form | passes | minimum ms | median ms | GB/s | of copy"
+    rows = (
+        f"{one['size']['height']}x{one['size']['width']}, {one['size']['channels']} | {one['dtype']} | {one['form']}"
+        f"| {one['passes']} | {one['timing']['minimum']:.3f} | {one['timing']['median']:.3f}"
+        f"| {one['gigabytes_per_second']:.3g} | {one['share_of_copy']:.3f}"
+        for one in times
+    )
+    print(f"{machine(place)}, batch {maps}\n\n{table_of(header, rows)}\n")
+    write_results(output, place, times, settings={"network": network, "batch_size": maps, "rounds": rounds})
 
 
 def scan_sizes(network: str) -> list[ScanSize]:
@@ -145,7 +127,7 @@ def measure(
     arguments = _arguments(size, getattr(torch, dtype), batch_size, device)
     expected = selective_scan(*arguments, form="parallel").detach()
     weight = torch.randn_like(expected)
-    span, copied = CALLS_PER_TIMING[device.type], COPY_BYTES[device.type]
+    span = CALLS_PER_TIMING[device.type]
 
     def forward(form: ScanForm) -> None:
         with torch.no_grad():
@@ -158,43 +140,33 @@ def measure(
 
     read, written = (sum(t.numel() * t.element_size() for t in tensors) for tensors in (arguments, [expected]))
     passes = {"forward": (forward, read + written), "forward and backward": (both, 3 * read + 2 * written)}
-    calls: dict[str, Callable[[], object]] = {}
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    calls["copy", ""], copied = copying(device)
     for form in forms:
         difference = (selective_scan(*arguments, form=form) - expected).abs().max() / expected.abs().max()
         if not difference <= DIFFERENCE_LIMIT:
             raise RuntimeError(f"Form {form} differs from parallel by {difference:.1e}: not timed.")
-        calls |= {f"{form} {name}": partial(call, form) for name, (call, _) in passes.items()}
-    source = torch.ones(copied // 2, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    calls["copy"] = lambda: target.copy_(source)
+        calls |= {(form, name): partial(call, form) for name, (call, _) in passes.items()}
     timings = interleaved(calls, rounds, 1, device)
-    copy_bandwidth = copied / timings["copy"].minimum / 1e6
+    copy_bandwidth = copied / timings.pop(("copy", "")).minimum / 1e6
     times = []
-    for form in forms:
-        for name, (_, traffic) in passes.items():
-            spanned = timings[f"{form} {name}"]
-            timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
-            bandwidth = traffic / timing.minimum / 1e6
-            share = bandwidth / copy_bandwidth
-            times.append(ScanTime(size, dtype, form, name, timing, traffic / 1e9, bandwidth, share))
+    for (scan_form, name), spanned in timings.items():
+        timing = Timing(spanned.minimum / span, spanned.median / span, spanned.calls * span)
+        gigabytes = passes[name][1] / 1e9
+        bandwidth = gigabytes / timing.minimum * 1e3
+        times.append(
+            {
+                "size": size._asdict(),
+                "dtype": dtype,
+                "form": scan_form,
+                "passes": name,
+                "timing": asdict(timing),
+                "gigabytes": gigabytes,
+                "gigabytes_per_second": bandwidth,
+                "share_of_copy": bandwidth / copy_bandwidth,
+            }
+        )
     return times
-
-
-def format_times(times: Sequence[ScanTime]) -> str:
-    """Return times as a table."""
-    return table_of(
-        times,
-        {
-            "pixels, channels": lambda time: f"{time.size.height}x{time.size.width}, {time.size.channels}",
-            "dtype": lambda time: time.dtype,
-            "form": lambda time: time.form,
-            "passes": lambda time: time.passes,
-            "minimum ms": lambda time: f"{time.timing.minimum:.3f}",
-            "median ms": lambda time: f"{time.timing.median:.3f}",
-            "GB/s": lambda time: f"{time.gigabytes_per_second:.3g}",
-            "of copy": lambda time: f"{time.share_of_copy:.3f}",
-        },
-    )
 
 
 def _arguments(size: ScanSize, dtype: torch.dtype, batch_size: int, device: torch.device) -> Arguments:

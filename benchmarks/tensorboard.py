@@ -12,18 +12,19 @@ Example: python -m benchmarks tensorboard experiments/quickstart.yaml --rounds 3
 
 from __future__ import annotations
 
-import functools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import Profiler
+from numpy.typing import NDArray
 
 from benchmarks.publish import write_results
 from lightning_modules.command_line import TENSORBOARD_CALLBACKS, CommandLine
@@ -31,27 +32,8 @@ from lightning_modules.warnings_filter import hide_known_warnings
 from mobilemamba.export.timing import synchronise
 from mobilemamba.tables import table
 
-
-@dataclass
-class Seconds:
-    """Time that has passed, and time of the processor."""
-
-    wall: float = 0.0
-    processor: float = 0.0
-
-    def __add__(self, other: Seconds) -> Seconds:
-        """Return the sum."""
-        return Seconds(self.wall + other.wall, self.processor + other.processor)
-
-    def __sub__(self, other: Seconds) -> Seconds:
-        """Return the difference."""
-        return Seconds(self.wall - other.wall, self.processor - other.processor)
-
-
-def now(device: torch.device) -> Seconds:
-    """Return the time when a device has done what it was given."""
-    synchronise(device)
-    return Seconds(time.perf_counter(), time.process_time())
+Seconds = NDArray[np.float64]
+"""Time that has passed, and time of the processor."""
 
 
 @dataclass
@@ -64,58 +46,57 @@ class Fit:
         steps: Optimiser steps.
     """
 
-    whole: Seconds = field(default_factory=Seconds)
+    whole: Seconds
     inside: dict[str, Seconds] = field(default_factory=dict)
     steps: int = 0
+
+
+class HookTimes(Profiler):
+    """Adds up the time of measured callbacks' hooks, and of the work that they give to a device.
+
+    Args:
+        sections: Section of each measured callback, by its state key.
+        device: Waited for, where it works asynchronously.
+    """
+
+    def __init__(self, sections: Mapping[str, str], device: torch.device) -> None:
+        super().__init__()
+        self.sections, self.device = {f"[Callback]{key}": section for key, section in sections.items()}, device
+        self.inside = {section: np.zeros(2) for section in sections.values()}
+
+    def start(self, action_name: str) -> None:
+        """Note when a hook begins."""
+        if action_name.rpartition(".")[0] in self.sections:
+            self.started = now(self.device)
+
+    def stop(self, action_name: str) -> None:
+        """Add the time of a hook that ends."""
+        section = self.sections.get(action_name.rpartition(".")[0])
+        if section:
+            self.inside[section] += now(self.device) - self.started
 
 
 class TimedCommandLine(CommandLine):
     """``lightning fit`` with a stopwatch."""
 
-    def __init__(self, args: list[str]) -> None:
-        self.measured = Fit()
-        super().__init__(args)
-
     def before_fit(self) -> None:
         """Start the stopwatches."""
         self.device = self.trainer.strategy.root_device
-        sections = {callback: name for name, callback in TENSORBOARD_CALLBACKS.items()}
+        names = {callback: name for name, callback in TENSORBOARD_CALLBACKS.items()}
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
-            if type(callback) in sections:
-                measure_hooks(callback, self.measured.inside, sections[type(callback)], self.device)
+        sections = {one.state_key: names[type(one)] for one in callbacks if type(one) in names}
+        self.trainer.profiler = self.hooks = HookTimes(sections, self.device)  # type: ignore[attr-defined]
         self.started = now(self.device)
 
     def after_fit(self) -> None:
         """Stop."""
-        self.measured.whole = now(self.device) - self.started
-        self.measured.steps = self.trainer.global_step
+        self.measured = Fit(now(self.device) - self.started, self.hooks.inside, self.trainer.global_step)
 
 
-def measure_hooks(callback: Callback, sums: dict[str, Seconds], section: str, device: torch.device) -> None:
-    """Add the time of every hook that a callback has, and of the work it gives to a device, to the sum of its section.
-
-    Args:
-        callback: Its hooks are wrapped.
-        sums: By section.
-        section: Of the callback.
-        device: Waited for, where it works asynchronously.
-    """
-    sums.setdefault(section, Seconds())
-
-    def timed(hook: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(hook)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            started = now(device)
-            result = hook(*args, **kwargs)
-            sums[section] += now(device) - started
-            return result
-
-        return call
-
-    for name in dir(Callback):
-        if (name.startswith("on_") or name == "setup") and getattr(type(callback), name) is not getattr(Callback, name):
-            setattr(callback, name, timed(getattr(callback, name)))
+def now(device: torch.device) -> Seconds:
+    """Return the time when a device has done what it was given."""
+    synchronise(device)
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.device]:
@@ -126,32 +107,23 @@ def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.de
     return command.measured, command.device
 
 
-def report(off: list[Fit], on: list[Fit]) -> tuple[str, dict[str, Any]]:
-    """Return a table and the same numbers for JSON, of runs without and with the callbacks."""
-    best_off, best_on = (min(fits, key=lambda fit: fit.whole.processor) for fits in (off, on))
-    inside, difference = sum(best_on.inside.values(), Seconds()), best_on.whole - best_off.whole
+def report(off: Sequence[Fit], on: Sequence[Fit]) -> str:
+    """Return a table of runs without and with the callbacks, of each kind the one that took the processor least."""
+    without, best = (min(fits, key=lambda fit: fit.whole[1]) for fits in (off, on))
+    nothing = np.zeros(2)
     rows = [
-        ("difference", difference, best_off.whole),
-        ("inside the callbacks", inside, best_on.whole),
-        *((f"... {name}", part, best_on.whole) for name, part in best_on.inside.items()),
+        ("without", without.whole, None),
+        ("with", best.whole, None),
+        ("difference", best.whole - without.whole, without.whole),
+        ("inside the callbacks", sum(best.inside.values(), nothing), best.whole),
+        *((f"... {name}", part, best.whole) for name, part in best.inside.items()),
     ]
-    cells = [
-        (name, f"{seconds.wall:.2f}", "", f"{seconds.processor:.2f}", "")
-        for name, seconds in (("without", best_off.whole), ("with", best_on.whole))
-    ]
-    for name, part, whole in rows:
-        shares = f"{part.wall / whole.wall:.2%}", f"{part.processor / whole.processor:.2%}"
-        cells.append((name, f"{part.wall:.2f}", shares[0], f"{part.processor:.2f}", shares[1]))
+    cells = []
+    for name, seconds, whole in rows:
+        shares = ["", ""] if whole is None else [f"{share:.2%}" for share in seconds / whole]
+        cells.append((name, f"{seconds[0]:.2f}", shares[0], f"{seconds[1]:.2f}", shares[1]))
     text = table(("", "seconds", "share", "seconds of the processor", "share"), cells)
-    content = {
-        "share_inside": inside.wall / best_on.whole.wall,
-        "share_inside_processor": inside.processor / best_on.whole.processor,
-        "share_of_difference": difference.wall / best_off.whole.wall,
-        "share_of_difference_processor": difference.processor / best_off.whole.processor,
-        "without": [asdict(fit.whole) for fit in off],
-        "with": [asdict(fit) for fit in on],
-    }
-    return f"{best_on.steps} optimiser steps; the run of {len(on)} that took the processor least\n\n{text}", content
+    return f"{best.steps} optimiser steps; the run of {len(on)} that took the processor least\n\n{text}"
 
 
 def tensorboard(
@@ -179,8 +151,17 @@ def tensorboard(
             for enabled in (False, True) if number % 2 == 0 else (True, False):
                 fit, device = run(arguments, enabled, folder or temporary)
                 fits[enabled].append(fit)
-                print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole.wall:.1f} s", flush=True)
-    text, content = report(fits[False], fits[True])
-    print(f"\n{text}")
+                print(f"round {number + 1}, {'with' if enabled else 'without'}: {fit.whole[0]:.1f} s", flush=True)
+    print(f"\n{report(fits[False], fits[True])}")
     if output is not None:
-        write_results(output, device, arguments=arguments, **content)
+        results = [
+            {"with_callbacks": enabled, "steps": fit.steps, "whole": _named(fit.whole)}
+            | {"inside": {name: _named(part) for name, part in fit.inside.items()}}
+            for enabled, runs in fits.items()
+            for fit in runs
+        ]
+        write_results(output, device, results, arguments=arguments)
+
+
+def _named(seconds: Seconds) -> dict[str, float]:
+    return dict(zip(("wall", "processor"), seconds.tolist(), strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import all_compiled, fused, inference_call
+from benchmarks.networks import Candidate, all_compiled, fused, inference_call
 from experiments.matching.widths import Widths, WidthSpace
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.complexity import complexity
@@ -75,7 +75,6 @@ class Conditions:
     """How time is measured.
 
     Args:
-        image_size: Height and width in pixels.
         batch_size: Images per call.
         device: Where the networks run.
         rounds: Timed rounds of a measurement; at least as many as it has parts.
@@ -84,7 +83,6 @@ class Conditions:
         compile: Whether they are compiled by torch.compile.
     """
 
-    image_size: tuple[int, int]
     batch_size: int
     device: torch.device
     rounds: int
@@ -103,37 +101,31 @@ def macs_measure(space: WidthSpace, reference_cost: int, image_size: tuple[int, 
     return measure
 
 
-def time_measure(space: WidthSpace, reference: nn.Module, conditions: Conditions) -> Measure:
+def time_measure(space: WidthSpace, reference: Candidate, conditions: Conditions) -> Measure:
     """Return what times fused networks in inference, all candidates and the reference in turn.
 
     Args:
         space: Gives the candidates' networks.
-        reference: The reference, in eval mode on the device.
+        reference: The reference, on the device, and the images for all.
         conditions: How time is measured.
     """
-    shape = (conditions.batch_size, space.network.in_chans, *conditions.image_size)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(conditions.device)
+    images = reference.images(conditions.batch_size, conditions.device)
 
     def call_of(network: nn.Module) -> Callable[[], Tensor]:
         folded = fused(network)
         return inference_call(torch.compile(folded) if conditions.compile else folded, images, conditions.autocast)
 
     def measure(candidates: Sequence[Widths], factor: int) -> list[Comparison]:
-        calls = {"reference": call_of(reference)}
+        calls = {"reference": call_of(reference.network)}
         for widths in candidates:
             calls[str(widths)] = call_of(MobileMamba(space.config(widths)).to(conditions.device).eval())
         with all_compiled():
             seconds = interleaved_seconds(calls, conditions.rounds * factor, conditions.repeats, conditions.device)
-        times = seconds["reference"]
+        times = seconds.pop("reference")
+        base = statistics.median(times) * 1e3
         return [
-            Comparison(
-                widths,
-                statistics.median(seconds[str(widths)]) * 1e3,
-                statistics.median(times) * 1e3,
-                standard_error(seconds[str(widths)], times),
-                len(times),
-            )
-            for widths in candidates
+            Comparison(widths, statistics.median(ours) * 1e3, base, standard_error(ours, times), len(times))
+            for widths, ours in zip(candidates, seconds.values(), strict=True)
         ]
 
     return measure

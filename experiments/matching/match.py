@@ -17,19 +17,18 @@ import torch
 import yaml
 from jsonargparse.typing import PositiveInt
 
-from benchmarks.networks import build
+from benchmarks.forms import set_threads
+from benchmarks.networks import Candidate, build
+from benchmarks.publish import machine
 from experiments.matching.cost import PARTS, Comparison, Conditions, Metric, macs_measure, time_measure
 from experiments.matching.layouts import Layout, find_layout
 from experiments.matching.search import Search, first_scale
 from experiments.matching.widths import WidthSpace
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.complexity import Complexity, complexity
-from mobilemamba.environment import device_name, find_device, threads_in_words
-from mobilemamba.errors import UserError, require
+from mobilemamba.complexity import complexity
+from mobilemamba.environment import find_device
+from mobilemamba.errors import require
 from mobilemamba.files import check_writable, write_text
-
-NAMES: dict[Metric, str] = {"throughput": "throughput", "latency": "latency", "macs": "MACs"}
-"""What each metric is called in a sentence."""
 
 LINE_LENGTH = 118
 
@@ -72,96 +71,83 @@ def match(
         UserError: When an option does not fit, before anything is measured; or when no widths match.
     """
     options = {name: value for name, value in locals().items() if name != "output"}
-    if threads:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     found_layout, place = find_layout(layout), find_device(device)
-    candidate = build(reference, place)
+    candidate = build(reference, place, image_size)
+    channels, *size = candidate.image_shape
     path = output or Path(f"{found_layout.name}_as_{reference}.yaml")
-    size = tuple(image_size or candidate.image_shape[1:])
-    require(len(size) <= 2, "--image-size", size, "height and width, or one number for both")
     require(0 < tolerance < 1, "--tolerance", tolerance, "a share between 0 and 1, such as 0.03")
     require(rounds >= PARTS, "--rounds", rounds, f"{PARTS} or more, they show the error")
     require(metric != "latency" or batch_size in (None, 1), "--batch-size", batch_size, "1 for the latency")
-    conditions = Conditions(
-        (size[0], size[-1]), 1 if metric == "latency" else batch_size or 16, place, rounds, repeats, autocast, compile
-    )
     classes = getattr(candidate.network, "num_classes", found_layout.network.num_classes)
-    network = replace(found_layout.network, in_chans=candidate.image_shape[0], num_classes=classes)
+    network = replace(found_layout.network, in_chans=channels, num_classes=classes)
     smallest = network.min_image_size
     require(min(size) >= smallest, "--image-size", size, f"{smallest} or more for {layout}")
-    space = WidthSpace(network, multiple)
     check_writable(path.parent)
-    try:
-        reference_cost = complexity(candidate.network, conditions.image_size)
-    except (AssertionError, RuntimeError, ValueError) as error:  # networks made for one size have errors of their own
-        raise UserError(f"{reference} does not take images of {size[0]} x {size[-1]} pixels: {error}") from error
-
-    count = macs_measure(space, reference_cost.total_macs, conditions.image_size)
-    measure = count if metric == "macs" else time_measure(space, candidate.network, conditions)
+    candidate.answer(candidate.images(1, place))
+    images = 1 if metric == "latency" else batch_size or 16
+    conditions = Conditions(images, place, rounds, repeats, autocast, compile)
+    measured = _conditions(metric, conditions, candidate)
+    space = WidthSpace(network, multiple)
+    reference_cost = complexity(candidate.network, candidate.image_shape[1:])
+    count = macs_measure(space, reference_cost.total_macs, candidate.image_shape[1:])
+    measure = count if metric == "macs" else time_measure(space, candidate, conditions)
 
     def say(purpose: str, comparison: Comparison) -> None:
         # On the error stream, beside the progress bar, so that the result alone can be piped.
-        print(f"  {_in_one_line(metric, comparison)}, {purpose}", file=sys.stderr, flush=True)
+        widths, ratio = " ".join(f"{width:4d}" for width in comparison.widths), comparison.ratio(metric)
+        error = f" +- {comparison.standard_error * ratio:.3f}" if comparison.standard_error else ""
+        print(f"  {widths}   {ratio:.3f}{error} times its {_name(metric)}, {purpose}", file=sys.stderr, flush=True)
 
-    print(f"Reference: {reference}, {_conditions(metric, conditions)}", file=sys.stderr, flush=True)
+    print(f"Reference: {reference}, {measured}", file=sys.stderr, flush=True)
     found = Search(space, measure, tolerance, say).run(first_scale(space, count))
-    cost = complexity(MobileMamba(space.config(found.widths)), conditions.image_size)
-    sentences = _sentences(metric, conditions, found, reference, cost, reference_cost)
+    cost = complexity(MobileMamba(space.config(found.widths)), candidate.image_shape[1:])
+    sentences = [
+        f"{cost.parameters:,} parameters and {cost.total_macs / 1e9:.4f} GMACs; {reference} has "
+        f"{reference_cost.parameters:,} and {reference_cost.total_macs / 1e9:.4f}.",
+        f"{found.ratio(metric):.3f} times the {_name(metric)} of {reference}{_times(metric, images, found)}: "
+        f"{measured}.",
+        *_caution(metric, found),
+        f"Python {platform.python_version()}, torch {torch.__version__}, timm {version('timm')}.",
+    ]
     _write_arm(path, found_layout, found.widths, reference, [*sentences, f"Found by: {_command(options)}"])
     print("\n".join([f"Widths {', '.join(map(str, found.widths))}", *sentences, f"Written to {path}"]))
 
 
-def _conditions(metric: Metric, conditions: Conditions) -> str:
+def _name(metric: Metric) -> str:
+    return "MACs" if metric == "macs" else metric
+
+
+def _conditions(metric: Metric, conditions: Conditions, reference: Candidate) -> str:
     """Return what is measured, and where."""
-    size = f"{conditions.image_size[0]} x {conditions.image_size[1]} pixels"
+    size = "{} x {} pixels".format(*reference.image_shape[1:])
     if metric == "macs":
         return f"multiply-accumulates at {size}, the scan's included"
-    device = conditions.device
-    threads = f", {threads_in_words(torch.get_num_threads())}" if device.type == "cpu" else ""
     precision = "mixed precision (bfloat16)" if conditions.autocast else "float32"
     form = "fused and compiled" if conditions.compile else "fused"
     images = "single images" if conditions.batch_size == 1 else f"{conditions.batch_size} images"
-    return (
-        f"{metric} on {device_name(device)} ({device.type}{threads}), {images} of {size}, {precision}, {form} networks "
-        "in inference"
-    )
+    return f"{metric} on {machine(conditions.device)}, {images} of {size}, {precision}, {form} networks in inference"
 
 
-def _in_one_line(metric: Metric, comparison: Comparison) -> str:
-    ratio = comparison.ratio(metric)
-    error = f" +- {comparison.standard_error * ratio:.3f}" if comparison.standard_error else ""
-    return f"{' '.join(f'{width:4d}' for width in comparison.widths)}   {ratio:.3f}{error} times its {NAMES[metric]}"
-
-
-def _sentences(
-    metric: Metric,
-    conditions: Conditions,
-    found: Comparison,
-    reference: str,
-    cost: Complexity,
-    reference_cost: Complexity,
-) -> list[str]:
-    """Return what was measured, for the screen and the head of the arm's file."""
-    figures = ""
+def _times(metric: Metric, images: int, found: Comparison) -> str:
+    """Return both networks' figures in the metric's unit; nothing for what is counted."""
+    if metric == "macs":
+        return ""
     if metric == "latency":
-        figures = f" ({found.cost:.2f} to {found.reference_cost:.2f} ms)"
-    elif metric == "throughput":
-        ours, theirs = (conditions.batch_size / value * 1e3 for value in (found.cost, found.reference_cost))
-        figures = f" ({ours:.1f} to {theirs:.1f} images/s)"
-    sentences = [
-        f"{cost.parameters:,} parameters and {cost.total_macs / 1e9:.4f} GMACs; {reference} has "
-        f"{reference_cost.parameters:,} and {reference_cost.total_macs / 1e9:.4f}.",
-        f"{found.ratio(metric):.3f} times the {NAMES[metric]} of {reference}{figures}: "
-        f"{_conditions(metric, conditions)}.",
+        return f" ({found.cost:.2f} to {found.reference_cost:.2f} ms)"
+    ours, theirs = (images / milliseconds * 1e3 for milliseconds in (found.cost, found.reference_cost))
+    return f" ({ours:.1f} to {theirs:.1f} images/s)"
+
+
+def _caution(metric: Metric, found: Comparison) -> list[str]:
+    """Return how far measured times can be trusted; nothing for what is counted."""
+    if metric == "macs":
+        return []
+    return [
+        f"Medians of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
+        f"error of the ratio {found.standard_error:.1%} within this process. Another device ranks layouts differently: "
+        "match the widths anew on the device that the claim is about."
     ]
-    if metric != "macs":
-        sentences.append(
-            f"Medians of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
-            f"error of the ratio {found.standard_error:.1%} within this process. Another device ranks layouts "
-            "differently: match the widths anew on the device that the claim is about."
-        )
-    sentences.append(f"Python {platform.python_version()}, torch {torch.__version__}, timm {version('timm')}.")
-    return sentences
 
 
 def _write_arm(path: Path, layout: Layout, widths: Sequence[int], reference: str, measured: Sequence[str]) -> None:

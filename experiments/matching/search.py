@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import NoReturn
 
 from scipy.optimize import bisect
@@ -30,9 +31,6 @@ SINGLE_STAGE_STEPS = 8
 CONFIRMING_FACTORS = (2, 6)
 """How much longer the measurement takes that decides; the second where the error of the first is too large."""
 
-Report = Callable[[str, Comparison], None]
-"""Is told of every comparison, and what it was for."""
-
 
 class _Found(Exception):
     """Ends the search with the comparison that confirmed some widths."""
@@ -45,10 +43,12 @@ class Search:
         space: Possible widths.
         measure: Compares widths with the reference.
         tolerance: Largest difference from the reference, relative.
-        report: Is told of every comparison.
+        report: Is told what a comparison was for, and of the comparison.
     """
 
-    def __init__(self, space: WidthSpace, measure: Measure, tolerance: float, report: Report) -> None:
+    def __init__(
+        self, space: WidthSpace, measure: Measure, tolerance: float, report: Callable[[str, Comparison], None]
+    ) -> None:
         self.space, self.measure, self.tolerance, self.report = space, measure, tolerance, report
         self.known: dict[Widths, Comparison] = {}
         self.confirmed: set[Widths] = set()
@@ -95,7 +95,9 @@ class Search:
     def _by_single_stages(self) -> None:
         expanded: set[Widths] = set()
         for _ in range(SINGLE_STAGE_STEPS):
-            nearest = min((c for w, c in self.known.items() if w not in expanded), key=_distance, default=None)
+            nearest = min(
+                (c for w, c in self.known.items() if w not in expanded), key=attrgetter("distance"), default=None
+            )
             if nearest is None:
                 return
             expanded.add(nearest.widths)
@@ -110,7 +112,7 @@ class Search:
             self.known[comparison.widths] = comparison
             self.report(purpose, comparison)
         while seeming := [c for w, c in self.known.items() if w not in self.confirmed and c.within(self.tolerance)]:
-            comparison = self._measure_anew(min(seeming, key=_distance).widths)
+            comparison = self._measure_anew(min(seeming, key=attrgetter("distance")).widths)
             if comparison.within(self.tolerance):
                 raise _Found(comparison)
 
@@ -130,7 +132,7 @@ class Search:
         )
 
     def _give_up(self) -> NoReturn:
-        nearest = min(self.known.values(), key=_distance)
+        nearest = min(self.known.values(), key=attrgetter("distance"))
         text = (
             f"No widths match the reference within {self.tolerance:.1%}: {len(self.known)} were measured. The nearest "
             f"are {list(nearest.widths)}, at {nearest.relative_cost:.3f} times the reference's cost, with a standard "
@@ -162,7 +164,3 @@ def first_scale(space: WidthSpace, count: Measure) -> float:
     with suppress(ValueError):  # the reference lies outside the limits
         return math.exp(bisect(excess, low, high, xtol=0.01, maxiter=12, disp=False))
     return math.exp(low if excess(low) > 0 else high)
-
-
-def _distance(comparison: Comparison) -> float:
-    return comparison.distance

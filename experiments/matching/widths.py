@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
 
@@ -73,8 +75,7 @@ class WidthSpace:
         """
         smallest = min(m / width for m, width in zip(self.multiples, self.network.widths, strict=True))
         largest = LARGEST_WIDTH / max(self.network.widths)
-        steps = math.ceil(math.log(largest / smallest) / math.log(1.01))
-        scales = [smallest * 1.01**step for step in range(steps)] + [largest]
+        scales = np.geomspace(smallest, largest, 1000).tolist()
         possible = [scale for scale in scales if self.is_possible(self.at(scale))]
         if not possible:
             raise UserError(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Timing:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
-) -> dict[str, Timing]:
+    calls: Mapping[Name, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
+) -> dict[Name, Timing]:
     """Return the times of calls, by name; arguments as of :func:`interleaved_seconds`."""
     seconds = interleaved_seconds(calls, rounds, repeats, device, warmup)
     return {
@@ -39,8 +42,8 @@ def interleaved(
 
 
 def interleaved_seconds(
-    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
-) -> dict[str, list[float]]:
+    calls: Mapping[Name, Callable[[], object]], rounds: int, repeats: int, device: torch.device, warmup: int = 1
+) -> dict[Name, list[float]]:
     """Return the time of every single call in seconds, in the order they were made.
 
     Each round runs every call a few times, one after the other.
@@ -52,7 +55,7 @@ def interleaved_seconds(
         device: Waited for, where it works asynchronously.
         warmup: Rounds before the timed ones.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Name, list[float]] = {name: [] for name in calls}
     # On the error stream, so that the table alone can be piped.
     progress = track(range(warmup + rounds), "Measuring", console=Console(stderr=True), transient=True)
     for number in progress:

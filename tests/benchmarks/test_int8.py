@@ -3,16 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import formats, int8
+from benchmarks import int8
 from mobilemamba import UserError
 
 
-def test_every_choice_of_parts_is_compared_with_float32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny, output = tmp_path / "tiny.yaml", tmp_path / "int8.json"
-    tiny.write_text("model: {network: {widths: [16, 16, 16], depths: [1, 1, 1]}}")
-    monkeypatch.setattr(formats, "QUICKSTART_FILE", tiny)
+@pytest.mark.usefixtures("tiny_networks")
+def test_every_choice_of_parts_is_compared_with_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "int8.json"
     int8.int8("quickstart", rounds=1, output=output)
     results = {result["part"]: result for result in json.loads(output.read_text())["results"]}
     assert results.keys() == {"nothing (float32)", *int8.PARTS}

@@ -1,73 +1,76 @@
+import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import ceiling, formats, kernels, readme
-from benchmarks.formats import Support, support_table
-from benchmarks.latency import Latency
-from benchmarks.publish import around_markers
-from benchmarks.training_step import TrainingStep
-from mobilemamba.export.timing import Timing
+from benchmarks import formats, readme
+from mobilemamba.export import formats as export_formats
+from mobilemamba.export.formats import PACKAGES
 
-ROOT = Path(__file__).parents[2]
+TABLES = {"README.md": ("latency", "training", "support"), "benchmarks/README.md": ("formats",)}
 
 
-def timed(network: str, form: readme.Form, minimum: float, ratio: float) -> Latency:
-    return Latency(network, form, (224, 224), 1, 15_040_000, 652_000_000, Timing(minimum, 99.0, 3), ratio, 9.0, 0.0)
+def rows(path: str, name: str) -> list[list[str]]:
+    """Return the cells of the table between two markers, its header and rule left out."""
+    text = Path(path).read_text().split(f"<!-- {name}:begin -->\n")[1].split(f"\n<!-- {name}:end -->")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def step(network: str, megabytes: float, minimum: float) -> TrainingStep:
-    ratios = (megabytes / 20, minimum / 400, 9.0)
-    return TrainingStep(network, (224, 224), 16, megabytes, Timing(minimum, 999.0, 3), *ratios)
+def results(name: str) -> list[dict[str, Any]]:
+    content = json.loads(Path(f"benchmarks/results/{name}.json").read_text())
+    assert content["environment"]["device"]
+    found: list[dict[str, Any]] = content["results"]
+    return found
 
 
-def test_latency_table_has_a_column_for_each_form_and_ends_with_the_ratio() -> None:
-    results = [
-        timed("mobilemamba_s6", "eager", 31.06, 1.511),
-        timed("mobilemamba_s6", "onnx", 10.9, 1.05),
-        timed("repvit_m1_0", "eager", 25.0, 1.2),
-        timed("repvit_m1_0", "onnx", 13.6, 1.3),
-    ]
-    header, _, ours, other, ratio = readme.latency_table(results).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, ours, other, ratio)]
-    assert cells == [
-        ["network", "pixels", "top-1", "distilled", "M parameters", "GMACs", "eager", "ONNX Runtime"],
-        ["mobilemamba_s6", "224", "78.0", "80.7", "15.0", "0.65", "31.1", "10.9"],
-        ["repvit_m1_0", "224", "-", "80.0", "15.0", "0.65", "25.0", "13.6"],
-        ["mobilemamba_s6 / shvit_s3", "", "", "", "", "", "1.51", "1.05"],
-    ]
+@pytest.mark.usefixtures("tiny_networks")
+@pytest.mark.parametrize("pixels", [224])
+def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Exporting takes most of the time.
+    monkeypatch.setattr(readme, "NETWORKS", (readme.OURS, readme.REFERENCE))
+    monkeypatch.setattr(formats, "formats", partial(formats.formats, networks=[readme.OURS]))
+    monkeypatch.setattr(export_formats, "find_spec", lambda name: name if name.startswith("onnx") else None)
+    for path, names in TABLES.items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(
+            "".join(f"before\n<!-- {one}:begin -->\nold\n<!-- {one}:end -->\nafter\n" for one in names)
+        )
+    readme.readme(threads=1, rounds=1, repeats=1, training_rounds=1)
 
+    latencies = {(one["network"], one["form"]): one for one in results("latency")}
+    assert {form for _, form in latencies} == {"eager", "fused", "onnx"}  # OpenVINO is not there
+    figures = [["224", "78.0", "80.7"], ["224", "77.4", "-"]]
+    *networks, ratio = rows("README.md", "latency")
+    for cells, figure in zip(networks, figures, strict=True):
+        assert cells[1:4] == figure
+        minima = [latencies[cells[0], form]["timing"]["minimum"] for form in ("eager", "fused", "onnx")]
+        assert cells[6:] == [f"{minimum:.1f}" for minimum in minima]
+    ours = [latencies[readme.OURS, form]["ratio_of_minima"] for form in ("eager", "fused", "onnx")]
+    assert [ratio[0], *ratio[6:]] == ["mobilemamba_s6 / shvit_s3", *(f"{value:.2f}" for value in ours)]
+    assert Path("docs/images/latency.png").read_bytes().startswith(b"\x89PNG")
 
-def test_training_table_ends_with_the_ratio() -> None:
-    lines = readme.training_table([step("mobilemamba_s6", 32.0, 600.0), step("shvit_s3", 20.0, 400.0)]).splitlines()
-    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["mobilemamba_s6", "32.0", "600"]
-    assert [cell.strip() for cell in lines[-1].strip("|").split("|")] == ["mobilemamba_s6 / shvit_s3", "1.60", "1.50"]
+    steps = {step["network"]: step for step in results("training_step")}
+    step = steps[readme.OURS]
+    assert rows("README.md", "training")[0][1] == f"{step['megabytes_per_image']:.1f}"
+    assert rows("README.md", "training")[-1][1:] == [f"{step['memory_ratio']:.2f}", f"{step['ratio_of_minima']:.2f}"]
 
-
-def test_support_table_says_what_became_of_each_format() -> None:
-    supports = [
-        Support("mobilemamba_s6", (224, 224), "onnx", "passed", max_abs_error=4.1e-6),
-        Support("mobilemamba_s6", (224, 224), "litert", "not installed"),
-    ]
-    _, _, onnx, litert = support_table(supports).splitlines()
-    assert "| compared, off by 4e-06 |" in onnx
-    assert "| the package " in onnx
-    assert '| `pip install ".[litert]"` in the checkout | not installed ' in litert
-
-
-def test_every_format_has_a_purpose() -> None:
-    assert formats.PURPOSES.keys() == set(formats.FORMATS)
-
-
-def test_documents_have_a_place_for_every_table() -> None:
-    pages = [(Path("docs/performance.md"), name) for name in (ceiling.MARKERS, kernels.MARKERS)]
-    for path, name in [*readme.PLACES, *pages]:
-        assert all(around_markers(ROOT / path, name))
-
-
-def test_a_document_without_markers_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "README.md").touch()
-    monkeypatch.setattr(readme, "PLACES", ((tmp_path / "README.md", "latency"),))
-    monkeypatch.setattr(readme, "build", None)  # calling it would fail
-    with pytest.raises(ValueError, match="has no place for the table"):
-        readme.readme()
+    supports = {one["format"]: one for one in results("formats") if one["network"] == readme.OURS}
+    assert {name for name, one in supports.items() if one["outcome"] == "not installed"} == set(PACKAGES) - {"onnx"}
+    for form in ("onnx", "pt2"):
+        assert (supports[form]["outcome"], supports[form]["report"]["conclusive"]) == ("passed", True)
+        assert supports[form]["report"]["max_abs_error"] < 1e-4
+        assert supports[form]["timing"]["minimum"] > 0
+    table = {cells[0]: cells[3:] for cells in rows("README.md", "support")}
+    assert table["`onnx`"][0] == "the package"
+    assert table["`onnx`"][1].startswith("compared, off by ")
+    assert table["`litert`"] == ['`pip install ".[litert]"` in the checkout', "not installed"]
+    listed = rows("benchmarks/README.md", "formats")
+    assert [cells[0] for cells in listed] == ["mobilemamba_s6, 224x224"] * 6
+    assert [cells[3] for cells in listed].count("yes, compared") == 2
+    assert (
+        Path("README.md").read_text().count("before\n<!--") == Path("README.md").read_text().count("-->\nafter\n") == 3
+    )

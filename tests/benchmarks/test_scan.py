@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import scan
+from benchmarks import ceiling, scan
 from benchmarks.scan import ScanSize, measure, scan_sizes
 from mobilemamba.scan.parallel import parallel_scan
 
@@ -20,7 +20,7 @@ def test_command_measures_each_form_and_both_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scan, "scan_sizes", lambda network: [SIZE])
-    monkeypatch.setattr(scan, "COPY_BYTES", {"cpu": 2**10})
+    monkeypatch.setattr(ceiling, "COPY_BYTES", {"cpu": 2**10})
     output = tmp_path / "scan.json"
     scan.scan(dtypes=["bfloat16"], batch_size=2, rounds=1, output=output)
     assert "of copy" in capsys.readouterr().out

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from benchmarks import tensorboard
-from benchmarks.tensorboard import Fit, Seconds, measure_hooks, report
+from benchmarks.tensorboard import Fit, HookTimes
 from lightning_modules import run_log
 from lightning_modules.command_line import CALLBACKS, TENSORBOARD_CALLBACKS
 
@@ -20,21 +23,35 @@ class Timed(Callback):
     def on_train_start(self, *_: Any) -> None:
         pass
 
-    def other(self) -> None:
+
+class Other(Callback):
+    def on_train_start(self, *_: Any) -> None:
         pass
 
 
-def test_hooks_are_timed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_of_measured_callbacks_are_timed_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = itertools.count()
-    monkeypatch.setattr(tensorboard, "now", lambda _: Seconds((tick := next(clock)), 10 * tick))
-    callback, sums = Timed(), {}
-    measure_hooks(callback, sums, "section", CPU)
-    callback.other()
-    assert sums == {"section": Seconds(0, 0)}
-    for _ in range(2):
-        callback.on_train_start()
-    assert sums == {"section": Seconds(2, 20)}
-    assert next(clock) == 4
+    monkeypatch.setattr(tensorboard, "now", lambda _: np.array([1, 10]) * next(clock))
+    callbacks = [Timed(), Other()]
+    hooks = HookTimes({callbacks[0].state_key: "section"}, CPU)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        callbacks=callbacks,
+        profiler=hooks,
+        logger=False,
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(BoringModel())
+    ticks = next(clock)
+    assert ticks > 0
+    assert hooks.inside["section"].tolist() == [
+        ticks / 2,
+        10 * ticks / 2,
+    ]  # one at the start and one at the end of each
 
 
 def test_every_callback_of_tensorboard_is_measured() -> None:
@@ -45,29 +62,28 @@ def test_every_callback_of_tensorboard_is_measured() -> None:
     assert TENSORBOARD_CALLBACKS.keys() == writing
 
 
-def test_shares_are_of_the_run_that_took_the_processor_least() -> None:
-    off = [Fit(Seconds(110, 100)), Fit(Seconds(90, 105))]
-    on = [Fit(Seconds(120, 104), {"scan_decay": Seconds(1.2, 1.04)}, 7), Fit(Seconds(100, 110), {}, 7)]
-    text, content = report(off, on)
-    names = ("share_inside", "share_inside_processor", "share_of_difference", "share_of_difference_processor")
-    assert [content[name] for name in names] == pytest.approx([0.01, 0.01, 10 / 110, 0.04])
-    assert "7 optimiser steps" in text
-    assert "1.00%" in text
-
-
-def test_figures_are_of_runs_with_and_without(
+def test_runs_take_turns_and_shares_are_of_those_that_took_the_processor_least(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    times = {False: [(110, 100), (90, 105)], True: [(120, 104), (100, 110)]}
     order = []
 
     def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.device]:
-        assert arguments == ["--config", "some.yaml"]
+        assert arguments == ["--config", "some.yaml", "--a=b"]
         order.append(enabled)
-        return Fit(Seconds(2, 2), {"scan_decay": Seconds(1, 1)} if enabled else {}, 3), CPU
+        inside = {"scan_decay": np.array([1.2, 1.04])} if enabled else {}
+        return Fit(np.array(times[enabled].pop(0)), inside, 7), CPU
 
     monkeypatch.setattr(tensorboard, "run", run)
     monkeypatch.setattr("sys.argv", ["x"])
-    tensorboard.tensorboard(["some.yaml"], rounds=2, output=tmp_path / "x.json")
+    tensorboard.tensorboard(["some.yaml"], rounds=2, options=["a=b"], output=tmp_path / "x.json")
     assert order == [False, True, True, False]
-    assert "scan_decay" in capsys.readouterr().out
-    assert (tmp_path / "x.json").is_file()
+    text = capsys.readouterr().out
+    cells = {line.split("|")[1].strip(): line.split() for line in text.splitlines() if line.startswith("|")}
+    shares = {name: [cell for cell in words if cell.endswith("%")] for name, words in cells.items()}
+    assert shares["inside the callbacks"] == shares["... scan_decay"] == ["1.00%", "1.00%"]
+    assert shares["difference"] == ["9.09%", "4.00%"]
+    assert "7 optimiser steps" in text
+    results = json.loads((tmp_path / "x.json").read_text())["results"]
+    assert [one["with_callbacks"] for one in results] == [False, False, True, True]
+    assert results[-1]["inside"] == {"scan_decay": {"wall": 1.2, "processor": 1.04}}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import Candidate
 from experiments.matching import cost
 from experiments.matching.cost import Comparison, Conditions, macs_measure, standard_error, time_measure
-from experiments.matching.layouts import find_layout
 from experiments.matching.search import Search, first_scale
 from experiments.matching.widths import LARGEST_WIDTH, Widths, WidthSpace
 from mobilemamba import MobileMamba, MobileMambaConfig
@@ -48,8 +48,9 @@ def search(measure: Scripted, tolerance: float = 0.03, scale: float = 1.0) -> Co
     return Search(SPACE, measure, tolerance, lambda *_: None).run(scale)
 
 
-@pytest.mark.parametrize("target", [2_000, 7_000, 11_111, 40_000, 60_000])
-@pytest.mark.parametrize("guess", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("target", "guess"), [(2_000, 3.0), (7_000, 0.5), (11_111, 1.0), (40_000, 0.5), (60_000, 1.0), (60_000, 3.0)]
+)
 def test_widths_are_found_from_near_and_far(target: float, guess: float) -> None:
     measure = Scripted(uneven, target)
     found = search(measure, scale=guess)
@@ -90,22 +91,19 @@ def test_each_widths_are_measured_anew_once() -> None:
     assert len(confirmed) == len(set(confirmed))
 
 
-def test_a_reference_cheaper_than_any_widths_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"nearest are \[8, 8, 8\], at .* times .*cannot be made cheaper") as raised:
-        search(Scripted(uneven, uneven((8, 8, 8)) / 2))
-    assert "at 2.000 times the reference's cost" in str(raised.value)
-
-
-def test_a_reference_dearer_than_any_widths_names_the_nearest() -> None:
-    measure = Scripted(uneven, uneven((LARGEST_WIDTH,) * 3) * 10)
-    with pytest.raises(UserError, match=rf"nearest are \[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"):
-        search(measure)
-    assert len(measure.asked) < 9
-
-
-def test_no_widths_within_a_narrow_tolerance_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"within 0\.0%.*wider --tolerance"):
-        search(Scripted(uneven, 11_111, noise=0.0), tolerance=1e-6)
+@pytest.mark.parametrize(
+    ("target", "tolerance", "message"),
+    [
+        (uneven((8, 8, 8)) / 2, 0.03, r"\[8, 8, 8\], at 2\.000 times the reference's cost.*cannot be made cheaper"),
+        (uneven((LARGEST_WIDTH,) * 3) * 10, 0.03, rf"\[680, 1368, {LARGEST_WIDTH}\], .*use a smaller reference"),
+        (11_111, 1e-6, r"within 0\.0%.*wider --tolerance"),
+    ],
+)
+def test_a_reference_that_no_widths_match_names_the_nearest(target: float, tolerance: float, message: str) -> None:
+    measure = Scripted(uneven, target, noise=0.0)
+    with pytest.raises(UserError, match=rf"No widths match .*{message}"):
+        search(measure, tolerance)
+    assert len(measure.asked) < (9 if tolerance > 0.01 else 30)
 
 
 def test_a_noisy_figure_is_measured_longer_whatever_it_says() -> None:
@@ -122,15 +120,11 @@ def test_first_scale_is_where_multiply_accumulates_agree() -> None:
     assert SPACE.at(first_scale(SPACE, measure)) == (192, 384, 576)
 
 
-def test_tolerance_holds_in_both_directions() -> None:
-    assert Comparison((8,), 102.9, 100.0, 0.0).within(0.03)
-    assert Comparison((8,), 97.1, 100.0, 0.0).within(0.03)
-    assert not Comparison((8,), 97.05, 100.0, 0.0).within(0.03)  # 1 / 0.9705 is 1.0304
-    assert not Comparison((8,), 103.1, 100.0, 0.0).within(0.03)
-
-
-def test_ratios_say_what_their_metric_means() -> None:
-    dearer = Comparison((8,), 200.0, 100.0, 0.0)
+def test_tolerance_holds_in_both_directions_and_ratios_say_what_their_metric_means() -> None:
+    # 1 / 0.9705 is 1.0304.
+    costs = {102.9: True, 97.1: True, 97.05: False, 103.1: False}
+    assert {cost: Comparison((8,), cost, 100.0).within(0.03) for cost in costs} == costs
+    dearer = Comparison((8,), 200.0, 100.0)
     assert dearer.ratio("throughput") == 0.5
     assert dearer.ratio("latency") == dearer.ratio("macs") == 2.0
 
@@ -143,31 +137,14 @@ def test_the_standard_error_is_that_of_five_parts() -> None:
     assert standard_error([3.0] * 7, [1.0] * 7) == 0.0
 
 
+SMALL = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=3)
+
+
 def test_multiply_accumulates_of_a_layout_beside_itself() -> None:
-    layout = find_layout("three_stage").network
-    measure = macs_measure(WidthSpace(layout, 8), complexity(MobileMamba(layout), (64, 64)).total_macs, (64, 64))
-    same, narrower = measure([(192, 384, 448), (96, 192, 224)], 1)
+    measure = macs_measure(WidthSpace(SMALL, 8), complexity(MobileMamba(SMALL), (64, 64)).total_macs, (64, 64))
+    same, wider = measure([(16, 16, 16), (32, 32, 32)], 1)
     assert same.distance == 0.0
-    assert 0.2 < narrower.cost / narrower.reference_cost < 0.4
-
-
-def test_times_are_of_all_candidates_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=3)
-    space = WidthSpace(network, 8)
-    conditions = Conditions((64, 64), 2, torch.device("cpu"), rounds=5, repeats=1)
-    seen: list[tuple[list[str], int]] = []
-
-    def timed(calls: dict[str, Callable[[], torch.Tensor]], rounds: int, *_: object) -> dict[str, list[float]]:
-        seen.append((list(calls), rounds))
-        assert all(call().shape == (2, 3) for call in calls.values())
-        return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
-
-    monkeypatch.setattr(cost, "interleaved_seconds", timed)
-    results = time_measure(space, MobileMamba(network).eval(), conditions)([(16, 16, 16), (16, 24, 16)], 2)
-    assert seen == [(["reference", "(16, 16, 16)", "(16, 24, 16)"], 10)]
-    assert [result.widths for result in results] == [(16, 16, 16), (16, 24, 16)]
-    assert [result.cost for result in results] == pytest.approx([2.0, 3.0])
-    assert [result.reference_cost for result in results] == pytest.approx([1.0, 1.0])
+    assert 2 < wider.relative_cost < 4
 
 
 class OneLayer(nn.Module):
@@ -181,18 +158,29 @@ class OneLayer(nn.Module):
         return self.layer(images)
 
 
-def test_every_candidate_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    widths: list[int] = []
+def test_every_candidate_is_compiled_and_timed_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_widths: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
-        widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
+        compiled_widths.append(next(len(value) for value in inputs if value.ndim == 1))  # the bias
         return graph.forward
+
+    def timed(calls: dict[str, Callable[[], Tensor]], rounds: int, *_: object) -> dict[str, list[float]]:
+        assert rounds == 10  # twice as many as usual
+        assert [call().shape[1] for call in calls.values()] == [88, *candidates]
+        return {name: [1e-9, *[0.001 * (index + 1)] * (rounds - 1)] for index, name in enumerate(calls)}
 
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=backend))
     monkeypatch.setattr(cost, "MobileMamba", OneLayer)
+    monkeypatch.setattr(cost, "interleaved_seconds", timed)
+    candidates = list(range(8, 88, 8))  # more than torch.compile keeps by default
     network = MobileMambaConfig(widths=(88, 88, 88), num_classes=3)
-    conditions = Conditions((8, 8), 1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
-    measure = time_measure(WidthSpace(network, 8), OneLayer(network).eval(), conditions)
-    measure([(width, 88, 88) for width in range(8, 88, 8)], 1)  # more than torch.compile keeps by default
-    assert widths == [88, *range(8, 88, 8)]
+    conditions = Conditions(1, torch.device("cpu"), rounds=5, repeats=1, compile=True)
+    reference = Candidate("reference", OneLayer(network).eval(), (3, 8, 8))
+    measure = time_measure(WidthSpace(network, 8), reference, conditions)
+    results = measure([(width, 88, 88) for width in candidates], 2)
+    assert compiled_widths == [88, *candidates]
+    assert [result.widths for result in results] == [(width, 88, 88) for width in candidates]
+    assert [result.cost for result in results] == pytest.approx([float(index) for index in range(2, 12)])
+    assert [result.reference_cost for result in results] == pytest.approx([1.0] * 10)

@@ -103,7 +103,9 @@ def test_the_record_says_what_was_reached(run: Run) -> None:
     assert record["peak_memory_of"] == "process"
     assert 5e7 < record["peak_memory_bytes"] < 1e11
     kinds = ("raw", "ema") if run.averaging else ("raw",)
-    assert set(record["metrics"]) == {f"val/{name}_{kind}" for name in ("top1", "macro_accuracy", "f1", "loss") for kind in kinds}
+    assert set(record["metrics"]) == {
+        f"val/{name}_{kind}" for name in ("top1", "macro_accuracy", "f1", "loss") for kind in kinds
+    }
     for name, value in record["metrics"].items():
         assert value == pytest.approx(float(run.trainer.callback_metrics[name]))
         assert record["curves"][name] == [r["metrics"][name] for r in watched]

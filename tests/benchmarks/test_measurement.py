@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from benchmarks import forms, latency
+from benchmarks import forms
 from benchmarks.accuracy import PEERS, published
+from benchmarks.measurement import Measurement, measure
 from benchmarks.networks import Candidate, all_compiled, fused
 from benchmarks.picture import draw
+from benchmarks.training_step import TrainingStep
 from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
 from mobilemamba.export.formats import PACKAGES
@@ -23,12 +25,8 @@ def small_network() -> nn.Module:
     ).eval()
 
 
-def timed(network: str, size: int, form: forms.Form = "eager", batch_size: int = 1) -> latency.Latency:
-    return latency.Latency(network, form, (size, size), batch_size, 15_000_000, 10**9, Timing(4.0, 5.0, 3), 1, 1, 0)
-
-
 def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    forms.check_forms(["eager", "fused", "compiled", "compiled-eager"], torch.device("meta"))
+    forms.check_forms(["eager", "fused", "compiled", "compiled-eager", "training"], torch.device("meta"))
     with pytest.raises(UserError, match="'onnx' is measured on the CPU, not on meta"):
         forms.check_forms(["eager", "onnx"], torch.device("meta"))
     monkeypatch.setattr(export_formats, "find_spec", lambda _: None)
@@ -43,35 +41,21 @@ def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
     network, images = small_network(), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         expected = network(images)
-    torch.testing.assert_close(forms.call_of(network, images, form, autocast=False)(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(forms.call_of(network, images, form)(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_forms_are_fused_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
-    network = small_network()
-    for form in ("compiled", "compiled-eager"):
-        forms.call_of(network, torch.randn(1, 3, 16, 16), form, autocast=False)()  # type: ignore[arg-type]
-    assert compiled[0] is not network
-    assert compiled[1] is network
-
-
-def test_every_network_of_a_class_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OneLayer(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.layer = nn.Conv2d(3, width, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x)
-
+def test_compiled_forms_are_fused_or_not_and_all_networks_of_a_class_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     graphs: list[torch.fx.GraphModule] = []
     compiled = torch.compile
     count = lambda graph, _: graphs.append(graph) or graph.forward  # type: ignore[func-returns-value]  # noqa: E731
     monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=count))
-    candidates = [Candidate(str(width), OneLayer(width).eval(), (3, 8, 8)) for width in range(1, 11)]
-    latency.measure(candidates, ["compiled-eager"], "1", [1], 1, 1, CPU)
-    assert len(graphs) == 10
+    monkeypatch.setattr(forms, "fused", lambda network: nn.Sequential(network, nn.Hardtanh(-1e9, 1e9)))
+    candidates = [Candidate(str(size), nn.Sequential(nn.Conv2d(3, size, 1)).eval(), (3, 8, 8)) for size in range(1, 11)]
+    measure(candidates, [("compiled-eager", 1), ("compiled", 1)], "1", 1, 1, CPU)
+    operators = [sum(node.op == "call_function" for node in graph.graph.nodes) for graph in graphs]
+    assert operators == [1, 2] * 10
 
 
 def test_a_network_too_many_to_be_compiled_is_an_error() -> None:
@@ -89,31 +73,36 @@ def test_a_network_that_no_exporter_takes_is_named() -> None:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(UserError, match=r"Form 'pt2' does not take Branching .*: leave it out of --forms"):
-        forms.call_of(Branching(), torch.randn(1, 3, 4, 4), "pt2", autocast=False)
+        forms.call_of(Branching(), torch.randn(1, 3, 4, 4), "pt2")
 
 
 def test_a_form_with_other_answers_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        forms,
-        "fused",
-        lambda network: small_network().apply(lambda m: nn.init.ones_(m.weight) if isinstance(m, nn.Linear) else None),
-    )
+    monkeypatch.setattr(forms, "fused", lambda network: nn.Sequential(network, nn.Softmax(1)))
     candidate = Candidate("small", small_network(), (3, 8, 8))
     with pytest.raises(UserError, match="small as fused differs from eager"):
-        latency.measure([candidate], ["fused"], "small", [1], 1, 1, CPU)
+        measure([candidate], [("fused", 1)], "small", 1, 1, CPU)
 
 
 def test_ratios_are_to_the_same_form_and_batch_size() -> None:
     candidates = [Candidate(name, small_network(), (3, 16, 16)) for name in ("a", "b")]
-    results = latency.measure(candidates, ["eager", "fused"], "b", [1, 4], 2, 1, CPU)
-    times = {(result.network, result.form, result.batch_size): result for result in results}
-    assert len(times) == 8
-    for (_, form, batch_size), result in times.items():
-        base = times["b", form, batch_size].timing
-        assert result.ratio_of_minima == result.timing.minimum / base.minimum
-        assert result.images_per_second == pytest.approx(1e3 * batch_size / result.timing.minimum)
+    kinds: list[tuple[forms.Form, int]] = [("eager", 1), ("fused", 1), ("fused", 4), ("training", 4)]
+    results = measure(candidates, kinds, "b", 2, 1, CPU)
+    assert [(result.network, result.form, result.batch_size) for result in results] == [
+        (name, *kind) for name in "ab" for kind in kinds
+    ]
+    for result, base in zip(results, results[4:] * 2, strict=True):
+        assert result.ratio_of_minima == result.timing.minimum / base.timing.minimum
+        assert result.ratio_of_medians == result.timing.median / base.timing.median
+        assert result.memory_ratio == (1.0 if result.form == "training" else None)
         assert result.parameters == 3 * 4 * 9 + 4 + 4 + 4 + 4 * 5 + 5
         assert result.macs == 14 * 14 * 3 * 9 * 4 + 4 * 5
+
+
+def test_memory_of_a_step_counts_each_activation_once_and_no_parameter() -> None:
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    # Kept: the input; the ReLU's output, which the second layer shares; logarithms of probabilities; classes; a weight.
+    expected = 4 * (5 * 8 + 5 * 16 + 5 * 2 + 1) + 8 * 5
+    assert TrainingStep(network, torch.randn(5, 8)).megabytes_per_image() == pytest.approx(expected / 5 / 1e6)
 
 
 def test_networks_of_timm_are_fused_by_their_own_means() -> None:
@@ -128,26 +117,21 @@ def test_networks_of_timm_are_fused_by_their_own_means() -> None:
 
 
 def test_published_accuracy_is_that_of_the_measured_size() -> None:
-    figures = published("mobilemamba_s6.in1k", (224, 224))
-    assert figures is not None
-    assert (figures.top1, figures.top1_distilled) == (78.0, 80.7)
+    assert published("mobilemamba_s6.in1k", (224, 224)) == (78.0, 80.7)
     unknown = [("mobilemamba_s6", (256, 256)), ("shvit_s3", (224, 256)), ("resnet50", (224, 224))]
-    assert [published(*one) for one in unknown] == [None] * 3
-
-
-def test_peers_are_networks_of_timm_at_their_size() -> None:
+    assert [published(*one) for one in unknown] == [(None, None)] * 3
     for name, figures in PEERS.items():
         assert timm.get_pretrained_cfg(name).input_size == (3, figures.image_size, figures.image_size)
-        assert figures.source.startswith("arXiv:")
-        assert (figures.top1 or figures.top1_distilled) is not None
 
 
 def test_picture_shows_both_accuracies_of_networks_that_have_them() -> None:
-    results = [timed("mobilemamba_s6", 224), timed("shvit_s3", 224), timed("repvit_m1_0", 224), timed("resnet50", 224)]
-    figure = draw([*results, timed("shvit_s3", 224, "fused", 8)], "title")
+    names = ("mobilemamba_s6", "shvit_s3", "repvit_m1_0", "resnet50")
+    about = ((224, 224), 1, 15_000_000, 10**9, Timing(4.0, 5.0, 3), 1.0, 1.0)
+    others = Measurement("shvit_s3", "fused", (224, 224), 8, *about[2:])
+    figure = draw([*(Measurement(name, "eager", *about) for name in names), others], "title")
     assert [axes.get_title() for axes in figure.axes] == ["eager, batch 1", "fused, batch 8"]
     axes = figure.axes[0]
     points = [(line.get_ydata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
     expected = [(78.0, False), (80.7, True), (77.4, False), (80.0, True)]
     assert [(top1, face == "white") for top1, face in points] == expected
-    assert [text.get_text() for text in axes.texts] == ["mobilemamba_s6", "shvit_s3", "repvit_m1_0"]
+    assert [text.get_text() for text in axes.texts] == list(names[:3])
