@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FLOPS_PER_STATE = 9
+"""Operations for each pixel, direction, channel and state: the count of Mamba and of the paper."""
+
 
 def sequential_scan(
     u: Tensor,

@@ -42,11 +42,6 @@ KERNELS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "haar_conv": (kernels.haar_conv, plain_haar_conv),
     "projected_scan": (kernels.projected_scan, plain_scan),
 }
-OPERATORS = {
-    "depthwise_silu": kernels.depthwise_silu_op,
-    "haar_conv": kernels.haar_conv_op,
-    "projected_scan": kernels.projected_scan_op,
-}
 
 
 def arguments(
@@ -219,17 +214,9 @@ def test_operations_of_the_scan_are_counted_as_in_the_paper() -> None:
     assert counter.get_total_flops() == 4 * (scan + projection)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", KERNELS)
 def test_operators_are_registered_properly(name: str) -> None:
-    x, *others = arguments(name)
-    values = [
-        x.permute(0, 2, 3, 1),
-        *(o.permute(0, 2, 3, 1) if name == "projected_scan" and o.ndim == 4 else o for o in others),
-    ]
-    torch.library.opcheck(OPERATORS[name], values, test_utils=("test_schema", "test_faketensor"))
-
-
-def test_the_operator_of_the_norm_is_registered_properly() -> None:
-    y, z, *weights = arguments("gated_norm")
-    values = [y.permute(0, 2, 3, 1), z.permute(0, 2, 3, 1), *weights, EPS]
-    torch.library.opcheck(kernels.gated_norm_op, values, test_utils=("test_schema", "test_faketensor"))
+    values, constants = arguments(name), (EPS,) if name == "gated_norm" else ()
+    for operator, inputs in ((f"{name}_cpu", values), (f"{name}_cpu_backward", [values[0], *values])):
+        checked = getattr(torch.ops.mobilemamba, operator)
+        torch.library.opcheck(checked, (*inputs, *constants), test_utils=("test_schema", "test_faketensor"))
