@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 import yaml
@@ -31,9 +30,8 @@ from benchmarks.publish import RESULTS, around_markers, replace_between, table_o
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.environment import device_name
 from mobilemamba.errors import UserError
-from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network
-from mobilemamba.export.formats import file_format
-from mobilemamba.export.options import FormatName
+from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network, load
+from mobilemamba.export.formats import FORMATS, FormatName
 from mobilemamba.export.parity import Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
 
@@ -44,8 +42,6 @@ QUICKSTART_FILE = Path("experiments/quickstart.yaml")
 QUICKSTART_SIZE, QUICKSTART_CLASSES = (64, 64), 10
 
 MARKERS = "formats"
-
-FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
@@ -235,7 +231,6 @@ def _try(
         return replace(support, outcome="refused", message=str(error)), None
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
         return replace(support, message=f"{type(error).__name__}: {error}"), None
-    load = file_format(form).load
     figures = ("versions", "max_abs_error", "top1_agreement", "conclusive", "size_bytes")
     support = replace(support, outcome=report.verdict, **{name: getattr(report, name) for name in figures})
-    return support, load(path) if load else None
+    return support, load(path) if FORMATS[form].runs_here else None

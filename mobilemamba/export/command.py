@@ -11,10 +11,11 @@ from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import NotComparedWarning, export_network, report_path
+from mobilemamba.export.formats import FormatName
 from mobilemamba.export.int8.export import export_int8
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.report import Int8Report
-from mobilemamba.export.options import ExportOptions, FormatName
+from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.tables import table
@@ -119,13 +120,8 @@ def _text(path: Path, report: ParityReport) -> str:
         )
     else:
         rows = [
-            (
-                " x ".join(map(str, part.shape)),
-                str(part.images),
-                f"{part.max_abs_error:.1e}",
-                f"{part.top1_agreement:.1%}",
-            )
-            for part in report.comparisons
+            (" x ".join(map(str, c.shape)), str(c.images), f"{c.max_abs_error:.1e}", f"{c.top1_agreement:.1%}")
+            for c in report.comparisons
         ]
         lines += [
             table(("batch of images", "images", "largest difference", "same top class"), rows),
