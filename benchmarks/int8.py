@@ -152,9 +152,7 @@ def measure(
     results = []
     for part, answers in logits.items():
         comparison = compare_logits(expected, answers, (BATCH_SIZE, *image.shape[1:]))
-        accuracy = None
-        if compared is not None and compared.targets is not None:
-            accuracy = (answers.argmax(1) == torch.tensor(compared.targets)).double().mean().item()
+        accuracy = None if compared is None else compared.accuracy(answers)
         error, agreement = comparison.max_abs_error, comparison.top1_agreement
         results.append(Result(part, nodes[part], timings[part], error, agreement, accuracy, sizes[part]))
     return results
