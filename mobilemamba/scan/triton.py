@@ -38,14 +38,7 @@ INTERPRETED = triton.knobs.runtime.interpret
 """Whether kernels run in Triton's interpreter, on any device: TRITON_INTERPRET=1 when they were defined."""
 
 
-def triton_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
+def triton_scan(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Scan a feature map in K directions; arguments as in :func:`.reference.sequential_scan`, result in float32.
 
     The state is held in float32 whatever the dtype of the arguments and under autocast. Arguments of any memory layout
@@ -108,14 +101,7 @@ def _forward_results(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor,
 
 @torch.library.custom_op("mobilemamba::selective_scan_backward", mutates_args=())
 def scan_sequences_backward(
-    dy: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    handed: Tensor,
+    dy: Tensor, u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor, handed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the six arguments of :func:`scan_sequences`, each in its argument's dtype.
 
