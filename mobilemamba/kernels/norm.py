@@ -49,15 +49,14 @@ def _rows(x: Tensor) -> Floats:
     return pixels(x).reshape(-1, x.shape[1])
 
 
-_OPERATORS = register(gated_norm, gated_norm_backward, plain.gated_norm, maps=2)
+_PASSES = register(gated_norm, gated_norm_backward, plain.gated_norm, maps=2)
 
 
 @cache
 def kernel(eps: float) -> CompiledKernel:
     """Return the kernel of one eps."""
-    operators = _OPERATORS
     return CompiledKernel(
-        partial(operators.forward, eps=eps), partial(operators.backward, eps=eps), partial(operators.plain, eps=eps)
+        partial(_PASSES.forward, eps=eps), partial(_PASSES.backward, eps=eps), partial(_PASSES.plain, eps=eps)
     )
 
 

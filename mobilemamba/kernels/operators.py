@@ -15,6 +15,8 @@ from torch.utils.flop_counter import register_flop_formula
 from mobilemamba.derivatives import CompiledKernel
 from mobilemamba.kernels.vector_math import Floats
 
+Shape = Sequence[int]
+
 
 def register(
     forward: Callable[..., Tensor],
@@ -67,6 +69,3 @@ def pixels(x: Tensor) -> Floats:
 def array(x: Tensor) -> Floats:
     """Return a tensor as an array without gaps: the same memory where it has none."""
     return x.detach().contiguous().numpy()
-
-
-Shape = Sequence[int]
