@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 import yaml
@@ -26,9 +25,8 @@ from benchmarks.networks import build
 from benchmarks.publish import RESULTS, around_markers, machine, replace_between, table_of, write_results
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.errors import UserError
-from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network
-from mobilemamba.export.formats import file_format
-from mobilemamba.export.options import FormatName
+from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network, load
+from mobilemamba.export.formats import FORMATS, FormatName
 from mobilemamba.export.parity import ParityReport, Runner, random_images
 from mobilemamba.export.timing import Timing, interleaved
 
@@ -39,8 +37,6 @@ QUICKSTART_FILE = Path("experiments/quickstart.yaml")
 QUICKSTART_SIZE, QUICKSTART_CLASSES = (64, 64), 10
 
 MARKERS = "formats"
-
-FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
@@ -212,5 +208,4 @@ def _try(
         return support("refused", str(error)), None
     except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
         return support("failed", f"{type(error).__name__}: {error}"), None
-    load = file_format(form).load
-    return support(report.verdict, report=report), load(path) if load else None
+    return support(report.verdict, report=report), load(path) if FORMATS[form].runs_here else None

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from benchmarks.networks import fused, inference_call
 from benchmarks.training_step import TrainingStep
 from mobilemamba.errors import UserError
-from mobilemamba.export.formats import check_installed, file_format
+from mobilemamba.export.formats import FORMATS, check_installed, format_module
+from mobilemamba.export.formats.base import quiet
 from mobilemamba.export.graph import for_graphs
-from mobilemamba.export.options import SUFFIXES
-from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 CPU = torch.device("cpu")
@@ -55,7 +54,7 @@ def check_forms(forms: Iterable[Form], device: torch.device) -> None:
         UserError: When an exported form is to run elsewhere than on the CPU, or the packages of one are missing.
     """
     for form in forms:
-        if form in SUFFIXES:
+        if form in FORMATS:
             if device.type != "cpu":
                 raise UserError(f"Form {form!r} is measured on the CPU, not on {device}: leave it out of --forms.")
             check_installed(form)
@@ -92,11 +91,10 @@ def call_of(
 
 
 def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Callable[[], Tensor]:
-    exporter = file_format(form)
-    assert exporter.load is not None  # only Core ML has no runtime here
+    exporter = format_module(form)
     height, width = images.shape[2:]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"network{SUFFIXES[form]}"
+        path = Path(folder) / f"network{FORMATS[form].suffix}"
         try:
             with torch.no_grad(), quiet():
                 program = torch.export.export(network, (images,))

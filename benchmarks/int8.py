@@ -26,7 +26,6 @@ from benchmarks.formats import trained_looking
 from benchmarks.forms import CPU, set_threads
 from benchmarks.publish import machine, table_of, write_results
 from mobilemamba import MobileMamba, ModelMetadata
-from mobilemamba.checkpoints import load_training_checkpoint
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network
 from mobilemamba.export.formats.onnx import load
@@ -35,6 +34,7 @@ from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
 from mobilemamba.export.parity import compare_logits, random_images
 from mobilemamba.export.timing import interleaved
+from mobilemamba.weights import load_network
 
 BATCH_SIZE = 8
 
@@ -88,7 +88,7 @@ def int8(
     elif calibration is None:
         raise UserError("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
     else:
-        name, (model, metadata) = str(checkpoint), load_training_checkpoint(checkpoint)
+        name, (model, metadata) = str(checkpoint), load_network(checkpoint)
         images = choose_images(Int8Options(calibration, validation), model.num_classes, metadata.class_names)
     results = measure(model, metadata, *images, rounds)
     count = "random" if images[1] is None else f"{len(images[1].files)}"
@@ -128,7 +128,6 @@ def measure(
         }
         timings = interleaved({part: partial(runner, image) for part, runner in runners.items()}, rounds, 3, CPU)
         sizes = {part: file.stat().st_size for part, file in files.items()}
-    targets = None if compared is None or compared.targets is None else torch.tensor(compared.targets)
     results = []
     for part, answers in logits.items():
         comparison = compare_logits(logits[FLOAT32], answers, (BATCH_SIZE, *image.shape[1:]))
@@ -139,7 +138,7 @@ def measure(
                 "timing": asdict(timings[part]),
                 "max_abs_error": comparison.max_abs_error,
                 "top1_agreement": comparison.top1_agreement,
-                "accuracy": None if targets is None else (answers.argmax(1) == targets).double().mean().item(),
+                "accuracy": None if compared is None else compared.accuracy(answers),
                 "size_bytes": sizes[part],
             }
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import timm
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError, require
 from mobilemamba.fusion import fuse
+from mobilemamba.weights import load_network
 
 Result = TypeVar("Result")
 
@@ -68,7 +70,7 @@ def build(name: str, device: torch.device, image_size: Sequence[int] | None = No
     """Build a network.
 
     Args:
-        name: timm's.
+        name: timm's, or weights of a MobileMamba (:mod:`mobilemamba.weights`).
         device: Where it is to run.
         image_size: Height and width in pixels, or one number for both. None: what it was published for.
 
@@ -76,6 +78,10 @@ def build(name: str, device: torch.device, image_size: Sequence[int] | None = No
         UserError: When timm knows no network of this name, or for other than one or two numbers.
     """
     require(image_size is None or len(image_size) in (1, 2), "--image-size", image_size, "one number or two")
+    if Path(name).is_file() or name.startswith(("hf-hub:", "local-dir:")):
+        network, metadata = load_network(name)
+        height, width = (image_size[0], image_size[-1]) if image_size else metadata.image_size
+        return Candidate(name, network.to(device), (network.in_chans, height, width))
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
         raise UserError(f"Network {name!r} is unknown to timm; near names: {close}.")

@@ -1,7 +1,8 @@
 """A command line from a typed function: its parameters are the options, its docstring describes them.
 
 ``image_size`` is ``--image-size`` or ``--image_size``; several values follow each other or are a list in brackets; the
-first parameter needs no name; ``--config`` reads options from YAML files.
+first parameter needs no name; ``--config`` reads options from YAML files; ``--checkpoint`` is another word for
+``--weights``.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def options_of(function: Callable[..., object], words: Sequence[str]) -> list[st
             is_named, word = True, f"--{first}={word}"
         name, equals, value = word.removeprefix("--").partition("=")
         name = re.sub(r"[-.]", "_", name)  # --data.root is data_root
+        name = "weights" if name == "checkpoint" and name not in hints and "weights" in hints else name
         has_many = _item_type(hints.get(name)) is not None
         if hints.get(name) is bool:
             options.append(f"--{name}={value or 'true'}")

@@ -19,15 +19,14 @@ from timm.models import clean_state_dict, is_model_pretrained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobilemamba.checkpoints import load_training_checkpoint, read_file
+from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
+from mobilemamba.published import split_checkpoint
+from mobilemamba.weights import load_network
 
 RECIPE_TEACHER = "tresnet_v2_l.miil_in21k_ft_in1k"
 """Teacher of the published distilled weights: TResNet-L v2, 83.9 % top-1 on ImageNet."""
-
-_NESTED_STATES = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Where training scripts put a network's weights in their files, the averaged ones first (timm's order)."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _build_network(config: TeacherConfig) -> tuple[Any, ModelMetadata]:
         path = Path(config.checkpoint)
         content = read_file(path)
         if "mobilemamba" in content:
-            return load_training_checkpoint(path, config.weights)
+            return load_network(path, config.weights)
         network = _load_timm_file(config.name, path, content)
     elif config.pretrained:
         network = _fetch_timm(config.name)
@@ -185,8 +184,8 @@ def _fetch_timm(name: str) -> nn.Module:
 
 def _load_timm_file(name: str, path: Path, content: Mapping[str, Any]) -> nn.Module:
     """Build a timm network with as many classes as the file's classifier has, and load the file into it."""
-    nested = next((content[key] for key in _NESTED_STATES if isinstance(content.get(key), Mapping)), content)
-    state = clean_state_dict(dict(nested))
+    raw, averaged = split_checkpoint(content)
+    state = clean_state_dict(dict(raw if averaged is None else averaged))
     fresh = _create_timm(name)
     classes = _classes_of(state, fresh)
     overlay = {"state_dict": state, "num_classes": classes}

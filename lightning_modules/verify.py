@@ -25,7 +25,7 @@ from mobilemamba.checkpoints import read_file
 from mobilemamba.environment import environment, find_device
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import export_network
-from mobilemamba.export.formats import file_format
+from mobilemamba.export.formats import load
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.files import write_json, write_text
 from mobilemamba.fusion import fuse
@@ -193,7 +193,7 @@ def _forms(file: Path, name: str, distilled: bool, device: torch.device, output:
     forms["fused"] = _runner(fuse(copy.deepcopy(network)), device)
     path = output / f"{name}{'_distilled' if distilled else ''}.onnx"
     export_network(network, path, ExportOptions("onnx"), ModelMetadata(metadata.image_size))
-    forms["onnx"] = file_format("onnx").load(path)  # type: ignore[misc]  # this format has a runtime everywhere
+    forms["onnx"] = load(path)
     return forms
 
 

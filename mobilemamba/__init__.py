@@ -8,12 +8,13 @@ Beside a scan, B and C are also its input and output projections, as in the Mamb
 """
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
+from mobilemamba.checkpoints import load_published_weights
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
 from mobilemamba.fusion import fuse
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.variants import VARIANTS, Variant
+from mobilemamba.weights import load_network
 
 __all__ = [
     "VARIANTS",
@@ -23,6 +24,6 @@ __all__ = [
     "UserError",
     "Variant",
     "fuse",
+    "load_network",
     "load_published_weights",
-    "load_training_checkpoint",
 ]

@@ -16,10 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.config import MobileMambaConfig
 from mobilemamba.errors import UserError
-from mobilemamba.metadata import ModelMetadata
-from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state, split_checkpoint
+from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state
 
 
 def load_published_weights(
@@ -72,27 +70,6 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of weights.")
     return content
-
-
-def load_training_checkpoint(path: str | Path, weights: WeightSource = "ema") -> tuple[MobileMamba, ModelMetadata]:
-    """Rebuild the student of a training checkpoint in eval mode, with what is known of its data.
-
-    Args:
-        path: A .ckpt file written by ``lightning fit``.
-        weights: Averaged or raw weights; a run without averaging has only one kind, which is returned for both.
-
-    Raises:
-        UserError: When the file is no such checkpoint.
-    """
-    content = read_file(Path(path))
-    if "mobilemamba" not in content:
-        raise UserError(f"{path} is no training checkpoint of this project: it holds {sorted(content)[:10]}.")
-    description = content["mobilemamba"]
-    raw, averaged = split_checkpoint(content)
-    state = averaged if averaged is not None and weights == "ema" else raw
-    model = MobileMamba(MobileMambaConfig(**description["config"]))
-    load_strictly(model, student_state(state))
-    return model.eval(), ModelMetadata.from_dict(description["metadata"])
 
 
 def student_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilemamba.bimamba import BiMamba
-from mobilemamba.scan.flops import FLOPS_PER_STATE
+from mobilemamba.scan.reference import FLOPS_PER_STATE
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ class CompiledKernel:
     """A function of tensors with a compiled form and a plain one.
 
     Args:
-        forward: Compiled forward pass; returns the result and what the backward pass wants kept.
+        forward: Compiled forward pass; returns the result, or a tuple of it and what the backward pass wants kept.
         backward: Takes the gradient of the result, the arguments and what was kept; returns a gradient for each
             argument.
         plain: The same function in plain operators.
         kept: How many tensors are kept.
     """
 
-    forward: Callable[..., tuple[Tensor, ...]]
+    forward: Callable[..., Tensor | tuple[Tensor, ...]]
     backward: Callable[..., tuple[Tensor, ...]]
     plain: Callable[..., Tensor]
     kept: int = 0
@@ -41,7 +41,8 @@ class CompiledKernel:
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(kernel: CompiledKernel, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return kernel.forward(*arguments)
+        result = kernel.forward(*arguments)
+        return result if isinstance(result, tuple) else (result,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -27,10 +27,9 @@ from types import ModuleType
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mobilemamba import wavelet
+from mobilemamba import plain, wavelet
 from mobilemamba.errors import UserError
 from mobilemamba.scan import parallel, projected, reference, rows
 
@@ -51,10 +50,8 @@ def plain_operators() -> Iterator[None]:
 
 def depthwise_silu(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve each channel of u, (B, D, H, W), by its own kernel of weight, (D, 1, k, k), and take SiLU."""
-    kernels = _kernels_for(u)
-    if kernels is not None and bias is not None:
-        return kernels.depthwise_silu(u, weight, bias)
-    return F.silu(F.conv2d(u, weight, bias, padding=weight.shape[-1] // 2, groups=u.shape[1]))
+    kernels = _kernels_for(u) if bias is not None else None
+    return (kernels or plain).depthwise_silu(u, weight, bias)
 
 
 def projected_scan(
@@ -75,11 +72,7 @@ def projected_scan(
 
 def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm(y) * SiLU(z) over the channels of (B, D, H, W), in the dtype of z."""
-    kernels = _kernels_for(z)
-    if kernels is not None:
-        return kernels.gated_norm(y, z, weight, bias, eps)
-    normal = F.layer_norm(y.permute(0, 2, 3, 1).to(weight.dtype), weight.shape, weight, bias, eps)
-    return normal.permute(0, 3, 1, 2).to(z.dtype) * F.silu(z)
+    return (_kernels_for(z) or plain).gated_norm(y, z, weight, bias, eps)
 
 
 def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from torch import nn
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.inspection import find_callback, is_trial, metadata_of, run_folder, task_of
-from mobilemamba.checkpoints import load_training_checkpoint
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, ParityReport, check_installed, export_network, report_path
 from mobilemamba.files import check_writable
+from mobilemamba.weights import load_network
 
 DEFAULT_OPTIONS = ExportOptions()
 
@@ -130,7 +130,7 @@ class ExportAtEnd(Callback):
         if name == "best":
             best = find_callback(trainer, BestCheckpoint)
             path = best.best_model_path if best else ""
-            return load_training_checkpoint(path, self.weights or "ema")[0] if path else None
+            return load_network(path, self.weights or "ema")[0] if path else None
         task = task_of(pl_module)
         network = task.student if task.ema_student is None or self.weights == "raw" else task.ema_student
         return copy.deepcopy(network).cpu().eval()

@@ -40,7 +40,7 @@ class Published:
 
 
 def publish(
-    checkpoint: str,
+    weights: str,
     to: str,
     weights_kind: Literal["ema", "raw"] = "ema",
     variant: str | None = None,
@@ -52,7 +52,7 @@ def publish(
     The folder holds model.safetensors, config.json (architecture, preprocessing, classes) and a model card.
 
     Args:
-        checkpoint: Weights of any source: a .ckpt of a run, whose figures and config the card then tells, or others.
+        weights: A .ckpt of a run, whose figures and config the card then tells, or any other source; also --checkpoint.
         to: A folder that does not exist yet, or hf-hub:OWNER/NAME, for which you must be logged in (`hf auth login`).
         weights_kind: Averaged or raw weights, where there are both.
         variant: Network of published weights, such as mobilemamba_s6.
@@ -70,9 +70,9 @@ def publish(
         raise UserError(f"--to {to} must name a repository as hf-hub:OWNER/NAME.")
     if not on_hub and target.exists():
         raise UserError(f"--to {to} must be a folder that does not exist yet: delete it, or choose another.")
-    network, metadata = load_network(checkpoint, weights_kind, variant)
+    network, metadata = load_network(weights, weights_kind, variant)
     if network.num_classes == 0:
-        raise UserError(f"{checkpoint} has no classifier: publish weights of a classifier.")
+        raise UserError(f"{weights} has no classifier: publish weights of a classifier.")
     if not on_hub:
         target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=None if on_hub else target.parent, prefix=".publish.") as temporary:
@@ -80,7 +80,7 @@ def publish(
         folder.mkdir()
         architecture = _write(folder, network, metadata)
         difference = _difference(network, folder, metadata)
-        card = model_card(checkpoint, architecture, network, metadata, weights_kind, licence, difference, repository)
+        card = model_card(weights, architecture, network, metadata, weights_kind, licence, difference, repository)
         write_text(folder / "README.md", card)
         if on_hub:
             _upload(folder, repository, private)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import load_published_weights, load_strictly, load_training_checkpoint, read_file
+from mobilemamba.checkpoints import load_published_weights, load_strictly, read_file
 from mobilemamba.errors import UserError
-from mobilemamba.published import WeightSource
+from mobilemamba.published import WeightSource, split_checkpoint
+from mobilemamba.weights import load_network as load_mobilemamba
 
 RANDOM = "random"
 """What :class:`MeasuredNetwork` calls the weights of a network that was never trained."""
@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
     Raises:
         UserError: Otherwise; names similar ones.
     """
-    if timm.is_model(name) or Path(name).is_file():
+    if timm.is_model(name) or Path(name).is_file() or name.startswith(("hf-hub:", "local-dir:")):
         return
     if Path(name).suffix == ".ckpt" or len(Path(name).parts) > 1:
         raise UserError(f"Checkpoint {name} does not exist.")
@@ -70,7 +70,7 @@ def load_network(
         UserError: When a file does not fit, timm cannot build the network, or it does not take colour images.
     """
     if not timm.is_model(name):
-        student, metadata = load_training_checkpoint(name, weights)
+        student, metadata = load_mobilemamba(name, weights)
         if student.in_chans != 3:
             raise UserError(f"{name} takes images of {student.in_chans} channels: it must take 3 (RGB).")
         return MeasuredNetwork(name, f"checkpoint, {weights}", student, metadata.mean, metadata.std)
@@ -91,9 +91,5 @@ def _load_weights(network: nn.Module, path: Path, weights: WeightSource) -> None
     if isinstance(network, MobileMamba):
         load_published_weights(network, path, weights)
         return
-    content = read_file(path)
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model")[0 if weights == "ema" else 2 :]:  # timm's names
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    load_strictly(network, content)
+    raw, averaged = split_checkpoint(read_file(path))
+    load_strictly(network, averaged if averaged is not None and weights == "ema" else raw)

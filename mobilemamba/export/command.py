@@ -7,24 +7,22 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilemamba.backbone import MobileMamba
-from mobilemamba.checkpoints import load_published_weights, load_training_checkpoint
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import NotComparedWarning, export_network, report_path
+from mobilemamba.export.formats import FormatName
 from mobilemamba.export.int8.export import export_int8
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.report import Int8Report
-from mobilemamba.export.options import ExportOptions, FormatName
+from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport
-from mobilemamba.metadata import ModelMetadata
 from mobilemamba.tables import table
-from mobilemamba.variants import VARIANTS
+from mobilemamba.weights import load_network
 
 
 def export(
-    checkpoint: Path,
+    weights: str,
+    weights_kind: Literal["ema", "raw"] = "ema",
     variant: str | None = None,
-    weights: Literal["ema", "raw"] = "ema",
     format: FormatName = "onnx",
     output: Path | None = None,
     image_size: list[int] | None = None,
@@ -39,15 +37,16 @@ def export(
     min_agreement: float | None = None,
     max_accuracy_drop: float | None = None,
 ) -> None:
-    """Write a checkpoint as a file for deployment, BatchNorm folded, compared with its network.
+    """Write weights as a file for deployment, BatchNorm folded, compared with their network.
 
     Args:
-        checkpoint: Checkpoint of `lightning fit`, or with --variant a published weights file.
-        variant: Network of a published weights file, such as mobilemamba_s6; checkpoints know their own.
-        weights: Averaged or raw weights, where the file has both.
+        weights: A checkpoint of `lightning fit` or another file of weights, published, published:in1k, local-dir:FOLDER
+            or hf-hub:OWNER/NAME; also --checkpoint.
+        weights_kind: Averaged or raw weights, where there are both.
+        variant: Network of published weights, such as mobilemamba_s6.
         format: File format.
-        output: File to write. Null: the checkpoint's name with the format's suffix, or .int8.onnx.
-        image_size: Height and width in pixels. Null: the evaluation size of the checkpoint.
+        output: File to write. Null: the weights' file with the format's suffix, or .int8.onnx.
+        image_size: Height and width in pixels. Null: the evaluation size of the weights.
         dynamic_batch: Take any batch size, or single images.
         dynamic_size: Take images of any height and width, or of one size.
         tolerance: Largest difference allowed, relative to the largest logit.
@@ -73,11 +72,14 @@ def export(
         min_agreement=min_agreement,
         max_accuracy_drop=max_accuracy_drop,
     )
-    network, metadata = _load(checkpoint, variant, weights)
+    suffix = f".int8{options.suffix}" if int8 else options.suffix
+    if output is None and not Path(weights).is_file():
+        raise UserError(f"--output must name the file to write, such as mobilemamba{suffix}: {weights} is no file.")
+    network, metadata = load_network(weights, weights_kind, variant)
     if image_size is not None:
         require(len(image_size) == 2, "--image-size", image_size, "two numbers, height and width in pixels")
         metadata = dataclasses.replace(metadata, image_size=(image_size[0], image_size[1]))
-    path = output or checkpoint.with_suffix(f".int8{options.suffix}" if int8 else options.suffix)
+    path = output or Path(weights).with_suffix(suffix)
     if int8_options is not None:
         print(_int8_text(path, export_int8(network, path, options, int8_options, metadata)))
         return
@@ -97,18 +99,6 @@ def _int8_options(is_wanted: bool, **options: Any) -> Int8Options | None:
     return Int8Options(**given)
 
 
-def _load(checkpoint: Path, variant: str | None, weights: Literal["ema", "raw"]) -> tuple[MobileMamba, ModelMetadata]:
-    if variant is None:
-        try:
-            return load_training_checkpoint(checkpoint, weights)
-        except UserError as error:
-            raise UserError(f"{error} If these are published weights, name their network by --variant.") from error
-    require(variant in VARIANTS, "--variant", variant, f"one of {', '.join(sorted(VARIANTS))}")
-    published = VARIANTS[variant]
-    network = load_published_weights(MobileMamba(published.config), checkpoint, weights)
-    return network, ModelMetadata(image_size=(published.image_size, published.image_size))
-
-
 def _text(path: Path, report: ParityReport) -> str:
     """Return what is printed of an export."""
     lines = [f"{path}  ({report.size_bytes / 1e6:.1f} MB)", ""]
@@ -119,13 +109,8 @@ def _text(path: Path, report: ParityReport) -> str:
         )
     else:
         rows = [
-            (
-                " x ".join(map(str, part.shape)),
-                str(part.images),
-                f"{part.max_abs_error:.1e}",
-                f"{part.top1_agreement:.1%}",
-            )
-            for part in report.comparisons
+            (" x ".join(map(str, c.shape)), str(c.images), f"{c.max_abs_error:.1e}", f"{c.top1_agreement:.1%}")
+            for c in report.comparisons
         ]
         lines += [
             table(("batch of images", "images", "largest difference", "same top class"), rows),

@@ -16,9 +16,9 @@ from torch import nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
-from mobilemamba.export.formats import file_format
+from mobilemamba.export.formats import FORMATS, check_installed, format_module
 from mobilemamba.export.graph import for_graphs
-from mobilemamba.export.options import SUFFIXES, ExportOptions
+from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
 from mobilemamba.files import atomic_write, check_writable
@@ -53,7 +53,8 @@ def export_network(
     """
     path = Path(path)
     network = check_request(network, path, options, metadata)
-    exporter, smallest = file_format(options.format), _smallest_side(network, options)
+    form, module = FORMATS[options.format], format_module(options.format)
+    smallest = _smallest_side(network, options)
     channels, image_size = network.config.in_chans, metadata.image_size
     with torch.no_grad():
         unfused = copy.deepcopy(network).cpu().eval().requires_grad_(False).double()
@@ -64,13 +65,13 @@ def export_network(
     program = trace(fused, channels, tracing_size(image_size, smallest, options), options)
     shapes = promised_shapes(channels, image_size, smallest, options)
     with atomic_write(path) as unfinished:
-        exporter.write(program, unfinished, metadata)
+        module.write(program, unfinished, metadata)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
             tolerance=options.tolerance,
-            comparisons=compare_runner(unfused, exporter.load(unfinished), shapes) if exporter.load else (),
-            versions=exporter.versions(),
+            comparisons=compare_runner(unfused, module.load(unfinished), shapes) if form.runs_here else (),
+            versions=form.versions(),
             size_bytes=sum(part.stat().st_size for part in unfinished.parent.rglob("*") if part.is_file()),
         )
         report.raise_if_refused()
@@ -89,19 +90,6 @@ def report_path(path: str | Path) -> Path:
     """Return where the parity report of an exported file lies: ``model.onnx`` has ``model.onnx.parity.json``."""
     path = Path(path)
     return path.with_name(f"{path.name}.parity.json")
-
-
-def read_metadata(path: str | Path) -> ModelMetadata:
-    """Read class names and preprocessing from an exported file.
-
-    Raises:
-        UserError: When the suffix is that of no format.
-    """
-    path = Path(path)
-    name = next((name for name, suffix in SUFFIXES.items() if path.suffix == suffix), None)
-    if name is None:
-        raise UserError(f"{path} is no exported file: its name ends in none of {', '.join(SUFFIXES.values())}.")
-    return file_format(name).read_metadata(path)
 
 
 def check_request(network: nn.Module, path: Path, options: ExportOptions, metadata: ModelMetadata) -> MobileMamba:
@@ -128,11 +116,12 @@ def check_request(network: nn.Module, path: Path, options: ExportOptions, metada
             f"image_size = {height}x{width} is too large for a file of dynamic size, which takes up to "
             f"{largest}x{largest} pixels: export with dynamic_size = False."
         )
+    check_installed(options.format)
     check_writable(path.parent)
     return network
 
 
 def _smallest_side(network: MobileMamba, options: ExportOptions) -> int:
     """Return the smallest height and width in pixels that a file takes."""
-    margin = file_format(options.format).dynamic_size_margin
+    margin = FORMATS[options.format].dynamic_size_margin
     return network.config.min_image_size + (margin if options.dynamic_size else 0)

@@ -15,14 +15,7 @@ from torch import Tensor
 from mobilemamba.scan.parallel import doublings
 
 
-def matrix_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
+def matrix_scan(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
 
     The state is held in float32 (float64 for float64 input), whatever the dtype of the arguments, but not under

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from mobilemamba.errors import UserError, require
-
-FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]
-
-SUFFIXES: dict[FormatName, str] = {
-    "onnx": ".onnx",
-    "pt2": ".pt2",
-    "openvino": ".xml",
-    "executorch": ".pte",
-    "litert": ".tflite",
-    "coreml": ".mlpackage",
-}
-"""Suffix of the file of each format; of Core ML's it is a folder."""
-
-FIXED_SHAPE: tuple[FormatName, ...] = ("executorch", "litert", "coreml")
-"""Formats whose files take single images of one size."""
+from mobilemamba.export.formats import FORMATS, FormatName
 
 
 @dataclass(frozen=True)
@@ -49,14 +34,13 @@ class ExportOptions:
     @property
     def suffix(self) -> str:
         """Suffix of the file, with its dot."""
-        return SUFFIXES[self.format]
+        return FORMATS[self.format].suffix
 
     def __post_init__(self) -> None:
         """Check every field."""
-        formats = get_args(FormatName)
-        require(self.format in formats, "format", self.format, f"one of {', '.join(formats)}")
+        require(self.format in FORMATS, "format", self.format, f"one of {', '.join(FORMATS)}")
         for field in ("dynamic_batch", "dynamic_size"):
-            if getattr(self, field) and self.format in FIXED_SHAPE:
+            if getattr(self, field) and FORMATS[self.format].single_shape:
                 raise UserError(
                     f"{field} = True must be false: {self.format} files take single images of one size. "
                     f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."

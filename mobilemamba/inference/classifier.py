@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mobilemamba.environment import find_device
 from mobilemamba.errors import UserError
-from mobilemamba.export.formats import file_format
-from mobilemamba.export.options import SUFFIXES
+from mobilemamba.export.formats import FORMATS, load, read_metadata
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.published import WeightSource
 from mobilemamba.weights import load_network
@@ -52,10 +50,9 @@ def open_classifier(
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
-    formats = {suffix: name for name, suffix in SUFFIXES.items()}
     path = Path(source).expanduser()
-    if path.suffix in formats:
-        return _open_file(path, file_format(formats[path.suffix]))
+    if path.suffix in {form.suffix for form in FORMATS.values()}:
+        return _open_file(path)
     where = find_device(device)
     network, metadata = load_network(source, kind, variant)
     if network.in_chans != 3:
@@ -71,19 +68,18 @@ def open_classifier(
     return Classifier(run, metadata)
 
 
-def _open_file(path: Path, form: Any) -> Classifier:
+def _open_file(path: Path) -> Classifier:
     if not path.exists():
         raise FileNotFoundError(f"Exported file {path} does not exist.")
-    if form.load is None:
-        raise UserError(f"{path} cannot be run here: this system has no runtime for {path.suffix} files.")
     try:
-        metadata = form.read_metadata(path)
-        run = form.load(path)
+        run, metadata = load(path), read_metadata(path)
+    except UserError:
+        raise
     # Every runtime raises errors of its own for files that it cannot read.
     except Exception as error:
         raise UserError(
             f"{path} cannot be opened, or has no metadata of this project that say how its images are prepared: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     return Classifier(_in_batches(run, metadata), metadata)
 

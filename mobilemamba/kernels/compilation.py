@@ -26,24 +26,21 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # Numba ships no types
         return (*super()._index_key(*arguments), SOURCES)
 
     def load_overload(self, *arguments: Any) -> Any:
-        try:
-            return super().load_overload(*arguments)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            self._warn(error)
-            return None  # it is compiled again
+        return self._or_warn(super().load_overload, *arguments)  # after a warning it is compiled again
 
     def save_overload(self, *arguments: Any) -> None:
-        try:
-            super().save_overload(*arguments)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            self._warn(error)
+        self._or_warn(super().save_overload, *arguments)
 
-    def _warn(self, error: Exception) -> None:
-        warnings.warn(
-            f"A compiled kernel cannot be kept in {self.cache_path}, so it is compiled by every process: {error!r}. "
-            "Make room there or delete what is in it, or name another folder in NUMBA_CACHE_DIR.",
-            stacklevel=1,
-        )
+    def _or_warn(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return action(*arguments)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            warnings.warn(
+                f"A compiled kernel cannot be kept in {self.cache_path}, so it is compiled by every process: "
+                f"{error!r}. Make room there or delete what is in it, or name another folder in NUMBA_CACHE_DIR.",
+                stacklevel=1,
+            )
+            return None
 
 
 def _compiled(**options: Any) -> _Decorator:

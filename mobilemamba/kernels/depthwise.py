@@ -3,91 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from mobilemamba import plain
 from mobilemamba.kernels.compilation import in_order
+from mobilemamba.kernels.operators import Shape, array, empty_map, pixels, register
 from mobilemamba.kernels.threads import parts_of, run
-from mobilemamba.kernels.vector_math import ONE, ZERO, Floats, exponential, sigmoid, to_power
+from mobilemamba.kernels.vector_math import ONE, ZERO, Floats, exponentials, sigmoid
 
 
-@torch.library.custom_op("mobilemamba::depthwise_silu_cpu", mutates_args=(), device_types="cpu")
-def depthwise_silu_op(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def depthwise_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel with its own kernel, at stride 1 and with zeros around the map, and take SiLU.
 
     Args:
-        x: (G, H, W, C) in float32.
+        x: (B, C, H, W) in float32.
         weight: (C, 1, k, k), k odd.
         bias: (C,).
 
     Returns:
-        (G, H, W, C).
+        (B, C, H, W).
     """
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    run(_silu, [*_arrays(x, weight, bias), y.numpy()], len(x) * x.shape[1], y.numel())
+    y = empty_map(x)
+    run(_silu, [pixels(x), _taps(weight), array(bias), pixels(y)], len(x) * x.shape[2], y.numel())
     return y
 
 
-@depthwise_silu_op.register_fake
-def _result(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@torch.library.custom_op("mobilemamba::depthwise_silu_cpu_backward", mutates_args=(), device_types="cpu")
-def depthwise_silu_op_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the three arguments of :func:`depthwise_silu_op`.
-
-    Args:
-        dy: Gradient of its result, (G, H, W, C).
-        x: (G, H, W, C).
-        weight: (C, 1, k, k).
-        bias: (C,).
-    """
-    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    parts, size, channels = parts_of(len(x)), weight.shape[-1], len(weight)
+def depthwise_silu_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the three arguments of :func:`depthwise_silu`, given that of its result."""
+    dx, parts, size, channels = empty_map(x), parts_of(len(x)), weight.shape[-1], len(weight)
     dtaps, dbias = x.new_zeros(parts, size, size, channels), x.new_zeros(parts, channels)
-    outputs = [t.numpy() for t in (dx, dtaps, dbias)]
-    run(_silu_backward, [*_arrays(x, weight, bias), dy.contiguous().numpy(), *outputs], parts, x.numel())
+    arguments = [pixels(x), _taps(weight), array(bias), pixels(dy), pixels(dx), dtaps.numpy(), dbias.numpy()]
+    run(_silu_backward, arguments, parts, x.numel())
     return dx, dtaps.sum(0).permute(2, 0, 1).unsqueeze(1).contiguous(), dbias.sum(0)
 
 
-@depthwise_silu_op_backward.register_fake
-def _gradients(dy: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in arguments)
-
-
-@register_flop_formula(torch.ops.mobilemamba.depthwise_silu_cpu)
-def _flops(x_shape: Sequence[int], weight_shape: Sequence[int], *others: Any, **_: Any) -> int:
+def _flops(x_shape: Shape, weight_shape: Shape, *others: Any) -> int:
     return 2 * math.prod(x_shape) * math.prod(weight_shape[2:])
 
 
-@register_flop_formula(torch.ops.mobilemamba.depthwise_silu_cpu_backward)
-def _backward_flops(dy_shape: Sequence[int], *shapes: Sequence[int], **_: Any) -> int:
-    """Return the count of the forward pass, which is repeated, and of both gradients."""
-    return 3 * _flops(*shapes)
+def _taps(weight: Tensor) -> Floats:
+    return array(weight.permute(1, 2, 3, 0).squeeze(0))  # (k, k, C)
 
 
-def _arrays(x: Tensor, weight: Tensor, bias: Tensor) -> list[Floats]:
-    taps = weight.permute(1, 2, 3, 0).squeeze(0)  # (k, k, C)
-    return [t.detach().contiguous().numpy() for t in (x, taps, bias)]
+KERNEL = register(depthwise_silu, depthwise_silu_backward, plain.depthwise_silu, maps=1, flops=_flops)
 
 
 @in_order
-def convolve_pixel(x: Floats, taps: Floats, row: int, column: int, y: Floats) -> None:
-    """Add the depthwise convolution of a map, at one pixel of it.
-
-    Args:
-        x: (H, W, C).
-        taps: (k, k, C).
-        row: Of the pixel.
-        column: Of the pixel.
-        y: (C,), added to.
-    """
+def convolve_pixel(
+    x: Floats,  # (H, W, C)
+    taps: Floats,  # (k, k, C)
+    row: int,
+    column: int,
+    y: Floats,  # (C,), added to
+) -> None:
+    """Add the depthwise convolution of a map, at one pixel of it."""
     height, width, channels = x.shape
     size = len(taps)
     top, left = row - size // 2, column - size // 2
@@ -108,14 +80,12 @@ def convolve_pixel(x: Floats, taps: Floats, row: int, column: int, y: Floats) ->
 
 
 @in_order
-def correlate(x: Floats, dy: Floats, dtaps: Floats) -> None:
-    """Add the gradient of the taps of a depthwise convolution of one map.
-
-    Args:
-        x: What was convolved, (H, W, C).
-        dy: Gradient of the result, (H, W, C).
-        dtaps: (k, k, C), added to.
-    """
+def correlate(
+    x: Floats,  # what was convolved, (H, W, C)
+    dy: Floats,  # gradient of the result, (H, W, C)
+    dtaps: Floats,  # (k, k, C), added to
+) -> None:
+    """Add the gradient of the taps of a depthwise convolution of one map."""
     size = len(dtaps)
     for m in range(size):
         for n in range(size):
@@ -123,16 +93,14 @@ def correlate(x: Floats, dy: Floats, dtaps: Floats) -> None:
 
 
 @in_order
-def _add_products(x: Floats, dy: Floats, below: int, right: int, total: Floats) -> None:
-    """Add up the products of the pixels of one map with those some rows below and columns to the right in another.
-
-    Args:
-        x: (H, W, C).
-        dy: (H, W, C).
-        below: By so many rows x is ahead; they may be negative.
-        right: By so many columns.
-        total: (C,), added to.
-    """
+def _add_products(
+    x: Floats,  # (H, W, C)
+    dy: Floats,  # (H, W, C)
+    below: int,  # by so many rows x is ahead; they may be negative
+    right: int,  # by so many columns
+    total: Floats,  # (C,), added to
+) -> None:
+    """Add up the products of the pixels of one map with those some rows below and columns to the right in another."""
     height, width, channels = x.shape
     end = min(width, width - right)
     for i in range(max(0, -below), min(height, height - below)):
@@ -149,30 +117,24 @@ def _add_products(x: Floats, dy: Floats, below: int, right: int, total: Floats) 
 
 
 @in_order
-def _silu(x: Floats, taps: Floats, bias: Floats, y: Floats, first: int, last: int) -> None:
-    """Convolve some rows of pixels.
-
-    Args:
-        x: (G, H, W, C).
-        taps: (k, k, C).
-        bias: (C,).
-        y: (G, H, W, C), written.
-        first: Row to begin with: those of an image follow each other.
-        last: Row to end before.
-    """
+def _silu(
+    x: Floats,  # (B, H, W, C)
+    taps: Floats,  # (k, k, C)
+    bias: Floats,  # (C,)
+    y: Floats,  # (B, H, W, C), written
+    first: int,
+    last: int,
+) -> None:
+    """Convolve the rows of pixels from the first to before the last; those of an image follow each other."""
     _, height, width, channels = x.shape
     value = np.empty(channels, np.float32)
     factor, power = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    bits = power.view(np.int32)  # the same memory
     for task in range(first, last):
         image, row = task // height, task % height
         for column in range(width):
             value[:] = bias
             convolve_pixel(x[image], taps, row, column, value)
-            for d in range(channels):
-                factor[d], power[d] = exponential(-abs(value[d]))
-            for d in range(channels):
-                bits[d] = to_power(bits[d])
+            exponentials(value, factor, power)
             y_row = y[image, row, column]
             for d in range(channels):
                 y_row[d] = value[d] * sigmoid(value[d], factor[d] * power[d])
@@ -180,35 +142,22 @@ def _silu(x: Floats, taps: Floats, bias: Floats, y: Floats, first: int, last: in
 
 @in_order
 def _silu_backward(
-    x: Floats,
-    taps: Floats,
-    bias: Floats,
-    dy: Floats,
-    dx: Floats,
-    dtaps: Floats,
-    dbias: Floats,
+    x: Floats,  # (B, H, W, C)
+    taps: Floats,  # (k, k, C)
+    bias: Floats,  # (C,)
+    dy: Floats,  # (B, H, W, C)
+    dx: Floats,  # (B, H, W, C), written
+    dtaps: Floats,  # (parts, k, k, C), added to
+    dbias: Floats,  # (parts, C), added to
     first: int,
     last: int,
 ) -> None:
-    """Write the gradients of the images of some parts.
-
-    Args:
-        x: (G, H, W, C).
-        taps: (k, k, C).
-        bias: (C,).
-        dy: Gradient of y, (G, H, W, C).
-        dx: (G, H, W, C), written.
-        dtaps: (parts, k, k, C), added to.
-        dbias: (parts, C), added to.
-        first: Part to begin with.
-        last: Part to end before.
-    """
+    """Write the gradients of the images of the parts from the first to before the last."""
     images, height, width, channels = x.shape
     parts = len(dtaps)
     turned = taps[::-1, ::-1].copy()
     value = np.empty(channels, np.float32)
     factor, power = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    bits = power.view(np.int32)  # the same memory
     dvalue = np.empty((height, width, channels), np.float32)
     for part in range(first, last):
         dbias_row = dbias[part]
@@ -217,10 +166,7 @@ def _silu_backward(
                 for column in range(width):
                     value[:] = bias
                     convolve_pixel(x[image], taps, row, column, value)
-                    for d in range(channels):
-                        factor[d], power[d] = exponential(-abs(value[d]))
-                    for d in range(channels):
-                        bits[d] = to_power(bits[d])
+                    exponentials(value, factor, power)
                     dy_row, dvalue_row = dy[image, row, column], dvalue[row, column]
                     for d in range(channels):
                         slope = sigmoid(value[d], factor[d] * power[d])

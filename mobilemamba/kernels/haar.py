@@ -3,101 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from mobilemamba import wavelet
 from mobilemamba.kernels.compilation import in_order
 from mobilemamba.kernels.depthwise import convolve_pixel, correlate
+from mobilemamba.kernels.operators import Shape, array, empty_map, pixels, register
 from mobilemamba.kernels.threads import parts_of, run
 from mobilemamba.kernels.vector_math import HALF, ZERO, Floats
 from mobilemamba.wavelet import SUB_BANDS
 
 
-@torch.library.custom_op("mobilemamba::haar_conv_cpu", mutates_args=(), device_types="cpu")
-def haar_conv_op(x: Tensor, weight: Tensor) -> Tensor:
+def haar_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Transform, convolve each sub-band of each channel with its own kernel, and transform back.
 
     An odd side is taken as if one row or column of zeros followed.
 
     Args:
-        x: (G, H, W, C) in float32.
+        x: (B, C, H, W) in float32.
         weight: (4C, 1, k, k), k odd, in the order of :mod:`mobilemamba.wavelet`.
 
     Returns:
-        (G, H, W, C).
+        (B, C, H, W).
     """
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = empty_map(x)
     taps = weight.unflatten(0, (-1, SUB_BANDS)).permute(2, 1, 3, 4, 0).squeeze(0)  # (4, k, k, C)
-    arrays = [t.detach().contiguous().numpy() for t in (x, taps)]
-    run(_convolve, [*arrays, y.numpy()], len(x), y.numel())
+    run(_convolve, [pixels(x), array(taps), pixels(y)], len(x), y.numel())
     return y
 
 
-@haar_conv_op.register_fake
-def _result(x: Tensor, weight: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@torch.library.custom_op("mobilemamba::haar_conv_cpu_weight_gradient", mutates_args=(), device_types="cpu")
-def haar_conv_weight_gradient(dy: Tensor, x: Tensor, size: int) -> Tensor:
-    """Return the gradient of the weight of :func:`haar_conv_op`, (4C, 1, k, k).
-
-    Args:
-        dy: Gradient of its result, (G, H, W, C).
-        x: Its input, (G, H, W, C).
-        size: k.
-    """
-    images, *_, channels = x.shape
-    parts = parts_of(images)
-    dtaps = x.new_zeros(parts, SUB_BANDS, size, size, channels)
-    arrays = [t.detach().contiguous().numpy() for t in (dy, x)]
-    run(_sum_gradients, [*arrays, dtaps.numpy()], parts, x.numel())
-    return dtaps.sum(0).permute(3, 0, 1, 2).flatten(0, 1).unsqueeze(1).contiguous()
-
-
-@haar_conv_weight_gradient.register_fake
-def _gradient(dy: Tensor, x: Tensor, size: int) -> Tensor:
-    return x.new_empty(SUB_BANDS * x.shape[-1], 1, size, size)
-
-
-def haar_conv_op_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of both arguments of :func:`haar_conv_op`."""
+def haar_conv_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of both arguments of :func:`haar_conv`, given that of its result."""
+    parts, size = parts_of(len(x)), weight.shape[-1]
+    dtaps = x.new_zeros(parts, SUB_BANDS, size, size, x.shape[1])
+    run(_sum_gradients, [pixels(dy), pixels(x), dtaps.numpy()], parts, x.numel())
     # The transform is orthonormal: its transpose is its inverse. That of a convolution has the kernel turned round.
-    return haar_conv_op(dy, weight.flip(-1, -2)), haar_conv_weight_gradient(dy, x, weight.shape[-1])
+    dx = haar_conv(dy, weight.flip(-1, -2))
+    return dx, dtaps.sum(0).permute(3, 0, 1, 2).flatten(0, 1).unsqueeze(1).contiguous()
 
 
-@register_flop_formula(torch.ops.mobilemamba.haar_conv_cpu)
-def _flops(x_shape: Sequence[int], weight_shape: Sequence[int], *others: Any, **_: Any) -> int:
+def plain_haar_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """The same in plain operators."""
+    filters = wavelet.haar_filters().to(x.device, x.dtype).repeat(x.shape[1], 1, 1, 1)
+    return wavelet.haar_conv(x, [weight], filters, filters)
+
+
+def _flops(x_shape: Shape, weight_shape: Shape) -> int:
     """Return what the convolutions would have that do the same."""
-    return 2 * _band_values(x_shape) * (math.prod(weight_shape[2:]) + 2 * SUB_BANDS)
+    images, channels, height, width = x_shape
+    band_values = images * -(-height // 2) * -(-width // 2) * SUB_BANDS * channels
+    return 2 * band_values * (math.prod(weight_shape[2:]) + 2 * SUB_BANDS)
 
 
-@register_flop_formula(torch.ops.mobilemamba.haar_conv_cpu_weight_gradient)
-def _gradient_flops(dy_shape: Sequence[int], x_shape: Sequence[int], size: int, **_: Any) -> int:
-    return 2 * _band_values(x_shape) * (size**2 + 2 * SUB_BANDS)
-
-
-def _band_values(shape: Sequence[int]) -> int:
-    images, height, width, channels = shape
-    return images * -(-height // 2) * -(-width // 2) * SUB_BANDS * channels
+KERNEL = register(haar_conv, haar_conv_backward, plain_haar_conv, maps=1, flops=_flops, backward_flops=2)
 
 
 @in_order
-def _convolve(x: Floats, taps: Floats, y: Floats, first: int, last: int) -> None:
-    """Convolve some images.
-
-    Args:
-        x: (G, H, W, C).
-        taps: (4, k, k, C).
-        y: (G, H, W, C), written.
-        first: Image to begin with.
-        last: Image to end before.
-    """
+def _convolve(
+    x: Floats,  # (B, H, W, C)
+    taps: Floats,  # (4, k, k, C)
+    y: Floats,  # (B, H, W, C), written
+    first: int,
+    last: int,
+) -> None:
+    """Convolve the images from the first to before the last."""
     _, height, width, channels = x.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
     bands = np.empty((SUB_BANDS, rows, columns, channels), np.float32)
@@ -119,16 +90,14 @@ def _convolve(x: Floats, taps: Floats, y: Floats, first: int, last: int) -> None
 
 
 @in_order
-def _sum_gradients(dy: Floats, x: Floats, dtaps: Floats, first: int, last: int) -> None:
-    """Sum the gradients of the taps over the images of some parts.
-
-    Args:
-        dy: (G, H, W, C).
-        x: (G, H, W, C).
-        dtaps: (parts, 4, k, k, C), added to.
-        first: Part to begin with.
-        last: Part to end before.
-    """
+def _sum_gradients(
+    dy: Floats,  # (B, H, W, C)
+    x: Floats,  # (B, H, W, C)
+    dtaps: Floats,  # (parts, 4, k, k, C), added to
+    first: int,
+    last: int,
+) -> None:
+    """Sum the gradients of the taps over the images of the parts from the first to before the last."""
     images, height, width, channels = x.shape
     parts = len(dtaps)
     rows, columns = (height + 1) // 2, (width + 1) // 2
@@ -144,12 +113,7 @@ def _sum_gradients(dy: Floats, x: Floats, dtaps: Floats, first: int, last: int) 
 
 @in_order
 def _transform(x: Floats, bands: Floats) -> None:
-    """Write the Haar sub-bands of an image.
-
-    Args:
-        x: (H, W, C).
-        bands: (4, ceil(H / 2), ceil(W / 2), C), written.
-    """
+    """Write the Haar sub-bands, (4, ceil(H / 2), ceil(W / 2), C), of an image, (H, W, C)."""
     height, width, channels = x.shape
     _, rows, columns, _ = bands.shape
     zeros = np.zeros(channels, np.float32)
@@ -164,17 +128,9 @@ def _transform(x: Floats, bands: Floats) -> None:
 
 @in_order
 def _butterfly(x0: Floats, x1: Floats, x2: Floats, x3: Floats, y0: Floats, y1: Floats, y2: Floats, y3: Floats) -> None:
-    """Write the Haar transform of four rows of channels, which is its own inverse.
+    """Write the Haar transform y of four rows of channels x, (C,) each; it is its own inverse.
 
-    Args:
-        x0: (C,): of the pixels, the upper left; of the bands, the low one.
-        x1: The lower left; the high one along the height.
-        x2: The upper right; the high one along the width.
-        x3: The lower right; the high one along both.
-        y0: Written, the counterpart of x0 in the other domain.
-        y1: Written, that of x1.
-        y2: Written, that of x2.
-        y3: Written, that of x3.
+    Pixels are upper left, lower left, upper right, lower right; bands in the order of :mod:`mobilemamba.wavelet`.
     """
     for d in range(x0.size):
         left, right = x0[d] + x1[d], x2[d] + x3[d]

@@ -6,111 +6,70 @@ backward pass computes step sizes and states again; of them the forward pass sav
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from mobilemamba.kernels.order import scan_order
-from mobilemamba.kernels.scan_loops import scan, scan_backward
+from mobilemamba.kernels.operators import Shape, array, empty_map, pixels, register
+from mobilemamba.kernels.scan_loops import Integers, scan, scan_backward
 from mobilemamba.kernels.threads import parts_of, run, tasks_of
-from mobilemamba.scan.flops import FLOPS_PER_STATE
+from mobilemamba.kernels.vector_math import Floats
+from mobilemamba.scan.reference import FLOPS_PER_STATE
+from mobilemamba.scan.rows import projected_rows_scan
 
 
-@torch.library.custom_op("mobilemamba::projected_scan_cpu", mutates_args=(), device_types="cpu")
-def projected_scan_op(
+def projected_scan(
     u: Tensor, x_dbl: Tensor, dt_proj_weight: Tensor, dt_proj_bias: Tensor, A_log: Tensor, D: Tensor
 ) -> Tensor:
     """Scan maps in K directions and add the results; all in float32.
 
     Args:
-        u: Input, (G, H, W, D).
-        x_dbl: Low-rank dt, B and C of each pixel, (G, H, W, K * (R + 2N)).
+        u: Input, (B, D, H, W).
+        x_dbl: Low-rank dt, B and C of each pixel, (B, K * (R + 2N), H, W).
         dt_proj_weight: From low rank to D channels of dt, (K, D, R).
         dt_proj_bias: (K, D).
         A_log: Logarithm of the negative state matrix, (K * D, N).
         D: Skip weight, (K * D,).
 
     Returns:
-        (G, H, W, D).
+        (B, D, H, W).
     """
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    y = empty_map(u)
     values = u.numel() * len(dt_proj_weight)
-    tasks, width = tasks_of(len(u), u.shape[-1], values)
-    arguments = _arguments(u, x_dbl, dt_proj_weight, dt_proj_bias, A_log, D)
-    run(scan, [*arguments, y.flatten(1, 2).numpy(), width], tasks, values)
+    tasks, width = tasks_of(len(u), u.shape[1], values)
+    run(scan, [*_arguments(u, x_dbl, dt_proj_weight, dt_proj_bias, A_log, D), _rows(y), width], tasks, values)
     return y
 
 
-@projected_scan_op.register_fake
-def _result(u: Tensor, *others: Tensor) -> Tensor:
-    return u.new_empty(u.shape)
-
-
-@torch.library.custom_op("mobilemamba::projected_scan_cpu_backward", mutates_args=(), device_types="cpu")
-def projected_scan_op_backward(
+def projected_scan_backward(
     dy: Tensor, u: Tensor, x_dbl: Tensor, dt_proj_weight: Tensor, dt_proj_bias: Tensor, A_log: Tensor, D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of the six arguments of :func:`projected_scan_op`.
-
-    Args:
-        dy: Gradient of its result, (G, H, W, D).
-        u: (G, H, W, D).
-        x_dbl: (G, H, W, K * (R + 2N)).
-        dt_proj_weight: (K, D, R).
-        dt_proj_bias: (K, D).
-        A_log: (K * D, N).
-        D: (K * D,).
-    """
+    """Return the gradients of the six arguments of :func:`projected_scan`, given that of its result."""
     directions, channels, rank = dt_proj_weight.shape
-    states = A_log.shape[-1]
-    parts = parts_of(len(u))
-    du, dx_dbl = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, x_dbl))
-    dweight = u.new_zeros(parts, directions, rank, channels)
-    dbias = u.new_zeros(parts, directions, channels)
-    dA_log = u.new_zeros(parts, directions, states, channels)
-    dskip = u.new_zeros(parts, channels)
+    states, parts = A_log.shape[-1], parts_of(len(u))
+    du, dx_dbl = empty_map(u), empty_map(x_dbl)
+    shapes = ((directions, rank, channels), (directions, channels), (directions, states, channels), (channels,))
+    sums = [u.new_zeros(parts, *shape) for shape in shapes]
     arguments = _arguments(u, x_dbl, dt_proj_weight, dt_proj_bias, A_log, D)
-    outputs = [du.flatten(1, 2), dx_dbl.flatten(1, 2), dweight, dbias, dA_log, dskip]
-    dy = dy.flatten(1, 2).contiguous()
-    arrays = [dy.numpy(), *(x.numpy() for x in outputs)]
-    run(scan_backward, [*arguments, *arrays], parts, u.numel() * directions)
-    dweight, dbias, dA_log, dskip = (x.sum(0) for x in (dweight, dbias, dA_log, dskip))
-    return (
-        du,
-        dx_dbl,
-        dweight.mT.contiguous(),
-        dbias,
-        dA_log.mT.flatten(0, 1).contiguous(),
-        dskip.repeat(directions),
-    )
+    gradients = [_rows(du), _rows(dx_dbl), *(x.numpy() for x in sums)]
+    run(scan_backward, [*arguments, _rows(dy), *gradients], parts, u.numel() * directions)
+    dweight, dbias, dA_log, dskip = (x.sum(0) for x in sums)
+    dA_log = dA_log.mT.flatten(0, 1).contiguous()
+    return du, dx_dbl, dweight.mT.contiguous(), dbias, dA_log, dskip.repeat(directions)
 
 
-@projected_scan_op_backward.register_fake
-def _gradients(dy: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in arguments)
-
-
-@register_flop_formula(torch.ops.mobilemamba.projected_scan_cpu)
 def _flops(
-    u_shape: Sequence[int],
-    x_dbl_shape: Sequence[int],
-    step_shape: Sequence[int],
-    bias_shape: Sequence[int],
-    A_shape: Sequence[int],
-    *others: Any,
-    **_: Any,
+    u_shape: Shape, x_dbl_shape: Shape, dt_proj_shape: Shape, bias_shape: Shape, A_shape: Shape, *others: Any
 ) -> int:
-    return math.prod(u_shape[:3]) * (2 * math.prod(step_shape) + FLOPS_PER_STATE * math.prod(A_shape))
+    images, _, height, width = u_shape
+    return images * height * width * (2 * math.prod(dt_proj_shape) + FLOPS_PER_STATE * math.prod(A_shape))
 
 
-@register_flop_formula(torch.ops.mobilemamba.projected_scan_cpu_backward)
-def _backward_flops(dy_shape: Sequence[int], *shapes: Sequence[int], **_: Any) -> int:
-    """Return the count of the forward pass, which is repeated, and twice as much for the gradients."""
-    return 3 * _flops(*shapes)
+KERNEL = register(projected_scan, projected_scan_backward, projected_rows_scan, maps=2, flops=_flops)
 
 
 def _arguments(
@@ -118,7 +77,23 @@ def _arguments(
 ) -> list[Any]:
     """Return what both kernels take first."""
     directions, channels, _ = dt_proj_weight.shape
-    rate = torch.exp(A_log).view(directions, channels, -1).mT  # (K, N, D)
+    A = torch.exp(A_log).view(directions, channels, -1).mT  # (K, N, D)
     skip = D.view(directions, channels).sum(0)
-    tensors = (u.flatten(1, 2), x_dbl.flatten(1, 2), dt_proj_weight.mT, dt_proj_bias, rate, skip)
-    return [scan_order(directions, *u.shape[1:3]), *(x.detach().contiguous().numpy() for x in tensors)]
+    weights = (array(x) for x in (dt_proj_weight.mT, dt_proj_bias, A, skip))
+    return [_order(directions, *u.shape[2:]), _rows(u), _rows(x_dbl), *weights]
+
+
+def _rows(x: Tensor) -> Floats:
+    images, channels, height, width = x.shape
+    return pixels(x).reshape(images, height * width, channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _order(directions: int, height: int, width: int) -> Integers:
+    """Return pixel numbers, row by row, in the order of each scan, (K, H * W).
+
+    The first K of: raster order, its reverse, column-major order, its reverse.
+    """
+    raster = np.arange(height * width)
+    columns = raster.reshape(height, width).T.flatten()
+    return np.stack([raster, raster[::-1], columns, columns[::-1]][:directions])

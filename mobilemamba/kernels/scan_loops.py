@@ -7,41 +7,29 @@ instructions.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilemamba.kernels.compilation import in_order
-from mobilemamba.kernels.order import Integers
-from mobilemamba.kernels.vector_math import ZERO, Floats, dot, exponential, sigmoid, softplus, to_power
+from mobilemamba.kernels.vector_math import ZERO, Floats, decays, dot, exponentials, sigmoid, softplus
+
+Integers = NDArray[np.int64]
 
 
 @in_order
 def scan(
-    order: Integers,
-    u: Floats,
-    x_dbl: Floats,
-    dt_proj_weight: Floats,
-    dt_proj_bias: Floats,
-    A: Floats,
-    skip: Floats,
-    y: Floats,
+    order: Integers,  # pixels in the order of each scan, (K, L)
+    u: Floats,  # (B, L, D), images of L pixels
+    x_dbl: Floats,  # (B, L, K * (R + 2N))
+    dt_proj_weight: Floats,  # (K, R, D)
+    dt_proj_bias: Floats,  # (K, D)
+    A: Floats,  # exp(A_log), (K, N, D)
+    skip: Floats,  # D summed over directions, (D,)
+    y: Floats,  # (B, L, D), written
     width: int,
     first: int,
     last: int,
 ) -> None:
-    """Scan some channels of some images.
-
-    Args:
-        order: Pixels in the order of each scan, (K, L).
-        u: (G, L, D), G images of L pixels.
-        x_dbl: (G, L, K * (R + 2N)).
-        dt_proj_weight: (K, R, D).
-        dt_proj_bias: (K, D).
-        A: exp(A_log), (K, N, D).
-        skip: D summed over directions, (D,).
-        y: (G, L, D), written.
-        width: Channels of a task.
-        first: Task to begin with: those of an image follow each other.
-        last: Task to end before.
-    """
+    """Do the tasks from the first to before the last: each scans some channels, ``width`` at most, of an image."""
     directions, states, channels = A.shape
     length, rank = u.shape[1], dt_proj_weight.shape[1]
     ranges = (channels + width - 1) // width
@@ -51,7 +39,6 @@ def scan(
         part = slice(start, start + size)
         factor, power = np.empty(size, np.float32), np.empty(size, np.float32)
         dt, delta = np.empty(size, np.float32), np.empty(size, np.float32)
-        bits = power.view(np.int32)  # the same memory
         h = np.empty((states, size), np.float32)
         skip_row = skip[part]
         for pixel in range(length):
@@ -69,18 +56,12 @@ def scan(
                     weight_row, value = dt_proj_weight[k, r, part], x_dbl_row[low + r]
                     for d in range(size):
                         dt[d] += value * weight_row[d]
-                for d in range(size):
-                    factor[d], power[d] = exponential(-abs(dt[d]))
-                for d in range(size):
-                    bits[d] = to_power(bits[d])
+                exponentials(dt, factor, power)
                 for d in range(size):
                     delta[d] = softplus(dt[d], factor[d] * power[d])
                 for n in range(states):
                     A_row, h_row = A[k, n, part], h[n]
-                    for d in range(size):
-                        factor[d], power[d] = exponential(-delta[d] * A_row[d])
-                    for d in range(size):
-                        bits[d] = to_power(bits[d])
+                    decays(delta, A_row, factor, power)
                     b, c = x_dbl_row[Bs + n], x_dbl_row[Cs + n]
                     for d in range(size):
                         h_row[d] = factor[d] * power[d] * h_row[d] + delta[d] * (b * u_row[d])
@@ -89,49 +70,29 @@ def scan(
 
 @in_order
 def scan_backward(
-    order: Integers,
-    u: Floats,
-    x_dbl: Floats,
-    dt_proj_weight: Floats,
-    dt_proj_bias: Floats,
-    A: Floats,
-    skip: Floats,
-    dy: Floats,
-    du: Floats,
-    dx_dbl: Floats,
-    dweight: Floats,
-    dbias: Floats,
-    dA_log: Floats,
-    dskip: Floats,
+    order: Integers,  # (K, L)
+    u: Floats,  # (B, L, D)
+    x_dbl: Floats,  # (B, L, K * (R + 2N))
+    dt_proj_weight: Floats,  # (K, R, D)
+    dt_proj_bias: Floats,  # (K, D)
+    A: Floats,  # exp(A_log), (K, N, D)
+    skip: Floats,  # D summed over directions, (D,)
+    dy: Floats,  # (B, L, D)
+    du: Floats,  # (B, L, D), written
+    dx_dbl: Floats,  # (B, L, K * (R + 2N)), written
+    dweight: Floats,  # (parts, K, R, D), added to, like the next three
+    dbias: Floats,  # (parts, K, D)
+    dA_log: Floats,  # (parts, K, N, D)
+    dskip: Floats,  # (parts, D)
     first: int,
     last: int,
 ) -> None:
-    """Write the gradients of the images of some parts.
-
-    Args:
-        order: (K, L).
-        u: (G, L, D).
-        x_dbl: (G, L, K * (R + 2N)).
-        dt_proj_weight: (K, R, D).
-        dt_proj_bias: (K, D).
-        A: exp(A_log), (K, N, D).
-        skip: D summed over directions, (D,).
-        dy: Gradient of y, (G, L, D).
-        du: (G, L, D), written.
-        dx_dbl: (G, L, K * (R + 2N)), written.
-        dweight: (parts, K, R, D), added to, like the next three.
-        dbias: (parts, K, D).
-        dA_log: (parts, K, N, D).
-        dskip: (parts, D).
-        first: Part to begin with.
-        last: Part to end before.
-    """
+    """Write the gradients of the images of the parts from the first to before the last."""
     directions, states, channels = A.shape
     images, length, _ = u.shape
     rank, parts = dt_proj_weight.shape[1], len(dweight)
     factor, power = np.empty(channels, np.float32), np.empty(channels, np.float32)
     dt, ddelta = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    bits = power.view(np.int32)  # the same memory
     # What the way back needs of every pixel, in scan order; pixel 0 of the states is before the first.
     delta, slope = np.empty((length, channels), np.float32), np.empty((length, channels), np.float32)
     A_bar, h = np.empty((length, states, channels), np.float32), np.empty((length + 1, states, channels), np.float32)
@@ -156,19 +117,13 @@ def scan_backward(
                         weight_row, value = dt_proj_weight[k, r], x_dbl_row[low + r]
                         for d in range(channels):
                             dt[d] += value * weight_row[d]
-                    for d in range(channels):
-                        factor[d], power[d] = exponential(-abs(dt[d]))
-                    for d in range(channels):
-                        bits[d] = to_power(bits[d])
+                    exponentials(dt, factor, power)
                     for d in range(channels):
                         delta_row[d] = softplus(dt[d], factor[d] * power[d])
                         slope_row[d] = sigmoid(dt[d], factor[d] * power[d])
                     for n in range(states):
                         A_row, A_bar_row, before, after = A[k, n], A_bar[t, n], h[t, n], h[t + 1, n]
-                        for d in range(channels):
-                            factor[d], power[d] = exponential(-delta_row[d] * A_row[d])
-                        for d in range(channels):
-                            bits[d] = to_power(bits[d])
+                        decays(delta_row, A_row, factor, power)
                         b = x_dbl_row[Bs + n]
                         for d in range(channels):
                             A_bar_row[d] = factor[d] * power[d]

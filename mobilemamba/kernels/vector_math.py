@@ -48,8 +48,24 @@ def dot(x: Floats, y: Floats) -> np.float32:
 
 
 @inlined
-def exponential(x: np.float32) -> tuple[np.float32, np.float32]:
-    """Return exp(x), for x of 0 at most, as two factors; of the second only the bits, see :func:`to_power`."""
+def exponentials(x: Floats, factor: Floats, power: Floats) -> None:
+    """Write exp(-abs(x)) of a row as two factors."""
+    for d in range(x.size):
+        factor[d], power[d] = _exponential(-abs(x[d]))
+    _to_powers(power)
+
+
+@inlined
+def decays(delta: Floats, A: Floats, factor: Floats, power: Floats) -> None:
+    """Write exp(-delta * A) of two rows of positive numbers as two factors."""
+    for d in range(delta.size):
+        factor[d], power[d] = _exponential(-delta[d] * A[d])
+    _to_powers(power)
+
+
+@inlined
+def _exponential(x: np.float32) -> tuple[np.float32, np.float32]:
+    """Return exp(x), for x of 0 at most, as two factors; of the second only the bits, see :func:`_to_powers`."""
     value = SMALLEST_EXPONENT if x < SMALLEST_EXPONENT else x
     rounded = value * LOG2_E + ROUNDER
     whole = rounded - ROUNDER
@@ -65,9 +81,11 @@ def exponential(x: np.float32) -> tuple[np.float32, np.float32]:
 
 
 @inlined
-def to_power(bits: np.int32) -> np.int32:
-    """Return the bits of the power of two for the lowest bits of a rounded exponent."""
-    return (bits << MANTISSA_BITS) + EXPONENT_BIAS
+def _to_powers(rounded: Floats) -> None:
+    """Put in the place of rounded exponents the powers of two that their lowest bits stand for."""
+    bits = rounded.view(np.int32)  # the same memory
+    for d in range(bits.size):
+        bits[d] = (bits[d] << MANTISSA_BITS) + EXPONENT_BIAS
 
 
 @inlined

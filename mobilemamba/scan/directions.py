@@ -13,13 +13,7 @@ Recurrence = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def scan_directions(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    recurrence: Recurrence,
+    u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor, recurrence: Recurrence
 ) -> Tensor:
     """Scan a feature map in K directions; arguments and result as in :func:`.reference.sequential_scan`.
 

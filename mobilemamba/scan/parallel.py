@@ -9,6 +9,8 @@ the other way; no flipped copy is made.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,18 +19,6 @@ from mobilemamba.scan.directions import scan_directions
 
 DYNAMIC_SIZE_DOUBLINGS = 8
 """Doublings in a graph of dynamic size: enough for rows and columns of 256 states (4096 pixels at stride 16)."""
-
-
-def parallel_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
-    """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
-    return scan_directions(u, dt, A_log, B, C, D, _scan_map)
 
 
 def _scan_map(A_bar: Tensor, delta_B_u: Tensor, direction: int) -> Tensor:
@@ -41,6 +31,10 @@ def _scan_map(A_bar: Tensor, delta_B_u: Tensor, direction: int) -> Tensor:
     row_state, _ = _scan_last_axis(product[..., end], state[..., end], reverse)
     carried = _shift(row_state, 1, 0.0, reverse)  # what the rows before hand to each row
     return torch.addcmul(state, product, carried.unsqueeze(-1))
+
+
+parallel_scan = partial(scan_directions, recurrence=_scan_map)
+"""Scans a feature map in K directions, see :func:`.directions.scan_directions`."""
 
 
 def _scan_last_axis(A_bar: Tensor, delta_B_u: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:

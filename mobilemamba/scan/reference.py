@@ -6,15 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FLOPS_PER_STATE = 9
+"""Operations for each pixel, direction, channel and state: the count of Mamba and of the paper."""
 
-def sequential_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
+
+def sequential_scan(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Scan a feature map in K directions, following the recurrence literally.
 
     For direction k, at its t-th pixel, with delta = softplus(dt)::

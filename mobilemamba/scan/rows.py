@@ -9,7 +9,7 @@ scan is a scan against its direction, so autograd keeps A_bars and states alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -20,18 +20,6 @@ from mobilemamba.scan.directions import scan_directions
 
 LINEAR_SOFTPLUS = 30.0
 """From here on softplus(x) is x, but for 1e-13."""
-
-
-def rows_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
-    """Scan a feature map in K directions; see :func:`.directions.scan_directions`."""
-    return scan_directions(u, dt, A_log, B, C, D, _scan_channels_last)
 
 
 def projected_rows_scan(
@@ -177,3 +165,7 @@ def _scan_channels_last(A_bar: Tensor, delta_B_u: Tensor, direction: int) -> Ten
     """The same as scan_map over (B, D, H, W)."""
     A_bar, delta_B_u = (x.permute(0, 2, 3, 1).contiguous() for x in (A_bar, delta_B_u))
     return scan_map(A_bar, delta_B_u, direction).permute(0, 3, 1, 2)
+
+
+rows_scan = partial(scan_directions, recurrence=_scan_channels_last)
+"""Scans a feature map in K directions, see :func:`.directions.scan_directions`."""

@@ -10,6 +10,8 @@ Importing this module imports Triton: :func:`mobilemamba.dispatch.selective_scan
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +22,8 @@ from torch.utils.flop_counter import register_flop_formula
 from mobilemamba.derivatives import CompiledKernel
 from mobilemamba.errors import UserError
 from mobilemamba.scan import triton_kernels
-from mobilemamba.scan.flops import scan_backward_flops, scan_flops
 from mobilemamba.scan.parallel import parallel_scan
+from mobilemamba.scan.reference import FLOPS_PER_STATE
 
 CHUNK = 1024
 """Pixels that are scanned at once; longer maps take several chunks and a launch for each direction."""
@@ -36,14 +38,7 @@ INTERPRETED = triton.knobs.runtime.interpret
 """Whether kernels run in Triton's interpreter, on any device: TRITON_INTERPRET=1 when they were defined."""
 
 
-def triton_scan(
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-) -> Tensor:
+def triton_scan(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Scan a feature map in K directions; arguments as in :func:`.reference.sequential_scan`, result in float32.
 
     The state is held in float32 whatever the dtype of the arguments and under autocast. Arguments of any memory layout
@@ -106,14 +101,7 @@ def _forward_results(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor,
 
 @torch.library.custom_op("mobilemamba::selective_scan_backward", mutates_args=())
 def scan_sequences_backward(
-    dy: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    A_log: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    handed: Tensor,
+    dy: Tensor, u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor, handed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the six arguments of :func:`scan_sequences`, each in its argument's dtype.
 
@@ -169,8 +157,15 @@ scan_sequences.register_autograd(_backward, setup_context=_save)
 _SCAN = CompiledKernel(scan_sequences, scan_sequences_backward, plain_sequences, kept=1)
 
 
-register_flop_formula(torch.ops.mobilemamba.selective_scan)(scan_flops)
-register_flop_formula(torch.ops.mobilemamba.selective_scan_backward)(scan_backward_flops)
+@register_flop_formula(torch.ops.mobilemamba.selective_scan)
+def _flops(u_shape: Sequence[int], dt_shape: Sequence[int], A_shape: Sequence[int], *others: Any, **_: Any) -> int:
+    directions, _channels, state_size = A_shape
+    return FLOPS_PER_STATE * math.prod(u_shape) * directions * state_size
+
+
+@register_flop_formula(torch.ops.mobilemamba.selective_scan_backward)
+def _backward_flops(dy_shape: Sequence[int], *shapes: Any, **_: Any) -> int:
+    return 3 * _flops(*shapes)  # the forward pass is repeated; gradients take twice as much
 
 
 def launches(channels: int, length: int, state_size: int, directions: int) -> list[dict[str, int]]:

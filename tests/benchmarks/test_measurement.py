@@ -12,7 +12,7 @@ from benchmarks.picture import draw
 from benchmarks.training_step import TrainingStep
 from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
-from mobilemamba.export.formats import PACKAGES
+from mobilemamba.export.formats import FORMATS
 from mobilemamba.export.timing import Timing
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("form", ["onnx", "pt2", "openvino", "executorch", "litert"])
 def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
-    for package in PACKAGES.get(form, ()):  # type: ignore[call-overload]
+    for package in FORMATS[form].packages:  # type: ignore[index]
         pytest.importorskip(package, reason=f"extra {form!r} is not installed")
     network, images = small_network(), torch.randn(2, 3, 16, 16)
     with torch.no_grad():

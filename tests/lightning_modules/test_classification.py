@@ -19,7 +19,7 @@ from lightning_modules.classification import ImageClassification
 from lightning_modules.losses import DistillationConfig
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.teacher import TeacherConfig
-from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from mobilemamba import MobileMambaConfig, load_network
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -162,7 +162,7 @@ def test_the_teacher_is_built_for_fit_alone_and_never_saved(
         evaluate(module, datamodule=tiny_data)
 
     # The file describes its network and data.
-    network, metadata = load_training_checkpoint(tmp_path / "run.ckpt")
+    network, metadata = load_network(tmp_path / "run.ckpt")
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(network(images), module.student.eval()(images))
     assert metadata == tiny_data.metadata()

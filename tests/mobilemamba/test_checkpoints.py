@@ -152,15 +152,9 @@ def test_training_checkpoint_round_trip(tmp_path: Path, tiny_config: mobilemamba
         path,
     )
     for weights, expected in (("ema", averaged), ("raw", raw)):
-        model, loaded = mobilemamba.load_training_checkpoint(path, weights)  # type: ignore[arg-type]
+        model, loaded = mobilemamba.load_network(path, weights)  # type: ignore[arg-type]
         assert torch.equal(logits(model), logits(expected))
         assert loaded == metadata
-
-
-def test_a_foreign_file_is_no_training_checkpoint(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="no training checkpoint"):
-        mobilemamba.load_training_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_pretrained_fetches_the_published_file(

@@ -2,7 +2,6 @@
 
 import builtins
 import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -202,10 +201,3 @@ def test_training_under_autocast_stays_close() -> None:
     for (name, parameter), other in zip(mixer.named_parameters(), plain.parameters(), strict=True):
         assert parameter.grad.dtype == torch.float32
         assert (parameter.grad - other.grad).norm() < 0.05 * other.grad.norm(), name
-
-
-@torch.no_grad()
-def test_no_warning_is_given_where_all_is_well() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        block()(images())

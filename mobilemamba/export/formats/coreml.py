@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -20,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
 from mobilemamba.export.parity import Runner
-from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 PREFIX = "mobilemamba."
@@ -72,6 +70,3 @@ def read_metadata(path: Path) -> ModelMetadata:
     return ModelMetadata.from_dict(
         {key.removeprefix(PREFIX): json.loads(properties[key]) for key in properties if key.startswith(PREFIX)}
     )
-
-
-FORMAT = FileFormat(write, load if sys.platform == "darwin" else None, read_metadata, ("coremltools",))

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import FileFormat
+from mobilemamba.export.formats.base import quiet
 from mobilemamba.export.parity import Runner
-from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 METADATA_METHOD = "metadata"
@@ -56,6 +55,3 @@ def _program(path: Path) -> Any:
         from executorch.runtime import Runtime
 
         return Runtime.get().load_program(path)
-
-
-FORMAT = FileFormat(write, load, read_metadata, ("executorch",))

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
 from mobilemamba.export.parity import Runner
-from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 METADATA_FILE = "metadata.json"
@@ -62,6 +61,3 @@ def read_metadata(path: Path) -> ModelMetadata:
     """Read the metadata of a file."""
     with zipfile.ZipFile(path) as archive:
         return ModelMetadata.from_dict(json.loads(archive.read(METADATA_FILE)))
-
-
-FORMAT = FileFormat(write, load, read_metadata, ("litert-torch", "ai-edge-litert"))

@@ -14,9 +14,8 @@ import onnxruntime
 import torch
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
 from mobilemamba.export.parity import Runner
-from mobilemamba.export.quiet import quiet
 from mobilemamba.metadata import ModelMetadata
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
@@ -59,6 +58,3 @@ def read_metadata(path: Path) -> ModelMetadata:
     """Read the metadata of a file."""
     properties = onnx.load(path, load_external_data=False).metadata_props
     return ModelMetadata.from_dict({entry.key: json.loads(entry.value) for entry in properties})
-
-
-FORMAT = FileFormat(write, load, read_metadata, ("onnx", "onnxruntime"))

@@ -23,7 +23,7 @@ import torch
 from onnxscript.rewriter import pattern, rewrite
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import INPUT, OUTPUT, FileFormat
+from mobilemamba.export.formats.base import INPUT, OUTPUT
 from mobilemamba.export.formats.onnx import convert
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
@@ -70,6 +70,3 @@ def join_softplus(model: ir.Model) -> ir.Model:
         return op.Neg(op.Softplus(op.Neg(x)))
 
     return rewrite(model, [pattern.RewriteRule(spelled_out, joined)])
-
-
-FORMAT = FileFormat(write, load, read_metadata, ("onnx", "openvino"))

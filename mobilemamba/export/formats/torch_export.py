@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from mobilemamba.export.formats.base import FileFormat
 from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
@@ -36,7 +35,3 @@ def read_metadata(path: Path) -> ModelMetadata:
     extra_files = {METADATA_FILE: ""}
     torch.export.load(path, extra_files=extra_files)
     return ModelMetadata.from_dict(json.loads(extra_files[METADATA_FILE]))
-
-
-# One pixel more, since the tracer takes a feature map of one pixel for a constant.
-FORMAT = FileFormat(write, load, read_metadata, dynamic_size_margin=1)

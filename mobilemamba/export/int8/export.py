@@ -92,8 +92,8 @@ def export_int8(
             compared_images=len(compared.files),
             top1_agreement=comparison.top1_agreement,
             max_abs_error=comparison.max_abs_error,
-            accuracy_before=_accuracy(expected, compared),
-            accuracy_after=_accuracy(answers, compared),
+            accuracy_before=compared.accuracy(expected),
+            accuracy_after=compared.accuracy(answers),
             comparisons=compare_runner(before, after, [part.shape for part in float_report.comparisons]),
             min_agreement=int8.min_agreement,
             max_accuracy_drop=int8.max_accuracy_drop,
@@ -104,9 +104,3 @@ def export_int8(
         report.raise_if_refused()
         report_path(unfinished).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     return report
-
-
-def _accuracy(logits: Tensor, images: LabelledImages) -> float | None:
-    if images.targets is None:
-        return None
-    return (logits.argmax(1) == torch.tensor(images.targets)).double().mean().item()

@@ -28,6 +28,12 @@ class LabelledImages:
     files: tuple[Path, ...]
     targets: tuple[int, ...] | None = None
 
+    def accuracy(self, logits: Tensor) -> float | None:
+        """Return the share of images that logits, (images, num_classes), put in their class; None without labels."""
+        if self.targets is None:
+            return None
+        return (logits.argmax(1) == torch.tensor(self.targets)).double().mean().item()
+
 
 def choose_images(
     options: Int8Options, num_classes: int, class_names: Sequence[str] | None

@@ -24,8 +24,7 @@ from typing import Any
 import onnx
 from torch import Tensor
 
-from mobilemamba.export.formats.base import INPUT
-from mobilemamba.export.quiet import quiet
+from mobilemamba.export.formats.base import INPUT, quiet
 
 
 def quantise(

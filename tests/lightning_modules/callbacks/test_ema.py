@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.callbacks import EMA
 from lightning_modules.classification import ImageClassification
 from lightning_modules.teacher import TeacherConfig
-from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from mobilemamba import MobileMambaConfig, load_network
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -128,7 +128,7 @@ def test_both_weights_are_validated_and_saved(
     content = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert not any("teacher" in key for key in content["state_dict"])
     for weights, expected in kept.end.items():
-        network, _ = load_training_checkpoint(tmp_path / "run.ckpt", weights)  # type: ignore[arg-type]
+        network, _ = load_network(tmp_path / "run.ckpt", weights)  # type: ignore[arg-type]
         equal(network.state_dict(), expected)
 
 
@@ -162,7 +162,7 @@ def test_a_resume_of_a_run_without_average_begins_one(
     with pytest.warns(UserWarning, match="not created with WeightAveraging") as caught:
         fit(make_trainer, tiny, EMA(decay=0.99, warmup=True), kept, resumed=uninterrupted.path)
     assert [warning.category for warning in caught].count(UserWarning) == 1
-    network, _ = load_training_checkpoint(tmp_path / "raw.ckpt", "raw")
+    network, _ = load_network(tmp_path / "raw.ckpt", "raw")
     equal(kept.start["ema"], network.state_dict())
     equal(kept.end["raw"], uninterrupted.end["raw"])
     close(kept.end["ema"], kept.expected)

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_modules.callbacks import EMA, LastCheckpoint, SaveOnInterrupt, interruption
 from lightning_modules.callbacks.interruption import next_steps
 from lightning_modules.classification import ImageClassification
-from mobilemamba import MobileMambaConfig, load_training_checkpoint
+from mobilemamba import MobileMambaConfig, load_network
 from tests.lightning_modules.tiny_data import TinyData
 
 MakeTrainer = Callable[..., Trainer]
@@ -50,7 +50,7 @@ def test_ctrl_c_keeps_what_can_be_exported_and_resumed_and_says_so(
     assert printed.startswith("the bar ends\nTraining was interrupted")
     assert f"\n  mobilemamba export --checkpoint {path} --format onnx\n" in printed
     assert "lightning fit" not in printed  # there is no config to name
-    network, metadata = load_training_checkpoint(path)
+    network, metadata = load_network(path)
     assert network.config == tiny
     assert metadata.class_names is not None
     trainer = make_trainer(callbacks=[EMA(), LastCheckpoint(dirpath=str(tmp_path))], enable_checkpointing=True)

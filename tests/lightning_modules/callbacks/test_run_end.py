@@ -29,7 +29,7 @@ from lightning_modules.callbacks import (
 from lightning_modules.callbacks.export import ExportResult
 from lightning_modules.callbacks.run_summary import stop_progress_bar
 from lightning_modules.classification import ImageClassification
-from mobilemamba import MobileMamba, MobileMambaConfig, load_training_checkpoint
+from mobilemamba import MobileMamba, MobileMambaConfig, load_network
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, ParityReport, formats
 from tests.lightning_modules.small_runs import Watch, logged_trainer, recorded, run_folder
@@ -164,7 +164,7 @@ def test_the_weights_that_were_asked_for_are_exported(
     for name, state in exported.items():
         for kind in ("ema", "raw"):
             checkpoint = run_folder(tmp_path) / "checkpoints" / f"{name}.ckpt"
-            network, _ = load_training_checkpoint(checkpoint, kind)  # type: ignore[arg-type]
+            network, _ = load_network(checkpoint, kind)  # type: ignore[arg-type]
             same = all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
             assert same == (kind == (weights or "ema"))
     assert any(not torch.equal(value, exported["last"][key]) for key, value in exported["best"].items())

@@ -11,8 +11,7 @@ from experiments.cli import main
 from mobilemamba import VARIANTS, MobileMamba, MobileMambaConfig, ModelMetadata, Variant
 from mobilemamba.export import ExportOptions, read_metadata
 from mobilemamba.export import command as export_command
-from mobilemamba.export import export as export_module
-from mobilemamba.export.formats.torch_export import FORMAT
+from mobilemamba.export.formats import FORMATS
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.report import Int8Report
 from tests.mobilemamba.export.conftest import int8_report
@@ -59,7 +58,7 @@ def test_export_prints_a_table_and_writes_beside_the_checkpoint(
 def test_a_file_that_was_not_compared_is_called_so(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export_module, "file_format", lambda _: dataclasses.replace(FORMAT, load=None))
+    monkeypatch.setitem(FORMATS, "pt2", dataclasses.replace(FORMATS["pt2"], platform="another"))
     options = ["--format", "pt2", "--no-dynamic-batch", "--output", str(tmp_path / "model.pt2")]
     assert main(["export", "--checkpoint", str(checkpoint), *options]) == 0
     printed = capsys.readouterr().out
@@ -70,7 +69,7 @@ def test_a_file_that_was_not_compared_is_called_so(
 def test_export_takes_raw_weights_and_another_size(checkpoint: Path, tmp_path: Path) -> None:
     def export(weights: str) -> Path:
         output = tmp_path / f"{weights}.pt2"
-        options = ["--weights", weights, "--image-size", "64", "64", "--no-dynamic-batch", "--output", str(output)]
+        options = ["--weights-kind", weights, "--image-size", "64", "64", "--no-dynamic-batch", "--output", str(output)]
         assert main(["export", "--checkpoint", str(checkpoint), "--format", "pt2", *options]) == 0
         return output
 
@@ -91,11 +90,11 @@ def test_published_weights_need_the_variant_alone(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--checkpoint FOLDER/missing.ckpt", "missing.ckpt does not exist"),
-        ("--checkpoint FOLDER/other.ckpt", "is no training checkpoint of this project"),
-        ("--checkpoint FOLDER/other.ckpt", "name their network by --variant"),
+        ("--checkpoint FOLDER/missing.ckpt --output FOLDER/m.onnx", "missing.ckpt must be 'published'"),
+        ("--weights published", "--output must name the file to write, such as mobilemamba.onnx"),
+        ("--checkpoint FOLDER/other.ckpt", "does not say of which network its weights are"),
         ("--checkpoint FOLDER/t2.pth --variant mobilemamba_s6", "The weights do not fit the model"),
-        ("--checkpoint FOLDER/t2.pth --variant s6", "--variant = 's6' must be one of mobilemamba_b1"),
+        ("--checkpoint FOLDER/t2.pth --variant s6", "variant = 's6' must be one of mobilemamba_b1"),
         ("--checkpoint CHECKPOINT --output FOLDER/t2.pth/model.onnx", "cannot be written"),
         ("--checkpoint CHECKPOINT --output FOLDER/m.onnx --image-size 32 64", "image_size = 32x64 is too small"),
         ("--checkpoint CHECKPOINT --image-size 64", "--image-size = [64] must be two numbers"),
@@ -144,21 +143,3 @@ def test_int8_is_exported_with_the_options_given_and_both_files_are_printed(
     assert "no faster" not in printed
     int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
     assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, METADATA]
-
-
-def test_ctrl_c_is_no_traceback(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(export_command, "export_network", interrupt)
-    assert main(["export", "--checkpoint", str(checkpoint)]) == 130
-    assert capsys.readouterr().err == "mobilemamba export: interrupted\n"
-
-
-def test_help_names_the_options_as_users_write_them(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(["export", "--help"])
-    assert raised.value.code == 0
-    assert "Height and width in pixels" in capsys.readouterr().out

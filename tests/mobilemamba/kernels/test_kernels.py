@@ -1,6 +1,7 @@
 """Kernels against plain operators in float64: results and the gradient of every argument."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -41,11 +42,6 @@ KERNELS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "gated_norm": (gated_norm, plain_gated_norm),
     "haar_conv": (kernels.haar_conv, plain_haar_conv),
     "projected_scan": (kernels.projected_scan, plain_scan),
-}
-OPERATORS = {
-    "depthwise_silu": kernels.depthwise_silu_op,
-    "haar_conv": kernels.haar_conv_op,
-    "projected_scan": kernels.projected_scan_op,
 }
 
 
@@ -93,29 +89,17 @@ def assert_equal_in_float64(name: str, values: Sequence[Tensor]) -> None:
         torch.testing.assert_close(actual.double(), value, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (5, 7)])
-def test_equals_plain_operators(name: str, size: tuple[int, int]) -> None:
-    assert_equal_in_float64(name, arguments(name, size=size))
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"size": size}) for name in KERNELS for size in [(1, 1), (1, 6), (5, 1), (5, 7)]),
+    *((name, {"images": images, "channels": 5, "size": (2, 3)}) for name in KERNELS for images in (0, 1, 35)),
+    *((name, {"size": (7, 4), "kernel_size": k}) for name in ("depthwise_silu", "haar_conv") for k in (1, 5, 7)),
+    *(("projected_scan", {"size": (3, 4), "directions": k, "states": n}) for k, n in ((1, 1), (1, 3), (4, 1), (4, 3))),
+]
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("images", [0, 1, 35])
-def test_any_number_of_images_is_taken(name: str, images: int) -> None:
-    assert_equal_in_float64(name, arguments(name, images, 5, (2, 3)))
-
-
-@pytest.mark.parametrize("name", ["depthwise_silu", "haar_conv"])
-@pytest.mark.parametrize("kernel_size", [1, 5, 7])
-def test_any_kernel_size_is_taken(name: str, kernel_size: int) -> None:
-    assert_equal_in_float64(name, arguments(name, 2, 5, (7, 4), kernel_size))
-
-
-@pytest.mark.parametrize(("directions", "states"), [(1, 1), (1, 3), (4, 1), (4, 3)])
-def test_any_number_of_directions_and_states_is_scanned(directions: int, states: int) -> None:
-    assert_equal_in_float64(
-        "projected_scan", arguments("projected_scan", 2, 5, (3, 4), directions=directions, states=states)
-    )
+@pytest.mark.parametrize(("name", "changes"), CASES, ids=str)
+def test_equals_plain_operators(name: str, changes: dict[str, Any]) -> None:
+    assert_equal_in_float64(name, arguments(name, **changes))
 
 
 @pytest.mark.parametrize("channels", [1, 129, 300])
@@ -219,17 +203,9 @@ def test_operations_of_the_scan_are_counted_as_in_the_paper() -> None:
     assert counter.get_total_flops() == 4 * (scan + projection)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", KERNELS)
 def test_operators_are_registered_properly(name: str) -> None:
-    x, *others = arguments(name)
-    values = [
-        x.permute(0, 2, 3, 1),
-        *(o.permute(0, 2, 3, 1) if name == "projected_scan" and o.ndim == 4 else o for o in others),
-    ]
-    torch.library.opcheck(OPERATORS[name], values, test_utils=("test_schema", "test_faketensor"))
-
-
-def test_the_operator_of_the_norm_is_registered_properly() -> None:
-    y, z, *weights = arguments("gated_norm")
-    values = [y.permute(0, 2, 3, 1), z.permute(0, 2, 3, 1), *weights, EPS]
-    torch.library.opcheck(kernels.gated_norm_op, values, test_utils=("test_schema", "test_faketensor"))
+    values, constants = arguments(name), (EPS,) if name == "gated_norm" else ()
+    for operator, inputs in ((f"{name}_cpu", values), (f"{name}_cpu_backward", [values[0], *values])):
+        checked = getattr(torch.ops.mobilemamba, operator)
+        torch.library.opcheck(checked, (*inputs, *constants), test_utils=("test_schema", "test_faketensor"))

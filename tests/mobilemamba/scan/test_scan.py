@@ -9,7 +9,7 @@ from mobilemamba.errors import UserError
 from mobilemamba.scan.parallel import parallel_scan
 from mobilemamba.scan.projected import split
 from mobilemamba.scan.reference import sequential_scan
-from mobilemamba.scan.rows import projected_rows_scan, row_scan, rows_scan, scan_map
+from mobilemamba.scan.rows import projected_rows_scan, rows_scan, scan_map
 
 FORMS = {"parallel": parallel_scan, "rows": rows_scan}
 SIZES = [(1, 1), (1, 5), (5, 1), (3, 4), (6, 9)]
@@ -136,19 +136,6 @@ def test_every_form_is_called_by_its_name_and_another_is_refused() -> None:
         torch.testing.assert_close(y, sequential_scan(*arguments), rtol=0, atol=1e-10)
     with pytest.raises(UserError, match=r"Scan form 'cuda' must be one of parallel, rows, .*auto"):
         selective_scan(*arguments, form="cuda")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_row_scan_equals_the_recurrence(size: tuple[int, int], reverse: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    A_bar, delta_B_u = torch.rand(2, 2, *size, 3, generator=generator, dtype=torch.float64)
-    expected, state = torch.empty_like(delta_B_u), torch.zeros(2, 3, dtype=torch.float64)
-    pixels = [(row, column) for row in range(size[0]) for column in range(size[1])]
-    for row, column in reversed(pixels) if reverse else pixels:
-        state = A_bar[:, row, column] * state + delta_B_u[:, row, column]
-        expected[:, row, column] = state
-    torch.testing.assert_close(row_scan(A_bar, delta_B_u, reverse), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch.func itself

@@ -163,17 +163,7 @@ def test_flops_are_counted() -> None:
     ],
 )
 def test_sizes_of_networks(size: tuple[int, int], dtype: torch.dtype, directions: int, state_size: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    batch, channels = 3, 70
-    shapes = [
-        (batch, channels, *size),
-        (batch, directions, channels, *size),
-        (directions, channels, state_size),
-        (batch, directions, state_size, *size),
-        (batch, directions, state_size, *size),
-        (directions, channels),
-    ]
-    check([torch.randn(s, generator=generator).to(DEVICE, dtype).requires_grad_() for s in shapes], parallel_scan)
+    check(arguments_on_device(size, directions, state_size, dtype, batch=3, channels=70), parallel_scan)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="on CPUs the module takes another form")

@@ -20,9 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 def run(*command: str, **environment: str) -> str:
     """Run Python in a process of its own and return what it printed."""
-    completed = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=300
-    )
+    arguments = [sys.executable, *command]
+    completed = subprocess.run(arguments, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return completed.stdout
 
