@@ -204,6 +204,8 @@ class ClassificationDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Load the images to test on or, where there are none, those to validate on."""
+        if not self.has_test_images():
+            rank_zero_info("There are no images to test on: those to validate on are tested.")
         return self._evaluation_loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -252,10 +254,7 @@ class ClassificationDataModule(LightningDataModule):
         metadata, max_corrupt = self.metadata(), self.max_corrupt if self.on_corrupt == "skip" else 0
         if split == "predict":
             return EvaluationImages(self._prediction_images(), metadata, max_corrupt)
-        if split == "test" and not self.has_test_images():
-            rank_zero_info("There are no images to test on: those to validate on are tested.")
-            split = "val"
-        images = self.load(split)
+        images = self.load("val" if split == "test" and not self.has_test_images() else split)
         if split == "train":
             return TrainingImages(images, metadata, training_transform(self.augmentation, metadata), max_corrupt)
         return EvaluationImages(images, metadata, max_corrupt)

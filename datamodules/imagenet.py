@@ -125,7 +125,7 @@ class ImageNetDataModule(ClassificationDataModule):
             rank_zero_info(f"{gone} of the run's {len(paths)} images to validate on are no longer in {self.root}.")
         self._validation_paths = paths
         self.__dict__.pop("_validation_mask", None)  # made anew when it is asked for
-        for split in self.datasets.keys() - {"test"}:
+        for split in self.datasets:
             self.datasets[split] = self._dataset(split)
 
     @cached_property

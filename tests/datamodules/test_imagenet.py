@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def test_prediction_reads_any_folder(tmp_path: Path) -> None:
     images, paths = next(iter(data.predict_dataloader()))
     assert images.shape == (2, 3, 64, 64)
     assert paths == ["a.jpg", "deep/er/b.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
+def test_paths_that_are_not_utf8_are_predicted_under_printable_names(tmp_path: Path) -> None:
+    save_image(tmp_path / "caf\udce9.png", 0)
+    data = photographs(tmp_path, stage="predict", predict_folder=str(tmp_path))
+    assert next(iter(data.predict_dataloader()))[1] == [r"caf\udce9.png"]
 
 
 def test_prediction_without_a_folder_is_of_the_validation_images(image_folder: Callable[..., Path]) -> None:

@@ -82,8 +82,7 @@ def test_without_test_images_those_to_validate_on_are_tested(
     (root / "test").mkdir()
     save_image(root / "test" / "unlabelled.jpg", 0)  # as ImageNet's own
     with caplog.at_level("INFO"):
-        data = photographs(root, "test")
-    assert sum(len(targets) for _, targets in data.test_dataloader()) == 12
+        assert sum(len(targets) for _, targets in photographs(root, "test").test_dataloader()) == 12
     assert "There are no images to test on" in caplog.text + "".join(capsys.readouterr())
 
 
@@ -131,6 +130,9 @@ def test_a_checkpoint_keeps_its_split_when_images_come_and_go(folders: ClassFold
     after = split_of(resumed)
     assert {path for path, part in after.items() if part == "val"} == validated - {gone}
     assert len(after) == 39
+    tested = photographs(root, "test", num_classes=None, validation_share=0.3)
+    tested.load_state_dict(first.state_dict())
+    assert len(tested.datasets["test"]) == len(validated) - 1
     for path in validated:
         (root / path).unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"The checkpoint divides .* so that val has no images"):
