@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -77,9 +78,10 @@ class ClassFolders:
                     f"missing in {split} {lacking[:SHOWN]}."
                 )
             )
-        place = folder.relative_to(self.root)
+        index = {name: number for number, name in enumerate(self.classes)}
+        place = "" if folder == self.root else split
         found = [
-            (str(place / name / image), self.classes.index(name))
+            (os.path.join(place, name, image), index[name])
             for name in names
             for image in list_images(folder / name, self.all_formats)
         ]
