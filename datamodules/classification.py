@@ -28,6 +28,7 @@ LOGGER = logging.getLogger(__name__)
 
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
+SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 LEAST = {
     "num_classes": 2,
     "image_size": 1,
@@ -143,7 +144,7 @@ class ClassificationDataModule(LightningDataModule):
         Raises:
             UserError: When the data are not as they must be; says what was expected.
         """
-        splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,))
+        splits = SPLITS_OF_STAGE[stage]
         for split in splits:
             if split not in self.datasets:
                 self.datasets[split] = self._dataset(split)

@@ -69,8 +69,9 @@ class ImageNetDataModule(ClassificationDataModule):
         else:
             file = Path(table).expanduser()
             self.source = ImageTable(file, file.absolute().parent if root == ROOT else self.root, undivided)
-        count = len(self.source.classes) if num_classes is None else num_classes
-        super().__init__(num_classes=count, all_formats=all_formats, **kwargs)
+        super().__init__(
+            num_classes=self._count_classes() if num_classes is None else num_classes, all_formats=all_formats, **kwargs
+        )
         self.class_names_file = None if class_names_file is None else Path(class_names_file).expanduser()
         self._validation_paths: list[str] | None = None
 
@@ -119,14 +120,11 @@ class ImageNetDataModule(ClassificationDataModule):
         paths = state_dict.get("validation_paths")
         if self.validation_share is None or paths is None:
             return
-        found = set(self._undivided.paths)
-        gone = sum(path not in found for path in paths)
-        if gone:
-            rank_zero_info(f"{gone} of the run's {len(paths)} images to validate on are no longer in {self.root}.")
         self._validation_paths = paths
         self.__dict__.pop("_validation_mask", None)  # made anew when it is asked for
         for split in self.datasets:
-            self.datasets[split] = self._dataset(split)
+            if split != "predict" or self.predict_folder is None:
+                self.datasets[split] = self._dataset(split)
 
     @cached_property
     def _undivided(self) -> ImageFiles:
@@ -147,10 +145,23 @@ class ImageNetDataModule(ClassificationDataModule):
             mask = choose_validation(images, share, self.seed)
             option = f"data.validation_share = {share}"
         else:
-            mask = np.isin(images.paths, self._validation_paths)
-            option = "The checkpoint"
+            mask, option = np.isin(images.paths, self._validation_paths), "The checkpoint"
+            gone = len(self._validation_paths) - int(mask.sum())
+            if gone:
+                rank_zero_info(f"{gone} images that the checkpoint was validated on are no longer in {images.folder}.")
         check_division(images, mask, self.source.classes, option)
         return mask
+
+    def _count_classes(self) -> int:
+        try:
+            return len(self.source.classes)
+        except UserError as error:
+            if not self.missing():
+                raise
+            raise UserError(
+                f"data.num_classes = null counts the classes: {error} To use weights without the data they were "
+                "trained on, give their number of classes."
+            ) from error
 
     def _name_classes(self) -> None:
         classes, file = self.source.classes, self.class_names_file

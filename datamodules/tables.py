@@ -105,11 +105,11 @@ def _read(file: Path) -> Any:
 
     try:
         if file.suffix.lower() == ".parquet":
-            return pd.read_parquet(file).astype(str)
-        # A class may be called NA, and a file may have a name that is not UTF-8.
-        return pd.read_csv(
-            file, dtype=str, keep_default_na=False, encoding="utf-8-sig", encoding_errors="surrogateescape"
-        )
+            rows = pd.read_parquet(file).astype(object)
+        else:  # a class may be called NA, and a file may have a name that is not UTF-8
+            options: dict[str, Any] = {"encoding": "utf-8-sig", "encoding_errors": "surrogateescape"}
+            rows = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, **options)
+        return rows.where(rows.notna(), "").astype(str)
     except ImportError as error:
         raise UserError(f"data.table = {file} needs pyarrow: pip install pyarrow, or give a CSV file.") from error
     except (OSError, ValueError) as error:

@@ -77,8 +77,13 @@ def class_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not _is_system(entry.name) and entry.is_dir()]
-    return sorted(name for name in names if not _holds(folder / name, folder))
+        return sorted(
+            entry.name
+            for entry in entries
+            if not _is_system(entry.name)
+            and entry.is_dir()
+            and not (entry.is_symlink() and _holds(folder / entry.name, folder))
+        )
 
 
 def find_images(folder: Path, option: str, all_formats: bool = False) -> list[Path]:

@@ -139,6 +139,18 @@ def test_a_checkpoint_keeps_its_split_when_images_come_and_go(folders: ClassFold
         photographs(root, num_classes=None, validation_share=0.3).load_state_dict(first.state_dict())
 
 
+def test_prediction_needs_no_more_than_the_number_of_classes(folders: ClassFolders, tmp_path: Path) -> None:
+    root = folders(ant=5, bee=5)
+    state = photographs(root, num_classes=None, validation_share=0.2).state_dict()
+    root.rename(tmp_path / "elsewhere")
+    options = {"validation_share": 0.2, "predict_folder": str(tmp_path / "elsewhere")}
+    data = photographs(root, "predict", num_classes=2, **options)
+    data.load_state_dict(state)
+    assert sum(len(paths) for _, paths in data.predict_dataloader()) == 10
+    with pytest.raises(UserError, match=r"null counts the classes: data\.root = .* no folders of classes.* give their"):
+        photographs(root, "predict", num_classes=None, **options)
+
+
 def test_balanced_draws_are_of_all_classes_alike(folders: ClassFolders) -> None:
     root = folders(ant=40, bee=10)
     data = photographs(root, num_classes=None, validation_share=0.5, balance=1.0)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules import ImageNetDataModule
 from mobilemamba.errors import UserError
@@ -44,7 +46,7 @@ def test_a_table_names_images_labels_and_splits(table: MakeTable, tmp_path: Path
     assert data.class_names == ("NA", "bee")
     assert [(path.name, target) for path, target in data.datasets["train"].images] == [("1.png", 0), ("2.png", 1)]  # type: ignore[attr-defined]
     assert [targets.tolist() for _, targets in data.val_dataloader()] == [[0, 1]]
-    tested = of_table(table(*ROWS), "test")
+    tested = of_table(table(*ROWS), TrainerFn.TESTING)  # as a trainer names the stage
     assert [targets.tolist() for _, targets in tested.test_dataloader()] == [[1]]
     (tmp_path / "images").mkdir()
     for name in ("1.png", "deep", "3.png", "4.png", "5.png"):
@@ -71,6 +73,7 @@ def test_whole_numbers_are_in_the_order_of_their_values(table: MakeTable) -> Non
         ((*ROWS, "gone.png,bee,train"), r"1 file\(s\) that are not in .*: 'gone\.png'"),
         ((*ROWS, "deep/../1.png,bee,val"), r"1 path\(s\) more than once: 'deep/\.\./1\.png'"),
         ((*ROWS, "6.png,bee,dev"), r"1 split\(s\) other than train, val, test: 'dev'"),
+        ((*ROWS, "6.png"), r"1 row\(s\) without path or label: '6\.png'"),
         ((*ROWS, "6.png,,val"), r"1 row\(s\) without path or label: '6\.png'"),
         ((*ROWS, "6.png,Bee,val", "7.png,Bee,train"), r"differ only in case, Bee and bee"),
         ((*ROWS, "6.png,cow,train"), r'Split "val" of .* has no images of 1 class\(es\): cow'),
@@ -88,6 +91,20 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name} cannot be read as a table"):
             of_table(str(tmp_path / name))
     assert "nowhere.csv must be a file" in ImageNetDataModule(table=str(tmp_path / "nowhere.csv")).missing()
+
+
+def test_a_parquet_file_is_read_like_text(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: dict[str, list[object]] = {
+        "path": ["1.png", "2.png", "3.png", "4.png"],
+        "label": [9, 10, 9, 10],
+        "split": ["train"] * 2 + ["val"] * 2,
+    }
+    file = table(*(f"{path},," for path in rows["path"])).replace(".csv", ".parquet")
+    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(rows))
+    assert of_table(file).class_names == ("9", "10")
+    rows["label"][3] = None
+    with pytest.raises(UserError, match=r"1 row\(s\) without path or label: '4\.png'"):
+        of_table(file)
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is not None, reason="pyarrow is here")
