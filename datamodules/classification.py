@@ -7,28 +7,30 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
-from datamodules.image_files import Images, Source
+from datamodules.image_files import Images, Source, targets_of
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
-from mobilemamba.errors import UserError
-from mobilemamba.images import find_images
+from mobilemamba.errors import UserError, require
+from mobilemamba.images import find_images, printable
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.preprocessing import evaluation_transform
 
 LOGGER = logging.getLogger(__name__)
 
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
+SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 LEAST = {
-    "num_classes": 1,
+    "num_classes": 2,
     "image_size": 1,
     "batch_size": 1,
     "repeats": 1,
@@ -63,6 +65,11 @@ class ClassificationDataModule(LightningDataModule):
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
         override_preprocessing: Evaluate with these options where weights expect others, instead of stopping.
+        exif_orientation: Whether images are turned by their EXIF orientation; off in the paper's recipe. It is kept
+            with the weights.
+        balance: How far training draws are balanced over classes, from 0 (every image once in an epoch) to 1 (every
+            class equally often): see :class:`datamodules.sampling.TrainingSampler`.
+        all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         on_corrupt: What to do with an unreadable image: leave it out and name it, or stop.
         max_corrupt: Most unreadable images of a split that are left out before it stops.
@@ -87,6 +94,9 @@ class ClassificationDataModule(LightningDataModule):
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         crop_pct: float = 0.875,
         override_preprocessing: bool = False,
+        exif_orientation: bool = False,
+        balance: float = 0.0,
+        all_formats: bool = False,
         predict_folder: str | None = None,
         on_corrupt: Literal["skip", "raise"] = "skip",
         max_corrupt: int = 100,
@@ -98,6 +108,7 @@ class ClassificationDataModule(LightningDataModule):
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
         self.override_preprocessing = override_preprocessing
+        self.exif_orientation, self.balance, self.all_formats = exif_orientation, balance, all_formats
         self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
         self.on_corrupt, self.max_corrupt = on_corrupt, max_corrupt
         self._check_options()
@@ -112,12 +123,20 @@ class ClassificationDataModule(LightningDataModule):
         """Return images with class indices, and set class_names if they are known.
 
         Args:
-            split: "train" or "val".
+            split: "train", "val", or "test" where there are images to test on.
         """
+
+    def missing(self) -> str:
+        """Return what is wrong with the place of the images, "" where it is there or they need none."""
+        return ""
+
+    def has_test_images(self) -> bool:
+        """Return whether there are images to test on besides those to validate on."""
+        return False
 
     def prediction_name(self, index: int, source: Source, target: int) -> str:
         """Return the path of a validation image, or what stands for it in predictions."""
-        return str(source)
+        return printable(str(source))
 
     def setup(self, stage: str) -> None:
         """Find the images, once, and check that batches can be made of them, before any long work.
@@ -128,7 +147,7 @@ class ClassificationDataModule(LightningDataModule):
         Raises:
             UserError: When the data are not as they must be; says what was expected.
         """
-        splits = {"fit": ("train", "val"), "predict": ("predict",)}.get(stage, ("val",))
+        splits = SPLITS_OF_STAGE[stage]
         for split in splits:
             if split not in self.datasets:
                 self.datasets[split] = self._dataset(split)
@@ -153,7 +172,13 @@ class ClassificationDataModule(LightningDataModule):
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
             class_names=self.class_names,
+            exif_orientation=self.exif_orientation,
         )
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class, known from setup on: to weigh classes by."""
+        return tuple(np.bincount(targets_of(self.datasets["train"].images), minlength=self.num_classes).tolist())
 
     @property
     def label_smoothing(self) -> float:
@@ -173,7 +198,8 @@ class ClassificationDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = RepeatingSampler if overfits else TrainingSampler
-        sampler = kind(len(dataset), self.seed, *self._rank_and_world_size(), self.repeats)
+        targets = targets_of(dataset.images) if self.balance else None
+        sampler = kind(len(dataset), self.seed, *self._rank_and_world_size(), self.repeats, self.balance, targets)
         return self._loader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -181,8 +207,10 @@ class ClassificationDataModule(LightningDataModule):
         return self._evaluation_loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Load the validation images: neither ImageNet nor the digits have other public labels."""
-        return self._evaluation_loader(self.datasets["val"])
+        """Load the images to test on or, where there are none, those to validate on."""
+        if not self.has_test_images():
+            rank_zero_info("There are no images to test on: those to validate on are tested.")
+        return self._evaluation_loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load images to predict, with their paths."""
@@ -212,15 +240,14 @@ class ClassificationDataModule(LightningDataModule):
 
     def _check_options(self) -> None:
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise UserError(f"data.{name} = {getattr(self, name)} must be {least} or more.")
+            require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError(
                 f"data.mean = {self.mean} and data.std = {self.std} must be three numbers each, one per colour, and "
                 "standard deviations above 0."
             )
-        if not 0 < self.crop_pct <= 1:
-            raise UserError(f"data.crop_pct = {self.crop_pct} must be a share above 0 and up to 1.")
+        require(0 <= self.balance <= 1, "data.balance", self.balance, "from 0 (off) to 1 (all classes equally often)")
+        require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "a share above 0 and up to 1")
         if self.mixing.enabled and self.batch_size % 2:
             raise UserError(
                 f"data.batch_size = {self.batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, "
@@ -228,20 +255,20 @@ class ClassificationDataModule(LightningDataModule):
             )
 
     def _dataset(self, split: str) -> ReadableImages:
-        max_corrupt = self.max_corrupt if self.on_corrupt == "skip" else 0
-        if split == "train":
-            transform = training_transform(self.augmentation, self.metadata())
-            return TrainingImages(self.load("train"), transform, max_corrupt)
-        transform = evaluation_transform(self.metadata())
+        metadata, max_corrupt = self.metadata(), self.max_corrupt if self.on_corrupt == "skip" else 0
         if split == "predict":
-            return EvaluationImages(self._prediction_images(), transform, max_corrupt)
-        return EvaluationImages(self.load("val"), transform, max_corrupt)
+            return EvaluationImages(self._prediction_images(), metadata, max_corrupt)
+        images = self.load("val" if split == "test" and not self.has_test_images() else split)
+        if split == "train":
+            return TrainingImages(images, metadata, training_transform(self.augmentation, metadata), max_corrupt)
+        return EvaluationImages(images, metadata, max_corrupt)
 
     def _prediction_images(self) -> Images[str]:
-        """Return images to predict with their paths, those in predict_folder relative to it."""
+        """Return images to predict with their printable paths, those in predict_folder relative to it."""
         folder = self.predict_folder
         if folder is not None:
-            return [(file, str(file.relative_to(folder))) for file in find_images(folder, "data.predict_folder")]
+            files = find_images(folder, "data.predict_folder", self.all_formats)
+            return [(file, printable(file.relative_to(folder))) for file in files]
         images = self.load("val")
         samples = (images[index] for index in range(len(images)))
         return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]

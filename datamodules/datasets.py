@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.image_files import Images
+from datamodules.image_files import Images, targets_of
 from datamodules.sampling import Draw
 from datamodules.seeding import seeded
 from mobilemamba.errors import UserError
-from mobilemamba.images import open_image
-from mobilemamba.preprocessing import Transform
+from mobilemamba.images import open_image, printable
+from mobilemamba.metadata import ModelMetadata
+from mobilemamba.preprocessing import Transform, evaluation_transform
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class ReadableImages(Dataset[Any]):
 
     Args:
         images: Image sources, with class index or path.
+        metadata: How images are opened.
         transform: Transform to a tensor.
         max_corrupt: Most unreadable images that are left out before it stops.
     """
@@ -35,8 +38,10 @@ class ReadableImages(Dataset[Any]):
     CONSEQUENCE: str
     """What is done without an unreadable image."""
 
-    def __init__(self, images: Images[int | str], transform: Transform, max_corrupt: int) -> None:
-        self.images, self.transform, self.max_corrupt = images, transform, max_corrupt
+    def __init__(
+        self, images: Images[int | str], metadata: ModelMetadata, transform: Transform, max_corrupt: int
+    ) -> None:
+        self.images, self.metadata, self.transform, self.max_corrupt = images, metadata, transform, max_corrupt
         self._is_corrupt = torch.zeros(len(images), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -52,14 +57,16 @@ class ReadableImages(Dataset[Any]):
         """Return an RGB image with its label, or None for an unreadable one.
 
         Raises:
-            UserError: When more images are unreadable than may be left out.
+            UserError: When more images are unreadable than may be left out, or their folder is gone.
         """
         source, label = self.images[index]
         if isinstance(source, Image.Image):
             return source, label
         try:
-            return open_image(source), label
+            return open_image(source, self.metadata), label
         except UserError as error:
+            if not source.parent.is_dir():
+                raise UserError(printable(f"Folder {source.parent} is gone: bring it back to go on.")) from error
             if not self._is_corrupt[index]:
                 self._is_corrupt[index] = True
                 count = self.corrupt_count
@@ -73,24 +80,45 @@ class ReadableImages(Dataset[Any]):
 
 
 class TrainingImages(ReadableImages):
-    """Augmented images; a draw's seed alone decides its augmentation, whichever process loads it."""
+    """Augmented images; a draw's seed alone decides its augmentation, whichever process loads it.
 
-    CONSEQUENCE = "The next image takes its place."
+    It also decides which image of the same class takes the place of one that cannot be read.
+    """
+
+    CONSEQUENCE = "Other images of its class take its place."
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int | str]:
         """Return the image (3, H, W) and its class index."""
-        for attempt in range(len(self)):
-            sample = self.read((draw.image + attempt) % len(self))
+        image, label = self.read(draw.image) or self._replacement(draw)
+        with seeded(draw.seed):
+            return self.transform(image), label
+
+    def _replacement(self, draw: Draw) -> tuple[Image.Image, int | str]:
+        targets = targets_of(self.images)
+        same = np.flatnonzero(targets == targets[draw.image])
+        for index in np.random.default_rng(draw.seed).permutation(same).tolist():
+            sample = None if self._is_corrupt[index] else self.read(index)
             if sample is not None:
-                with seeded(draw.seed):
-                    return self.transform(sample[0]), sample[1]
-        raise UserError("No image of the training set can be read: check the disk and the download.")
+                return sample
+        raise UserError(
+            f"None of the {len(same)} training images of a class can be read, the warnings above name them, such as "
+            f"{printable(str(self.images[draw.image][0]))}: check the disk and the download, or remove the class."
+        )
 
 
 class EvaluationImages(ReadableImages):
-    """Images with class indices, or with their paths to predict; None where an image cannot be read."""
+    """Images with class indices, or with their paths to predict; None where an image cannot be read.
+
+    Args:
+        images: Image sources, with class index or path.
+        metadata: How images are opened and prepared.
+        max_corrupt: Most unreadable images that are left out before it stops.
+    """
 
     CONSEQUENCE = "It is left out, and results are of the other images alone."
+
+    def __init__(self, images: Images[int | str], metadata: ModelMetadata, max_corrupt: int) -> None:
+        super().__init__(images, metadata, evaluation_transform(metadata), max_corrupt)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | str] | None:
         """Return the image (3, H, W) with its class index or path."""

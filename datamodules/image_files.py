@@ -33,24 +33,41 @@ class ImageFiles:
     reading an object changes its reference count; two arrays take about 50 bytes per image and stay shared.
 
     Args:
-        folder: Folder that all files are below.
-        samples: File names, beginning with the folder's, and class indices.
+        folder: Folder that the paths are relative to.
+        paths: Relative or absolute paths, as text or as an array of bytes.
+        targets: Class indices.
     """
 
-    def __init__(self, folder: Path, samples: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, folder: Path, paths: Sequence[str] | np.ndarray, targets: Sequence[int] | np.ndarray) -> None:
         self.folder = folder
-        start = len(str(folder)) + 1
-        self._names = np.array([os.fsencode(name[start:]) for name, _ in samples], dtype=np.bytes_)
-        self._targets = np.array([target for _, target in samples], dtype=np.int32)
+        kept = paths if isinstance(paths, np.ndarray) else [os.fsencode(path) for path in paths]
+        self._paths = np.array(kept, dtype=np.bytes_)
+        self.targets = np.array(targets, dtype=np.int32)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._names)
+        return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[Path, int]:
         """Return a file and its class index."""
-        return self.folder / os.fsdecode(bytes(self._names[index])), int(self._targets[index])
+        return self.folder / os.fsdecode(bytes(self._paths[index])), int(self.targets[index])
 
     def __iter__(self) -> Iterator[tuple[Path, int]]:
         """Go through all files."""
         return (self[index] for index in range(len(self)))
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths as they were given."""
+        return [os.fsdecode(bytes(path)) for path in self._paths]
+
+    def where(self, mask: np.ndarray) -> ImageFiles:
+        """Return those images whose entry in a mask (images,) is true."""
+        return ImageFiles(self.folder, self._paths[mask], self.targets[mask])
+
+
+def targets_of(images: Images[int | str]) -> np.ndarray:
+    """Return the class indices (images,) of images that are labelled by them."""
+    if isinstance(images, ImageFiles):
+        return images.targets
+    return np.array([images[index][1] for index in range(len(images))], dtype=np.int32)

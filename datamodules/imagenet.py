@@ -1,73 +1,171 @@
-"""ImageNet, or any data in folders named after their classes: root/{train,val}/<class>/<image>."""
+"""ImageNet, or any photographs of one's own: in folders named after their classes, or listed in a table."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
 
-from datamodules.class_names import read_class_names
+from datamodules.classes import check_number_of_classes, read_class_names, readable_names
 from datamodules.classification import ClassificationDataModule
+from datamodules.division import check_division, choose_validation, write_split
+from datamodules.folders import ClassFolders
 from datamodules.image_files import ImageFiles, Images
+from datamodules.tables import ImageTable
 from mobilemamba.errors import UserError
+from mobilemamba.images import printable
+
+ROOT = "imagenet"
 
 
 class ImageNetDataModule(ClassificationDataModule):
-    """Photographs in class folders, as ImageNet-1k comes; the defaults are the paper's recipe.
+    """Photographs in class folders, as ImageNet-1k comes, or as people have them; the defaults are the paper's recipe.
+
+    Images to test on, in root/test/<class>/ or in a table's split "test", are used by ``lightning test`` where there
+    are any.
 
     Args:
-        root: Folder with train/ and val/, each with one folder of images per class.
+        root: Folder with train/ and val/, each with one folder of images per class; with validation_share, folder with
+            one folder of images per class.
         class_names_file: Text file with a folder's name, a space and the class's readable name in each line, as in
             ImageNet's LOC_synset_mapping.txt; null keeps the folders' names.
-        kwargs: Options of ClassificationDataModule; num_classes must be the number of class folders.
+        table: CSV or Parquet file with columns path, label and split (train, val or test), instead of class folders.
+            Paths are relative to root where it is given, or else to the table's folder.
+        validation_share: Share of each class's images that is validated on, where they are not divided yet; chosen by
+            seed and path, written into the run's folder as split.csv, and kept over resumes, where images that were
+            added are trained on. Null takes val/, or the table's split.
+        num_classes: Classes of the targets; null for as many as there are.
+        all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
+        kwargs: Further options of ClassificationDataModule.
+
+    Raises:
+        UserError: When an option is out of range, or num_classes is null and no classes are found.
     """
 
-    def __init__(self, root: str = "imagenet", class_names_file: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
+    def __init__(
+        self,
+        root: str = ROOT,
+        class_names_file: str | None = None,
+        table: str | None = None,
+        validation_share: float | None = None,
+        num_classes: int | None = 1000,
+        all_formats: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if validation_share is not None and not 0 < validation_share < 1:
+            raise UserError(
+                f"data.validation_share = {validation_share} must be a share above 0 and below 1, or null for images "
+                "that are divided already."
+            )
+        undivided = validation_share is not None
+        self.root, self.validation_share = Path(root).expanduser(), validation_share
+        self.source: ClassFolders | ImageTable
+        if table is None:
+            self.source = ClassFolders(self.root, all_formats, undivided)
+        else:
+            file = Path(table).expanduser()
+            self.source = ImageTable(file, file.absolute().parent if root == ROOT else self.root, undivided)
+        super().__init__(
+            num_classes=self._count_classes() if num_classes is None else num_classes, all_formats=all_formats, **kwargs
+        )
         self.class_names_file = None if class_names_file is None else Path(class_names_file).expanduser()
-        self.class_folders: tuple[str, ...] | None = None
+        self._validation_paths: list[str] | None = None
+
+    def missing(self) -> str:
+        """Return what is wrong with the folder or table, "" where it is there."""
+        return self.source.missing()
+
+    def has_test_images(self) -> bool:
+        """Return whether there are images to test on."""
+        return self.source.has("test")
 
     def load(self, split: str) -> Images[int]:
-        """Scan root/train or root/val.
+        """Find the images of a split.
 
         Raises:
-            UserError: When the folder is missing, empty or of other classes; names it and what was expected.
+            UserError: When images are missing or of other classes; names what was found and what was expected.
         """
-        folder = self.root / split
-        try:
-            classes, indices = find_classes(folder)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(
-                f"data.root = {self.root} is no ImageNet folder: expected images in {self.root}/train/<class>/ and "
-                f"{self.root}/val/<class>/, found no class folders in {folder}. Without ImageNet, try "
-                "`lightning fit --config experiments/quickstart.yaml`, which needs no download."
-            ) from error
-        self._check_classes(split, tuple(classes))
-        samples = make_dataset(folder, indices, IMG_EXTENSIONS, allow_empty=True)
-        empty = sorted(set(indices.values()) - {target for _, target in samples})
-        if empty:
-            names = ", ".join(str(folder / classes[index]) for index in empty[:5])
-            raise UserError(
-                f"{len(empty)} class folder(s) hold no images: {names}. Add images ending in "
-                f"{', '.join(IMG_EXTENSIONS)}, or remove the folder(s) from train and val and set data.num_classes."
-            )
-        return ImageFiles(folder, samples)
+        self._name_classes()
+        if self.validation_share is None or split == "test":
+            return self.source.load(split)
+        return self._undivided.where(self._validation_mask if split == "val" else ~self._validation_mask)
 
-    def _check_classes(self, split: str, classes: tuple[str, ...]) -> None:
-        if self.class_folders is not None and classes != self.class_folders:
-            other = set(self.class_folders)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load augmented batches, and write how the images are divided into the run's folder.
+
+        Not before: a folder that another run's checkpoints are in has been refused by now.
+        """
+        if self.validation_share is not None and self.trainer is not None:
+            folder = self.trainer.log_dir  # agreed upon by all processes
+            if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                parts = {"train": self._undivided.where(~self._validation_mask)}
+                parts["val"] = self._undivided.where(self._validation_mask)
+                write_split(Path(folder) / "split.csv", parts, self.source.classes)
+        return super().train_dataloader()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, which images are validated on among it."""
+        state = super().state_dict()
+        if self.validation_share is not None:
+            state["validation_paths"] = self._undivided.where(self._validation_mask).paths
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the images to validate on of the run that wrote a checkpoint."""
+        super().load_state_dict(state_dict)
+        paths = state_dict.get("validation_paths")
+        if self.validation_share is None or paths is None:
+            return
+        self._validation_paths = paths
+        self.__dict__.pop("_validation_mask", None)  # made anew when it is asked for
+        for split in self.datasets:
+            if split != "predict" or self.predict_folder is None:
+                self.datasets[split] = self._dataset(split)
+
+    @cached_property
+    def _undivided(self) -> ImageFiles:
+        """All images that are divided into those to train and those to validate on."""
+        if self.source.has("val"):
             raise UserError(
-                f"The classes of {self.root}/train and {self.root}/val differ: only in {split} "
-                f"{sorted(set(classes) - other)[:5]}, missing in {split} {sorted(other - set(classes))[:5]}."
+                f"data.validation_share = {self.validation_share} divides images that are not divided yet, but there "
+                f"are some to validate on already: set it to null, or remove them."
             )
+        return self.source.load("train")
+
+    @cached_property
+    def _validation_mask(self) -> np.ndarray:
+        """Which of these are validated on."""
+        images, share = self._undivided, self.validation_share
+        assert share is not None
+        if self._validation_paths is None:
+            mask = choose_validation(images, share, self.seed)
+            option = f"data.validation_share = {share}"
+        else:
+            mask, option = np.isin(images.paths, self._validation_paths), "The checkpoint"
+            gone = len(self._validation_paths) - int(mask.sum())
+            if gone:
+                rank_zero_info(f"{gone} images that the checkpoint was validated on are no longer in {images.folder}.")
+        check_division(images, mask, self.source.classes, option)
+        return mask
+
+    def _count_classes(self) -> int:
+        try:
+            return len(self.source.classes)
+        except UserError as error:
+            if not self.missing():
+                raise
+            raise UserError(
+                f"data.num_classes = null counts the classes: {error} To use weights without the data they were "
+                "trained on, give their number of classes."
+            ) from error
+
+    def _name_classes(self) -> None:
+        classes, file = self.source.classes, self.class_names_file
         if len(classes) != self.num_classes:
-            raise UserError(
-                f"{self.root / split} has {len(classes)} class folders, but data.num_classes = {self.num_classes}: "
-                f"set --data.num_classes {len(classes)} (the network follows), or check the folder."
-            )
-        self.class_folders = classes
-        self.class_names = (
-            classes if self.class_names_file is None else read_class_names(self.class_names_file, classes)
-        )
+            known = None if file is None else list(read_class_names(file))
+            check_number_of_classes(self.source.counts(), self.num_classes, known, str(self.root))
+        self.class_names = tuple(map(printable, classes)) if file is None else readable_names(file, classes)

@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler, Sampler, SequentialSampler
 
 from mobilemamba.errors import UserError
@@ -37,11 +39,25 @@ class TrainingSampler(DistributedSampler[Draw]):
         rank: Index of this process, of world_size.
         world_size: Number of processes.
         repeats: Draws of each image; 1 is ordinary shuffling.
+        balance: From 0, each image once, to 1, each class equally often: a class of n images has a share of the epoch
+            in proportion to n ** (1 - balance). Its images take turns: none is drawn again before all others of its
+            class are, and of those of a large class an epoch has a part. The epoch's length stays.
+        targets: Class indices (length,), which a balance above 0 needs.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        repeats: int = 1,
+        balance: float = 0.0,
+        targets: np.ndarray | None = None,
+    ) -> None:
         Sampler.__init__(self)  # DistributedSampler's own would want the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
+        self.balance, self.targets = balance, targets
         self.epoch = 0  # the trainer moves it on by set_epoch
 
     def __len__(self) -> int:
@@ -52,11 +68,34 @@ class TrainingSampler(DistributedSampler[Draw]):
         """Draw one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator)
+        if self.balance and self.targets is not None:
+            order = balanced_order(order, torch.from_numpy(self.targets).long(), self.balance, generator)
         images = order[: math.ceil(self.length / self.repeats)].repeat_interleave(self.repeats)
         seeds = torch.randint(2**62, (len(images),), generator=generator)
         mine = slice(self.rank, len(self) * self.num_replicas, self.num_replicas)
         for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
             yield Draw(image, seed)
+
+
+def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:
+    """Return as many draws in which classes have other shares; see :class:`TrainingSampler`.
+
+    Args:
+        order: All images (length,) in a random order.
+        targets: Their class indices (length,), by image.
+        balance: From 0, shares as they are, to 1, equal shares.
+        generator: What the draws depend on.
+    """
+    weights = torch.bincount(targets).double()
+    weights[weights > 0] **= 1 - balance
+    # Where the shares of the classes end, rounded: together they are the whole epoch.
+    ends = (weights.cumsum(0) / weights.sum() * len(order)).round().long()
+    draws = torch.diff(ends, prepend=ends.new_zeros(1)).tolist()
+    of_class = [order[targets[order] == index] for index in range(len(draws))]
+    chosen = [
+        images.repeat(-(-count // len(images)))[:count] for images, count in zip(of_class, draws, strict=True) if count
+    ]
+    return torch.cat(chosen)[torch.randperm(len(order), generator=generator)]
 
 
 class RepeatingSampler(TrainingSampler, SequentialSampler):  # type: ignore[misc]  # which yields plain indices

@@ -20,8 +20,6 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from datamodules.classification import ClassificationDataModule
-from datamodules.imagenet import ImageNetDataModule
 from lightning_modules.checks import check_data
 from lightning_modules.cli import message_for_users
 from lightning_modules.command_line import CommandLine
@@ -74,24 +72,8 @@ class FitParser(CommandLine):
             "image_size": list(metadata.image_size),
             "num_classes": built.data.num_classes,
             "parameters": sum(parameter.numel() for parameter in built.model.student.parameters()),
-            "missing_data": missing_data(built.data),
+            "missing_data": built.data.missing(),
         }
-
-
-def missing_data(datamodule: ClassificationDataModule) -> str:
-    """Return which folder of the data does not exist, "" where they are there or the data are in none.
-
-    Args:
-        datamodule: Data that are not loaded yet.
-    """
-    if isinstance(datamodule, ImageNetDataModule):
-        for folder in (datamodule.root / "train", datamodule.root / "val"):
-            if not folder.is_dir():
-                return (
-                    f"data.root = {datamodule.root} is no ImageNet folder, {folder} is missing: give the folder with "
-                    "train/<class>/ and val/<class>/."
-                )
-    return ""
 
 
 def option_names(config: Namespace) -> set[str]:

@@ -21,6 +21,7 @@ class ModelMetadata:
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the centre crop relative to the resized image.
         class_names: Names in the order of the outputs, if known.
+        exif_orientation: Whether images are turned by their EXIF orientation before anything else.
     """
 
     image_size: tuple[int, int]
@@ -29,6 +30,7 @@ class ModelMetadata:
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
     class_names: tuple[str, ...] | None = None
+    exif_orientation: bool = False  # older checkpoints and files lack it
 
     def readable_class(self, index: int) -> str:
         """Return the name of an output for people, or its number where names are not known."""

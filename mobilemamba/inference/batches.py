@@ -40,7 +40,7 @@ class ImageFolderFiles(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Return one image."""
         try:
-            return index, self.transform(open_image(self.files[index])), ""
+            return index, self.transform(open_image(self.files[index], self.metadata)), ""
         except UserError as error:
             return index, None, str(error)
 

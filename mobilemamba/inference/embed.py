@@ -15,6 +15,7 @@ from torch import Tensor
 from mobilemamba.environment import find_device
 from mobilemamba.errors import UserError, require
 from mobilemamba.files import atomic_write
+from mobilemamba.images import printable
 from mobilemamba.inference.batches import find_all, read_batches, refuse_unreadable
 from mobilemamba.weights import load_network
 
@@ -83,8 +84,10 @@ def write_embeddings(features: Tensor, files: Sequence[Path], classes: Sequence[
     with atomic_write(path) as unfinished:
         save_file({"features": features.contiguous()}, unfinished)
         table = unfinished.with_suffix(".csv")
-        with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("path", "class"), *zip(map(str, files), classes, strict=True)])
+        with table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(
+                [("path", "class"), *zip(map(printable, files), map(printable, classes), strict=True)]
+            )
 
 
 def neighbour_accuracy(features: Tensor, classes: Sequence[str], neighbours: int) -> float:

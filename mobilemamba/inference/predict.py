@@ -11,6 +11,7 @@ from typing import Literal
 
 from mobilemamba.errors import require
 from mobilemamba.files import atomic_write
+from mobilemamba.images import printable
 from mobilemamba.inference.batches import find_all, read_batches, refuse_unreadable
 from mobilemamba.inference.classifier import Classifier, open_classifier
 from mobilemamba.tables import table
@@ -99,7 +100,7 @@ def name_images(
         best = probabilities.topk(min(top_k, probabilities.shape[1]), dim=1)
         for index, values, classes in zip(indices, best.values.tolist(), best.indices.tolist(), strict=True):
             names = tuple(classifier.class_name(number) for number in classes)
-            predictions.append(Prediction(str(files[index]), names, tuple(values)))
+            predictions.append(Prediction(printable(files[index]), names, tuple(values)))
     return predictions
 
 
@@ -125,11 +126,11 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
                 {"path": p.path, "classes": list(p.classes), "probabilities": list(p.probabilities)}
                 for p in predictions
             ]
-            unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", errors="surrogateescape")
+            unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             return
         ranks = len(predictions[0].classes) if predictions else 0
         header = ["path", *(f"{name}_{rank + 1}" for rank in range(ranks) for name in ("class", "probability"))]
-        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(header)
             for prediction in predictions:

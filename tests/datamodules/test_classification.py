@@ -59,6 +59,8 @@ def test_augmentation_depends_on_seed_and_epoch_alone(image_folder: Callable[...
         ({"mean": (0.5,)}, r"data\.mean = \(0\.5,\)"),
         ({"std": (1.0, 0.0, 1.0)}, r"data\.std = \(1\.0, 0\.0, 1\.0\)"),
         ({"crop_pct": 1.5}, r"crop_pct = 1\.5"),
+        ({"balance": 2.0}, r"data\.balance = 2\.0 must be from 0"),
+        ({"num_classes": 1}, r"data\.num_classes = 1 must be 2 or more"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from datamodules.sampling import Draw
 from mobilemamba.errors import UserError
 from tests.datamodules.conftest import photographs, truncate
 
@@ -32,14 +34,42 @@ def test_unreadable_images_are_left_out_and_counted_once_over_processes_and_epoc
         assert "results are of the other images alone" in caplog.text
 
 
-def test_an_unreadable_image_is_replaced_by_the_next(image_folder: Callable[..., Path]) -> None:
+def test_unreadable_images_are_replaced_by_many_of_their_class(image_folder: Callable[..., Path]) -> None:
+    root = image_folder(per_class=12)
+    for number in range(6):
+        (root / "train" / "bee" / f"{number}.jpg").write_text("no image at all")
+    data = photographs(root).datasets["train"]
+    draws = [Draw(12 + number, seed) for number in range(6) for seed in range(4)]
+    replacements = [data[draw] for draw in draws]
+    assert {label for _, label in replacements} == {1}
+    assert all(torch.equal(image, data[draw][0]) for draw, (image, _) in zip(draws, replacements, strict=True))
+    data.transform = np.asarray
+    seen = {data[draw][0].tobytes() for draw in draws}
+    assert len(seen) >= 4  # of the six that can be read
+
+
+def test_a_class_without_a_readable_image_is_an_error(image_folder: Callable[..., Path]) -> None:
     root = image_folder()
-    (root / "train" / "cow" / "3.jpg").write_text("no image at all")  # the last one: the first takes its place
-    loader = photographs(root).train_dataloader()
-    replaced = {draw.image: draw for draw in loader.sampler}[11]
-    image, target = loader.dataset[replaced]
-    assert target == 0
-    assert torch.equal(image, loader.dataset[replaced._replace(image=0)][0])
+    for file in (root / "train" / "bee").iterdir():
+        truncate(file)
+    with pytest.raises(UserError, match=r"None of the 4 training images of a class can be read, .*/bee/"):
+        photographs(root).datasets["train"][Draw(5, 0)]
+
+
+def test_a_folder_that_vanishes_in_training_is_an_error(image_folder: Callable[..., Path]) -> None:
+    root = image_folder()
+    data = photographs(root)
+    (root / "train" / "bee").rename(root / "gone")
+    with pytest.raises(UserError, match=r"Folder .*train/bee is gone"):
+        data.datasets["train"][Draw(5, 0)]
+
+
+def test_companion_files_of_macos_are_no_images(image_folder: Callable[..., Path]) -> None:
+    root = image_folder()
+    for file in [*root.rglob("*.jpg")]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60))
+    data = photographs(root)
+    assert (len(data.datasets["train"]), len(data.datasets["val"])) == (12, 12)
 
 
 def test_unreadable_images_stop_by_option_or_limit(image_folder: Callable[..., Path]) -> None:

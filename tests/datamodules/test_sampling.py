@@ -1,3 +1,6 @@
+import hashlib
+
+import numpy as np
 import pytest
 
 from datamodules.sampling import EvaluationBatchSampler, TrainingSampler
@@ -17,6 +20,33 @@ def test_epochs_have_orders_of_their_own_that_repeat() -> None:
     first, again = list(sampler), list(sampler)
     sampler.set_epoch(1)
     assert first == again != list(sampler)
+
+
+def test_orders_and_seeds_stay_those_of_earlier_versions() -> None:
+    sampler = TrainingSampler(17, 3)
+    sampler.set_epoch(2)
+    assert hashlib.sha256(repr([tuple(draw) for draw in sampler]).encode()).hexdigest().startswith("2053585fc04bb423")
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(1.0, [20, 20, 20]), (0.5, [36, 17, 7]), (1e-9, [48, 10, 2])])
+def test_balanced_epochs_have_shares_of_classes_and_take_turns(balance: float, expected: list[int]) -> None:
+    targets = np.repeat([0, 1, 2], [48, 10, 2])
+    sampler = TrainingSampler(60, seed=1, balance=balance, targets=targets)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        images = np.array([draw.image for draw in epochs[-1]])
+        assert np.bincount(targets[images]).tolist() == expected
+        assert len({draw.seed for draw in epochs[-1]}) == 60
+        for index in range(3):
+            drawn = np.bincount(images, minlength=60)[targets == index]
+            assert drawn.max() - drawn.min() <= 1
+    assert epochs[0] != epochs[1]
+    sampler.set_epoch(0)
+    assert list(sampler) == epochs[0]
+    halves = [TrainingSampler(60, 1, rank, 2, balance=balance, targets=targets) for rank in range(2)]
+    assert sorted(draw for half in halves for draw in half) == sorted(epochs[0])
 
 
 def test_repeats_land_in_different_processes() -> None:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from datamodules import DigitsDataModule, ImageNetDataModule, MixingConfig
-from tests.datamodules.conftest import photographs, truncate
+from tests.datamodules.conftest import photographs, save_image, truncate
 from tests.spawned import SpawnedProcesses
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
@@ -86,6 +86,24 @@ def test_a_resumed_run_goes_on_as_if_uninterrupted(image_folder: Callable[..., P
     assert len(whole) == 9
     for one, other in zip(whole[3:], probe.targets, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_resumed_run_keeps_its_split_and_writes_it_as_a_table(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = image_folder() / "train"
+    options: dict[str, Any] = {"validation_share": 0.25, "num_classes": None}
+    first = trainer(max_epochs=1, default_root_dir=tmp_path / "first")
+    first.fit(Probe(), datamodule=mixed(root, **options))
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    save_image(root / "ant" / "new.jpg", 0)
+    second = trainer(max_epochs=2, default_root_dir=tmp_path / "second")
+    second.fit(Probe(), datamodule=mixed(root, **options), ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    before, after = ((tmp_path / run / "split.csv").read_text().splitlines() for run in ("first", "second"))
+    assert (before[0], len(before)) == ("path,label,split", 13)
+    assert set(after) - set(before) == {"ant/new.jpg,ant,train"}
+    again = photographs(root, num_classes=None, table=str(tmp_path / "second" / "split.csv"))
+    assert [len(again.datasets[split]) for split in ("train", "val")] == [10, 3]
 
 
 @pytest.mark.parametrize("overfit_batches", [2, 0.67])

@@ -80,9 +80,19 @@ def test_data_that_are_missing_are_named(parser: FitParser, tmp_path: Path) -> N
     assert parser.resolve(QUICKSTART)["missing_data"] == ""
     arguments = ["--config", str(ROOT / "experiments" / "t2.yaml"), "--data.root", str(tmp_path)]
     for split in ("train", "val"):
-        assert f"{tmp_path / split} is missing" in parser.resolve(arguments)["missing_data"]
-        (tmp_path / split).mkdir()
+        assert f"no class folders in {tmp_path / split}" in parser.resolve(arguments)["missing_data"]
+        (tmp_path / split / "ant").mkdir(parents=True)
     assert parser.resolve(arguments)["missing_data"] == ""
+
+
+def test_classes_are_counted_before_the_network_is_built(parser: FitParser, tmp_path: Path) -> None:
+    arguments = ["--data", "ImageNetDataModule", "--data.root", str(tmp_path), "--data.num_classes", "null"]
+    arguments += ["--data.validation_share", "0.2", "--model.network.widths", "[16,32,32]"]
+    assert "no folders of classes" in parser.resolve(arguments)["error"]
+    for name in ("ant", "bee", "cow"):
+        (tmp_path / name).mkdir()
+    answer = parser.resolve(arguments)
+    assert (answer["num_classes"], answer["network"]["num_classes"], answer["missing_data"]) == (3, 3, "")
 
 
 def test_many_requests_are_answered_by_one_parser(parser: FitParser) -> None:

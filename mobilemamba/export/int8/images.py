@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mobilemamba.errors import UserError
 from mobilemamba.export.int8.options import FEWEST_IMAGES, Int8Options
-from mobilemamba.images import evenly_spaced, find_images, open_image
+from mobilemamba.images import class_folders, evenly_spaced, find_images, open_image
 from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import evaluation_transform
 
@@ -87,11 +87,11 @@ def find_labelled_images(
         UserError: When the folders do not fit the network's classes, or hold no images.
     """
     files = find_images(folder, "--validation")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    names = class_folders(folder)
     if len(names) != num_classes:
         raise UserError(
             f"--validation {folder} has {len(names)} folders, the network {num_classes} classes: name a folder with "
-            "one folder of images for each class."
+            f"one folder of images for each class. The first folders are {names[:5]}."
         )
     order = list(class_names) if class_names is not None and sorted(class_names) == names else names
     stray = next((file for file in files if file.parent == folder), None)
@@ -116,4 +116,4 @@ def read_batches(files: Sequence[Path], metadata: ModelMetadata, batch_size: int
     """
     transform = evaluation_transform(metadata)
     for start in range(0, len(files), batch_size):
-        yield torch.stack([transform(open_image(file)) for file in files[start : start + batch_size]])
+        yield torch.stack([transform(open_image(file, metadata)) for file in files[start : start + batch_size]])
