@@ -180,36 +180,33 @@ def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
         UserError: When a name is given twice, is none, or belongs to the study.
     """
     flat: dict[str, Any] = {}
-    _flatten(overrides, "", flat, where)
-    for name in flat:
-        if name in TAKEN or name.startswith("run."):
-            raise UserError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+
+    def add(content: Mapping[str, Any], prefix: str) -> None:
+        for key, value in content.items():
+            if not isinstance(key, str) or not key:
+                raise UserError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
+            name = prefix + key
+            if isinstance(value, Mapping) and value:
+                add(value, f"{name}.")
+            elif name in flat:
+                raise UserError(f"{where} sets {name} twice: leave one out.")
+            elif name in TAKEN or name.startswith("run."):
+                raise UserError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+            else:
+                flat[name] = value
+
+    add(overrides, "")
     return flat
-
-
-def _flatten(overrides: Mapping[str, Any], prefix: str, flat: dict[str, Any], where: str) -> None:
-    for key, value in overrides.items():
-        if not isinstance(key, str) or not key:
-            raise UserError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
-        name = prefix + key
-        if isinstance(value, Mapping) and value:
-            _flatten(value, f"{name}.", flat, where)
-        elif name in flat:
-            raise UserError(f"{where} sets {name} twice: leave one out.")
-        else:
-            flat[name] = value
 
 
 def _study(content: dict[str, Any], path: Path) -> Study:
     _check_fields("the study", content, [f.name for f in fields(Study)])
-    arms = _mapping("arms", content.get("arms"))
-    budget = _mapping("budget", content.get("budget"))
+    base, arms, budget = (_mapping(name, content.get(name)) for name in ("base", "arms", "budget"))
+    _check_fields("base", base, ["configs", "overrides"])
     _check_fields("budget", budget, [f.name for f in fields(Budget)])
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list):
         raise UserError(f"seeds = {seeds!r} must be a list, such as [0, 1, 2].")
-    base = _mapping("base", content.get("base"))
-    _check_fields("base", base, ["configs", "overrides"])
     return Study(
         name=str(content.get("name", path.stem)),
         base=_layer("base", base, path.parent),
@@ -226,8 +223,7 @@ def _arm(name: str, content: Any, folder: Path) -> Arm:
     _check_fields(where, given, ["description", "group", "configs", "overrides"])
     if not given.get("description"):
         raise UserError(f"{where} has no description: say in a few words what it is.")
-    layer = _layer(where, given, folder)
-    return Arm(name, str(given["description"]), layer, str(given.get("group") or ""))
+    return Arm(name, str(given["description"]), _layer(where, given, folder), str(given.get("group") or ""))
 
 
 def _layer(where: str, content: Mapping[str, Any], folder: Path) -> Layer:

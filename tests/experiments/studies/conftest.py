@@ -16,7 +16,7 @@ from experiments.studies import plan
 
 FAKE_LIGHTNING = '''
 """As `lightning fit` would: a log, a checkpoint after each epoch, a record; and faults as told by faults_ARM.json."""
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
@@ -24,10 +24,13 @@ option = lambda name: arguments[arguments.index(name) + 1]
 arm, version = option("--run.name"), option("--run.version")
 folder = Path(option("--run.folder")) / arm / version
 here = Path(__file__).parent
+mark = here / f"running_{os.getpid()}"
+mark.touch()
+atexit.register(mark.unlink)
 with (here / "calls.jsonl").open("a") as calls:
-    calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments, "cwd": os.getcwd(),
+    calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments,
         "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "time": time.monotonic()}) + "\\n")
+        "at_a_time": len(list(here.glob("running_*")))}) + "\\n")
 faults = here / f"faults_{arm}.json"
 left = json.loads(faults.read_text()) if faults.exists() else []
 fault = left.pop(0) if left else None
@@ -40,6 +43,12 @@ print(f"trains from epoch {start}", flush=True)
 record = {"finished": False, "epochs": start, "steps": 2, "seconds": 1.0, "num_classes": 10, "parameters": 1000,
     "device": "A CPU", "peak_memory_bytes": 1, "peak_memory_of": "process", "validation_images": 8,
     "metrics": {"val/top1_raw": 0.5}, "curves": {"epoch": [0]}}
+if fault == "meet two others":
+    until = time.monotonic() + 60
+    while len((here / "calls.jsonl").read_text().splitlines()) < 3:
+        if time.monotonic() > until:
+            sys.exit("error: it was alone")
+        time.sleep(0.01)
 if fault == "fail at once":
     sys.exit("error: the data are nowhere")
 (folder / "checkpoints").mkdir(exist_ok=True)

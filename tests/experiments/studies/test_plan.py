@@ -12,7 +12,7 @@ import yaml
 
 from experiments.studies import plan
 from experiments.studies.definition import Layer, read_study
-from experiments.studies.plan import differences, make_plan, options
+from experiments.studies.plan import differences, fit_options, make_plan
 from tests.experiments.studies.conftest import Fake, fake_resolve
 
 Ablate = Callable[..., int]
@@ -42,7 +42,7 @@ def test_an_arms_overrides_win_over_another_scale_which_wins_over_files(
     )
     make_plan(read_study(path), Layer((tmp_path / "digits.yaml",), {"g.h": "5"}))
     base, arm = (configs_and_options(arguments) for arguments in seen)
-    settings = options(plan.SETTINGS)
+    settings = fit_options(plan.SETTINGS)
     assert base == ["base.yaml", "--a.b=1", "--trainer.max_epochs=9", "digits.yaml", "--g.h=5", *settings]
     assert arm == [
         *base[:3],

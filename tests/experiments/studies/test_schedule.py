@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -9,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from experiments.studies import disk
+from experiments.studies import runs
 from experiments.studies.devices import make_workers
+from experiments.studies.folder import locked
 from experiments.studies.local import LocalLauncher
-from experiments.studies.lock import locked
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
@@ -101,13 +104,6 @@ def test_a_run_that_fails_twice_is_reported_and_the_others_are_kept(
     assert not failure.exists()
 
 
-def test_a_fit_that_ends_well_without_having_finished_has_failed(
-    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.faults(plain=["unfinished", "unfinished"])
-    assert ablate("--seeds", "0") == 1
-
-
 def test_failed_runs_are_listed_even_if_the_report_fails(
     ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,8 +129,10 @@ def test_a_run_that_was_trained_but_not_exported_is_finished(
     assert not (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists()
 
 
-def test_without_any_finished_run_there_is_no_report(ablate: Ablate, fake: Fake, folder: Path) -> None:
-    fake.faults(plain=["fail", "fail"])
+def test_a_fit_that_ends_well_without_having_finished_has_failed_and_leaves_no_report(
+    ablate: Ablate, fake: Fake, folder: Path
+) -> None:
+    fake.faults(plain=["unfinished", "unfinished"])
     assert ablate("--seeds", "0", "--arms", "plain") == 1
     assert not (folder / "report").exists()
 
@@ -155,7 +153,7 @@ def set_free_space(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     class Usage:
         free = size
 
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: Usage)
 
 
 def test_a_full_disk_stops_all_and_is_said_clearly(
@@ -166,7 +164,7 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     begun = time.monotonic()
     assert ablate() == 1
     assert time.monotonic() - begun < 20
-    assert {seed for _, seed in fake.started} == {"seed_0"}
+    assert (fake.folder / "interrupted").exists()
     message = capsys.readouterr().err
     assert "seed_0 is full, all runs were stopped: make room" in message
     assert "goes on from its last whole checkpoint" in message
@@ -186,25 +184,35 @@ def test_another_disk_that_is_full_stops_nothing(
 
 def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) -> None:
     fake.faults(a=["hang"])
-    runs = [Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1)]
-    (runs[1].folder / "checkpoints").mkdir(parents=True)
-    (runs[1].folder / "checkpoints" / "last.ckpt").touch()
-    (runs[1].folder / "fit.log").mkdir()
-    launcher = LocalLauncher(make_workers("cpu:2"), fake.program)
+    first, second, third = (
+        Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1, 2)
+    )
+
+    class Launcher(LocalLauncher):
+        def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[Future[int]]:
+            jobs = super().submit([first], started)
+            while not fake.hanging:
+                time.sleep(0.02)
+            # The log of the second cannot be written.
+            second.folder.mkdir(parents=True)
+            (second.folder / "checkpoints").mkdir()
+            (second.folder / "checkpoints" / "last.ckpt").touch()
+            (second.folder / "fit.log").mkdir()
+            return jobs + super().submit([second, third], started)
+
     with pytest.raises(IsADirectoryError):
-        run_all(runs, launcher, StudyProgress(2, 2, Console()))
-    assert [job.run.seed for job in launcher.jobs] == [0]
-    assert launcher.jobs[0].status() is not None
+        run_all([first, second, third], Launcher(make_workers("cpu:2"), fake.program), StudyProgress(3, 2, Console()))
+    assert (fake.folder / "interrupted").exists()
 
 
 def test_a_hangup_that_is_ignored_stays_so(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = LocalLauncher.start
+    submit = LocalLauncher.submit
 
-    def hang_up(self: LocalLauncher, runs: object) -> object:
+    def hang_up(self: LocalLauncher, *arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGHUP)
-        return start(self, runs)  # type: ignore[arg-type]
+        return submit(self, *arguments)
 
-    monkeypatch.setattr(LocalLauncher, "start", hang_up)
+    monkeypatch.setattr(LocalLauncher, "submit", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert ablate("--seeds", "0", "--arms", "plain") == 0
@@ -274,6 +282,23 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="error"), locked(tmp_path):
+            pass
+        return
+    with locked(tmp_path):
+        pass
+    assert "knows no locks" in capsys.readouterr().err
+
+
 def test_a_changed_arm_is_refused_with_what_changed(
     ablate: Ablate, fake: Fake, folder: Path, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,16 +320,8 @@ def test_a_changed_arm_is_refused_with_what_changed(
 
 def test_runs_share_the_cores_and_take_turns(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.studies.devices.available_cores", lambda: 12)
-    most = []
-    start = LocalLauncher.start
-
-    def watched(self: LocalLauncher, runs: object) -> object:
-        jobs = start(self, runs)  # type: ignore[arg-type]
-        most.append(sum(job.status() is None for job in self.jobs))
-        return jobs
-
-    monkeypatch.setattr(LocalLauncher, "start", watched)
+    fake.faults(plain=["meet two others"] * 2, no_scan=["meet two others"])
     assert ablate("--devices", "cpu:3") == 0
     assert {call["threads"] for call in fake.calls} == {"4"}
-    assert most[0] == 3
-    assert max(most) == 3
+    assert max(call["at_a_time"] for call in fake.calls) == 3
+    assert len(fake.calls) == 4
