@@ -9,94 +9,74 @@ of Statistics 6, 1979).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
+import numpy as np
+import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """A mean difference over pairs, in the unit of the values.
+def paired_differences(values: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Compare arms with the base.
 
     Args:
-        mean: Of arm minus base.
-        pairs: Seeds that both have.
-        interval: Ends of the 95 % confidence interval; None where the pairs say nothing of their spread.
-        p_value: Of the t-test that the mean is zero; None without interval.
-        holm_p_value: The same, corrected for the number of arms compared; None without interval.
-    """
-
-    mean: float
-    pairs: int
-    interval: tuple[float, float] | None = None
-    p_value: float | None = None
-    holm_p_value: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """What may be said of the difference, in words."""
-        if self.interval is None:
-            return "one seed: no interval" if self.pairs == 1 else "the same in every seed: no interval"
-        low, high = self.interval
-        if self.is_distinguishable:
-            return f"{'higher' if self.mean > 0 else 'lower'} (Holm p = {self.holm_p_value:.2g})"
-        if low <= 0 <= high:
-            return "not distinguishable from zero"
-        return f"not distinguishable from zero among several arms (Holm p = {self.holm_p_value:.2g})"
-
-    @property
-    def is_distinguishable(self) -> bool:
-        """Whether the difference is more than noise with as many arms compared; tables and pictures go by this."""
-        if self.interval is None or self.holm_p_value is None:
-            return False
-        low, high = self.interval
-        return not low <= 0 <= high and self.holm_p_value <= 1 - CONFIDENCE
-
-
-def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> PairedDifference | None:
-    """Compare an arm with the base.
-
-    Args:
-        values: Of the arm, by seed.
-        base: Of the base, by seed.
+        values: A row a seed, a column an arm; missing where a run has no value.
+        base: Column of the base.
 
     Returns:
-        The difference, its p-value not corrected yet; None without a seed in common.
+        A row for each other arm that shares a seed with the base: the mean ``difference`` in the unit of the values,
+        its 95 % interval from ``difference_low`` to ``difference_high``, the number of ``pairs``, the ``p_value`` of
+        the t-test that the mean is zero, the ``holm_p_value``, corrected for the number of arms compared, what may be
+        said in words, the ``verdict``, and whether the difference ``is_distinguishable`` from noise, which the verdict
+        says too. Interval and p-values are missing where the pairs say nothing of their spread.
     """
-    differences = [values[seed] - base[seed] for seed in values if seed in base]
-    if not differences:
-        return None
-    count, mean = len(differences), math.fsum(differences) / len(differences)
-    # Equal differences, as few images give them, are no sign of certainty; neither is one alone.
-    if all(math.isclose(difference, differences[0], abs_tol=1e-9) for difference in differences):
-        return PairedDifference(mean, count)
-    test = stats.ttest_1samp(differences, 0.0)
-    interval = test.confidence_interval(CONFIDENCE)
-    return PairedDifference(mean, count, (float(interval.low), float(interval.high)), float(test.pvalue))
+    rows = {}
+    for arm in values.columns.drop(base):
+        found = (values[arm] - values[base]).dropna()
+        if found.empty:
+            continue
+        low = high = p_value = math.nan
+        # Equal differences, as few images give them, are no sign of certainty; neither is one alone.
+        if not np.allclose(found, found.iloc[0], rtol=1e-9, atol=1e-9):
+            test = stats.ttest_1samp(found.to_numpy(), 0.0)
+            low, high = test.confidence_interval(CONFIDENCE)
+            p_value = test.pvalue
+        rows[arm] = (found.mean(), low, high, len(found), p_value)
+    columns = ["difference", "difference_low", "difference_high", "pairs", "p_value"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table["holm_p_value"] = holm(table["p_value"])
+    tested = table[["difference", "difference_low", "difference_high", "pairs", "holm_p_value"]]
+    verdicts = [verdict(*row) for row in tested.itertuples(index=False)]
+    table["verdict"] = [words for words, _ in verdicts]
+    table["is_distinguishable"] = [sure for _, sure in verdicts]
+    return table
 
 
-def corrected(differences: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """Return differences with their p-values corrected for their number."""
-    tested = [difference.p_value for difference in differences if difference.p_value is not None]
-    adjusted = iter(holm(tested))
-    return [
-        difference if difference.p_value is None else replace(difference, holm_p_value=next(adjusted))
-        for difference in differences
-    ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected by Holm's method, in the order given.
+def holm(p_values: pd.Series) -> pd.Series:
+    """Return p-values corrected by Holm's method; missing ones stay so and do not count.
 
     The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it, nor
     larger than 1.
     """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    ordered = p_values.dropna().sort_values()
+    return (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1.0).cummax().reindex(p_values.index)
+
+
+def verdict(difference: float, low: float, high: float, pairs: int, holm_p_value: float) -> tuple[str, bool]:
+    """Return what may be said of a difference, in words, and whether it is more than noise.
+
+    Args:
+        difference: Mean of arm minus base.
+        low: Lower end of its interval; not a number without one.
+        high: Upper end.
+        pairs: Seeds that both have.
+        holm_p_value: Corrected p-value.
+    """
+    if math.isnan(low):
+        return ("one seed: no interval" if pairs == 1 else "the same in every seed: no interval"), False
+    if low <= 0 <= high:
+        return "not distinguishable from zero", False
+    if holm_p_value > 1 - CONFIDENCE:
+        return f"not distinguishable from zero among several arms (Holm p = {holm_p_value:.2g})", False
+    return f"{'higher' if difference > 0 else 'lower'} (Holm p = {holm_p_value:.2g})", True
