@@ -20,7 +20,7 @@ from experiments.studies.plan import Plan, fit_options, make_plan
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run, lightning_program
 from experiments.studies.schedule import Launcher, run_all
-from experiments.studies.slurm import ClusterLauncher, ClusterOptions
+from experiments.studies.slurm import ClusterLauncher
 from mobilemamba.errors import UserError
 from mobilemamba.tables import table
 
@@ -81,8 +81,17 @@ def ablate(
     elif devices != "auto" or threads is not None:
         raise UserError("--devices and --threads are for this machine: with a cluster, use --gpus and --cpus.")
     else:
-        options = ClusterOptions(partition, time, gpus, cpus, parallel, cluster)
-        on_cluster = ClusterLauncher(folder / "jobs", defined.name, program, options)
+        on_cluster = ClusterLauncher(
+            folder / "jobs",
+            defined.name,
+            program,
+            partition=partition,
+            minutes=time,
+            gpus=gpus,
+            cpus=cpus,
+            parallel=parallel,
+            cluster=cluster,
+        )
     plan = make_plan(defined, extra_layer(config or [], set or []))
     runs = make_runs(plan, folder, arms, seeds)
     check_unchanged(plan, folder)

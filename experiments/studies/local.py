@@ -55,9 +55,11 @@ class LocalLauncher:
         with self._lock:
             self._stopping = True
         self._signal(signal.SIGINT)
-        wait([job for job in self._jobs if not job.cancelled()], STOP_SECONDS)
-        self._signal(signal.SIGKILL)
-        self._pool.shutdown()
+        try:
+            wait([job for job in self._jobs if not job.cancelled()], STOP_SECONDS)
+        finally:  # a second Ctrl-C waits no longer
+            self._signal(signal.SIGKILL)
+            self._pool.shutdown()
 
     def _fit(self, run: Run, started: Callable[[Run, str], None]) -> int:
         worker = self._free.get()

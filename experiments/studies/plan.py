@@ -154,7 +154,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 
 def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
-    layers = [study.base, Layer(overrides=study.budget.overrides)]
+    layers = [study.base, Layer(overrides=study.budget)]
     # An arm's files describe it at full scale; its overrides are what it is about.
     layers += [] if arm is None else [Layer(arm.layer.configs)]
     layers += [extra]

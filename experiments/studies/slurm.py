@@ -26,27 +26,6 @@ MAX_REQUEUES = 100
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
-    """What a job asks for.
-
-    Args:
-        partition: SLURM partition; None leaves it to the cluster.
-        minutes: Time limit of a job, after which it is requeued and goes on.
-        gpus: GPUs per run.
-        cpus: CPU cores per GPU, or per run without one.
-        parallel: Most jobs at a time.
-        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
-    """
-
-    partition: str | None = None
-    minutes: int = 24 * 60
-    gpus: int = 1
-    cpus: int = 8
-    parallel: int = 256
-    cluster: Literal["slurm", "local"] = "slurm"
-
-
-@dataclass(frozen=True)
 class FitTask:
     """What a job does; submitit pickles it.
 
@@ -127,7 +106,12 @@ class ClusterLauncher:
         folder: Folder of submitit's scripts and logs, which all machines must see.
         name: Name of the jobs.
         program: The ``lightning`` command.
-        options: What a job asks for.
+        partition: SLURM partition; None leaves it to the cluster.
+        minutes: Time limit of a job, after which it is requeued and goes on.
+        gpus: GPUs per run.
+        cpus: CPU cores per GPU, or per run without one.
+        parallel: Most jobs at a time.
+        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
 
     Raises:
         UserError: When submitit is not installed, or there is no SLURM.
@@ -135,7 +119,19 @@ class ClusterLauncher:
 
     capacity = 10**6  # the cluster queues them
 
-    def __init__(self, folder: Path, name: str, program: Sequence[str], options: ClusterOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        program: Sequence[str],
+        *,
+        partition: str | None = None,
+        minutes: int = 24 * 60,
+        gpus: int = 1,
+        cpus: int = 8,
+        parallel: int = 256,
+        cluster: Literal["slurm", "local"] = "slurm",
+    ) -> None:
         try:
             import submitit
         except ImportError as error:
@@ -143,25 +139,25 @@ class ClusterLauncher:
                 "--launcher slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout."
             ) from error
         self._submitit = submitit
-        self.poll_seconds = 10.0 if options.cluster == "slurm" else 0.5
+        self.poll_seconds = 10.0 if cluster == "slurm" else 0.5
         self.folder = folder.absolute()
         self.program = tuple(program)
-        self.options = options
+        self.cluster = cluster
         self.jobs: list[ClusterJob] = []
         try:
             self._executor = submitit.AutoExecutor(
-                folder=self.folder / "%j", cluster=options.cluster, slurm_max_num_timeout=MAX_REQUEUES
+                folder=self.folder / "%j", cluster=cluster, slurm_max_num_timeout=MAX_REQUEUES
             )
         except RuntimeError as error:
             raise UserError(f"--launcher slurm is not possible here: {error}") from error
         self._executor.update_parameters(
             name=name,
-            timeout_min=options.minutes,
-            cpus_per_task=options.cpus,
-            gpus_per_node=options.gpus,
-            tasks_per_node=max(1, options.gpus),
-            slurm_array_parallelism=options.parallel,
-            **({} if options.partition is None else {"slurm_partition": options.partition}),
+            timeout_min=minutes,
+            cpus_per_task=cpus,
+            gpus_per_node=gpus,
+            tasks_per_node=max(1, gpus),
+            slurm_array_parallelism=parallel,
+            **({} if partition is None else {"slurm_partition": partition}),
         )
 
     def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[ClusterJob]:
@@ -179,7 +175,7 @@ class ClusterLauncher:
         jobs = found | {job.run: job for job in submitted}
         for run, job in jobs.items():
             before = ", submitted before" if run in found else ""
-            started(run, f"{self.options.cluster} job {job.job.job_id}{before}")
+            started(run, f"{self.cluster} job {job.job.job_id}{before}")
         return [jobs[run] for run in runs]
 
     def stop(self) -> None:
@@ -191,7 +187,7 @@ class ClusterLauncher:
     def _find(self, run: Run) -> ClusterJob | None:
         """Return the job of an earlier command, where it is waiting or running."""
         path = run.folder / JOB_ID
-        if self.options.cluster != "slurm" or not path.is_file():
+        if self.cluster != "slurm" or not path.is_file():
             return None
         job = self._submitit.SlurmJob(folder=self.folder / "%j", job_id=path.read_text().strip(), tasks=[0])
         return None if job.done(force_check=True) else ClusterJob(run, job)

@@ -31,14 +31,15 @@ from tests.experiments.studies.conftest import Fake
 from tests.experiments.studies.reporting.conftest import record
 
 Ablate = Callable[..., int]
-ALL = [("plain", "seed_0"), ("no_scan", "seed_0"), ("plain", "seed_1"), ("no_scan", "seed_1")]
 
 
-def test_every_arm_is_run_with_every_seed(
+def test_every_arm_is_run_with_every_seed_once(
     ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert ablate("--arms", "plain", "--seeds", "1") == 0
+    assert fake.started == [("plain", "seed_1")]
     assert ablate() == 0
-    assert sorted(fake.started) == sorted(ALL)
+    assert sorted(fake.started) == [(arm, seed) for arm in ("no_scan", "plain") for seed in ("seed_0", "seed_1")]
     for call in fake.calls:
         arguments, seed = call["arguments"], call["seed"].removeprefix("seed_")
         assert arguments == [
@@ -53,16 +54,9 @@ def test_every_arm_is_run_with_every_seed(
         assert output == "trains from epoch 0"
     shown = capsys.readouterr().out
     assert shown.count(": finished in 0:00:0") == 4
+    assert "plain, seed 1: skipped, it is finished" in shown
     assert "[4/4] " in shown
     assert "top-1 50.00%" in shown
-
-
-def test_finished_runs_are_skipped(ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ablate("--arms", "plain", "--seeds", "1") == 0
-    assert fake.started == [("plain", "seed_1")]
-    assert ablate() == 0
-    assert sorted(fake.started) == sorted(ALL)
-    assert "plain, seed 1: skipped, it is finished" in capsys.readouterr().out
 
 
 def test_a_failed_run_goes_on_once_from_its_checkpoint(
@@ -118,23 +112,31 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     assert "ablate: error: it cannot be written" in message
 
 
-def test_a_run_that_was_trained_but_not_exported_is_finished(
-    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("faults", "status", "expected"),
+    [
+        (["unfinished", "unfinished"], 1, "FAILED AGAIN"),  # fit has ended well without having finished
+        (["fail to export"], 0, "top-1 50.00%, but then failed with status 1: not all files were exported"),
+        (["full"], 0, "is tried once more: [Errno 28] No space left on device"),  # another disk is full
+    ],
+)
+def test_how_a_run_has_ended(
+    ablate: Ablate,
+    fake: Fake,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    faults: list[str | None],
+    status: int,
+    expected: str,
 ) -> None:
-    fake.faults(plain=["fail to export"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 0
-    assert fake.started == [("plain", "seed_0")]
-    expected = "top-1 50.00%, but then failed with status 1: not all files were exported"
+    set_free_space(monkeypatch, 10**10)
+    fake.faults(plain=faults)
+    assert ablate("--seeds", "0", "--arms", "plain") == status
     assert expected in capsys.readouterr().out
-    assert not (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists()
-
-
-def test_a_fit_that_ends_well_without_having_finished_has_failed_and_leaves_no_report(
-    ablate: Ablate, fake: Fake, folder: Path
-) -> None:
-    fake.faults(plain=["unfinished", "unfinished"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 1
-    assert not (folder / "report").exists()
+    assert (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists() == (status == 1)
+    assert (folder / "report").exists() == (status == 0)
+    assert len(fake.started) == (1 if expected.startswith("top-1") else 2)
 
 
 def test_what_an_interrupted_run_left_is_cleared_where_it_cannot_go_on(
@@ -171,15 +173,6 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     # Once there is room, what the log says of that time is of no account.
     fake.faults(plain=["fail"], no_scan=[])
     assert ablate() == 0
-
-
-def test_another_disk_that_is_full_stops_nothing(
-    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    set_free_space(monkeypatch, 10**10)
-    fake.faults(plain=["full"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 0
-    assert "is tried once more: [Errno 28] No space left on device" in capsys.readouterr().out
 
 
 def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) -> None:

@@ -136,40 +136,31 @@ def test_a_run_that_diverged_has_no_accuracy(study: Path) -> None:
     assert row["runs_without_result"] == "seed 1 finished without a finite accuracy"
 
 
-def test_hparams_agree_with_the_table(reported: Path) -> None:
-    entries = sorted(reported.rglob("events.out.tfevents.*"))
-    # Rewritten, not piled up.
-    assert [str(path.parent.relative_to(reported / "report" / "hparams")) for path in entries] == [
-        *(f"base/seed_{seed}" for seed in range(3)),
-        "no_ema/seed_0",
-        *(f"no_scan/seed_{seed}" for seed in range(3)),
-    ]
+def test_hparams_agree_with_the_tables(reported: Path) -> None:
     with (reported / "report" / "runs.csv").open() as file:
-        runs = {(row["arm"], row["seed"]): row for row in csv.DictReader(file)}
-    for path in entries:
-        arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed_")
-        log = EventAccumulator(str(path))
+        runs = {f"{row['arm']}/seed_{row['seed']}": row for row in csv.DictReader(file)}
+    folder = reported / "report" / "hparams"
+    entries = {str(path.parent.relative_to(folder)): path for path in folder.rglob("events.out.tfevents.*")}
+    assert entries.keys() == runs.keys()
+    assert len(list(folder.rglob("events.*"))) == len(runs)  # rewritten, not piled up
+    for name, run in runs.items():
+        arm = table(reported)[run["arm"]]
+        log = EventAccumulator(str(entries[name]))
         log.Reload()
-        shown = {name: log.Scalars(name)[-1].value for name in log.Tags()["scalars"]}
-        row, run = table(reported)[arm], runs[arm, seed]
-        for name, figure in {
-            "run/top1_ema": run["top1_ema"],
-            "run/top1_raw": run["top1_raw"],
-            "run/minutes": run["minutes"],
-            "arm/top1_ema_mean": row["top1_ema_mean"],
-            "arm/top1_raw_deviation": row["top1_raw_deviation"],
-            "arm/difference_to_base": row["difference"],
-            "arm/parameters": row["parameters"],
-        }.items():
-            assert (name in shown) == (figure != "")
-            assert figure == "" or shown[name] == pytest.approx(float(figure))
-        (throughput,) = (value for name, value in shown.items() if name.startswith("images_per_second/"))
-        assert throughput == pytest.approx(next(float(v) for n, v in row.items() if n.startswith("images_per_second")))
+        shown = {tag: log.Scalars(tag)[-1].value for tag in log.Tags()["scalars"]}
+        expected = {f"run/{figure}": run[figure] for figure in ("top1_ema", "top1_raw", "minutes")}
+        expected |= {f"arm/{figure}": arm[figure] for figure in ("top1_ema_mean", "top1_raw_deviation", "parameters")}
+        expected["arm/difference_to_base"] = arm["difference"]
+        for column, figure in arm.items():
+            if column.startswith("images_per_second ("):
+                expected[f"images_per_second/{column[len('images_per_second (') : -1]}"] = figure
+        known = {tag: float(figure) for tag, figure in expected.items() if figure != ""}
+        assert {tag: value for tag, value in shown.items() if tag in expected} == pytest.approx(known)
         tags = log.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
         options = dict(metadata.parse_session_start_info_plugin_data(tags).hparams)
-        assert options["arm"].string_value == arm
-        assert options["seed"].string_value == seed
-        assert options["model.network.scan"].string_value == ("False" if arm == "no_scan" else "not overridden")
+        assert (options["arm"].string_value, options["seed"].string_value) == (run["arm"], run["seed"])
+        scan = "False" if run["arm"] == "no_scan" else "not overridden"
+        assert options["model.network.scan"].string_value == scan
         columns = metadata.parse_experiment_plugin_data(
             log.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
         )
