@@ -19,7 +19,7 @@ COMMANDS = {
     "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
     "export": ("mobilemamba.export.command:export", "write a checkpoint as a file for deployment, compared with it"),
     "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
-    "report": ("experiments.studies.report:report", "compare the arms of a study: tables, intervals, pictures"),
+    "report": ("experiments.studies.report.command:report", "compare the arms of a study: tables, intervals, pictures"),
 }
 """Function of each subcommand, imported when it is called, and what it does."""
 

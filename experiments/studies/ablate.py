@@ -121,7 +121,9 @@ def ablate(
         "command to try them again."
     )
     if len(failed) < len(runs):
-        from experiments.studies.report import write_report  # imported here: tables and pictures are the end of hours
+        from experiments.studies.report.command import (
+            write_report,
+        )  # imported here: tables and pictures are the end of hours
 
         try:
             write_report(folder)

@@ -151,7 +151,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake(tmp_path)
     monkeypatch.setattr(plan, "resolve", fake_resolve)
     monkeypatch.setattr(execution, "lightning_program", lambda: fake.program)
-    report = "experiments.studies.report.write_report"
+    report = "experiments.studies.report.command.write_report"
     monkeypatch.setattr(report, lambda folder: (folder / "report").mkdir(exist_ok=True))
     work = tmp_path / "work"
     work.mkdir()

@@ -12,7 +12,7 @@ from rich.console import Console
 from experiments.studies import progress
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
-from tests.experiments.studies.reporting.conftest import record
+from tests.experiments.studies.report.conftest import record
 
 
 def test_the_time_left_is_that_of_the_runs_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

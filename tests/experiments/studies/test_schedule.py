@@ -28,7 +28,7 @@ from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
 from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
-from tests.experiments.studies.reporting.conftest import record
+from tests.experiments.studies.report.conftest import record
 
 Ablate = Callable[..., int]
 
@@ -104,7 +104,7 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     def write_report(folder: Path) -> None:
         raise UserError("it cannot be written")
 
-    monkeypatch.setattr("experiments.studies.report.write_report", write_report)
+    monkeypatch.setattr("experiments.studies.report.command.write_report", write_report)
     fake.faults(plain=["fail at once", "fail at once"])
     assert ablate("--seeds", "0") == 1
     message = capsys.readouterr().err

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.studies.reporting.paired import holm, paired_differences, verdict
+from experiments.studies.report.paired import holm, paired_differences, verdict
 
 
 def compare(**arms: dict[int, float]) -> pd.DataFrame:

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from benchmarks.networks import Candidate, fused, inference_call
-from experiments.studies.reporting.arms import SPEEDS
-from experiments.studies.reporting.results import ReportedArm
+from experiments.studies.report.arms import SPEEDS
+from experiments.studies.report.results import ReportedArm
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.environment import environment, find_device, threads_in_words
 from mobilemamba.errors import UserError

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import PositiveInt
 
-from experiments.studies.reporting.arms import arm_table
-from experiments.studies.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
-from experiments.studies.reporting.hparams import write_hparams
-from experiments.studies.reporting.markdown import markdown
-from experiments.studies.reporting.results import read_study
-from experiments.studies.reporting.speed import SpeedSettings, measure_speeds, read_speeds
+from experiments.studies.report.arms import arm_table
+from experiments.studies.report.figures import draw_accuracy_throughput, draw_curves, draw_effects
+from experiments.studies.report.hparams import write_hparams
+from experiments.studies.report.markdown import markdown
+from experiments.studies.report.results import read_results
+from experiments.studies.report.speed import SpeedSettings, measure_speeds, read_speeds
 from lightning_modules.figures import write_figure
 from mobilemamba.files import check_writable, write_text
 
@@ -69,7 +69,7 @@ def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> P
         UserError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
             different numbers of classes; or when the device does not exist here.
     """
-    study = read_study(folder)
+    study = read_results(folder)
     report = folder / "report"
     check_writable(report)
     read_speeds(folder, study.arms)  # says what is damaged before anything is timed

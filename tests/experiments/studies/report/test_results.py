@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments.studies.reporting.results import read_study
+from experiments.studies.report.results import read_results
 from mobilemamba.errors import UserError
-from tests.experiments.studies.reporting.conftest import record, write_run
+from tests.experiments.studies.report.conftest import record, write_run
 
 ChangePlan = Callable[[Callable[[dict[str, Any]], None]], None]
 
@@ -18,7 +18,7 @@ def test_the_table_of_runs(study: Path) -> None:
     (study / "runs" / "no_scan" / "seed_1" / "record.json").unlink()
     write_run(study, "no_scan", 2, record(0.5, 0.5, finished=False))
     write_run(study, "base", 2, record(None, None, unknown={"entry": 1}))
-    runs = read_study(study).runs.set_index(["arm", "seed"])
+    runs = read_results(study).runs.set_index(["arm", "seed"])
     assert {run: (row.state, row.remark) for run, row in runs.iterrows()} == {
         ("base", 0): ("finished", ""),
         ("base", 1): ("finished", ""),
@@ -38,32 +38,32 @@ def test_the_table_of_runs(study: Path) -> None:
 
 def test_a_run_that_finished_after_a_failure_has_finished(study: Path) -> None:
     write_run(study, "no_ema", 1, record(0.9, 0.9))
-    assert read_study(study).runs["state"].tolist()[-3:] == ["finished", "finished", "not started"]
+    assert read_results(study).runs["state"].tolist()[-3:] == ["finished", "finished", "not started"]
 
 
 def test_the_number_of_validation_images_is_known_where_all_runs_agree(study: Path) -> None:
-    assert read_study(study).validation_images == 360
+    assert read_results(study).validation_images == 360
     for images in (None, 361):
         write_run(study, "no_scan", 0, record(0.5, 0.5, validation_images=images))
-        assert read_study(study).validation_images is None
+        assert read_results(study).validation_images is None
 
 
 def test_networks_have_the_classes_of_the_data(study: Path, change_plan: ChangePlan) -> None:
     change_plan(lambda plan: plan["arms"][1]["network"].update(num_classes=1000))
-    assert [arm.network.num_classes for arm in read_study(study).arms] == [10, 10, 10]
+    assert [arm.network.num_classes for arm in read_results(study).arms] == [10, 10, 10]
 
 
 def test_what_cannot_be_compared_is_refused(study: Path) -> None:
     with pytest.raises(UserError, match=r"is no study's folder: it holds no plan.json"):
-        read_study(study / "missing")
+        read_results(study / "missing")
     write_run(study, "no_scan", 1, record(0.9, 0.9, num_classes=12))
     with pytest.raises(UserError, match=r"different numbers of classes \(base 10, no_scan 12\)"):
-        read_study(study)
+        read_results(study)
     shutil.rmtree(study / "runs" / "base")
     shutil.rmtree(study / "runs" / "no_scan")
     shutil.rmtree(study / "runs" / "no_ema" / "seed_0")
     with pytest.raises(UserError, match=r"No run in .* has finished \(.*no_ema, seed 1 failed: error: disk is full"):
-        read_study(study)
+        read_results(study)
 
 
 def test_a_record_of_another_version_or_a_damaged_one_is_refused(study: Path) -> None:
@@ -71,12 +71,12 @@ def test_a_record_of_another_version_or_a_damaged_one_is_refused(study: Path) ->
     del content["seconds"], content["curves"]
     path = write_run(study, "base", 0, content) / "record.json"
     with pytest.raises(UserError, match=r"lacks seconds, curves. Delete the run's folder") as raised:
-        read_study(study)
+        read_results(study)
     assert str(path) in str(raised.value)
     for text in ("{", "[]"):
         path.write_text(text)
         with pytest.raises(UserError, match=r"record.json is (damaged|of another version)"):
-            read_study(study)
+            read_results(study)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_a_plan_of_another_version_is_refused(
 ) -> None:
     change_plan(edit)
     with pytest.raises(UserError, match=message):
-        read_study(study)
+        read_results(study)

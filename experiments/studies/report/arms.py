@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.studies.reporting.paired import paired_differences
-from experiments.studies.reporting.results import StudyResults
+from experiments.studies.report.paired import paired_differences
+from experiments.studies.report.results import StudyResults
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.complexity import Complexity, complexity
 
@@ -22,12 +22,12 @@ def arm_table(study: StudyResults, speeds: Mapping[str, pd.DataFrame]) -> pd.Dat
     Args:
         study: The study.
         speeds: By device, what was measured of the arms, as
-            :func:`experiments.studies.reporting.speed.read_speeds` returns it.
+            :func:`experiments.studies.report.speed.read_speeds` returns it.
 
     Returns:
         By name of the arm: group; base, whether the others are compared with it; finished_runs and planned_runs; mean
         and standard deviation of top1_ema and top1_raw; the columns of
-        :func:`experiments.studies.reporting.paired.paired_differences` for the weights that one would deploy;
+        :func:`experiments.studies.report.paired.paired_differences` for the weights that one would deploy;
         parameters; macs for one image, the scan's included; peak_memory_megabytes, the most of any run;
         peak_memory_of; minutes, the mean wall time of fit; trained_on; speeds in the columns of :func:`speed_column`;
         overrides; runs_without_result, a remark on each. Figures that are not known are missing.

@@ -13,8 +13,8 @@ import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from experiments.studies.reporting.arms import SPEEDS, in_words, speed_column
-from experiments.studies.reporting.results import StudyResults
+from experiments.studies.report.arms import SPEEDS, in_words, speed_column
+from experiments.studies.report.results import StudyResults
 
 NOT_OVERRIDDEN = "not overridden"
 

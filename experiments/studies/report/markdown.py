@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.studies.reporting.arms import SPEEDS, speed_column
-from experiments.studies.reporting.paired import CONFIDENCE
-from experiments.studies.reporting.results import StudyResults
+from experiments.studies.report.arms import SPEEDS, speed_column
+from experiments.studies.report.paired import CONFIDENCE
+from experiments.studies.report.results import StudyResults
 from mobilemamba.tables import table
 
 UNKNOWN = "-"

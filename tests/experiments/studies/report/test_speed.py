@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.studies.reporting import speed
-from experiments.studies.reporting.results import read_study
-from experiments.studies.reporting.speed import SpeedSettings, measure_speeds, read_speeds
+from experiments.studies.report import speed
+from experiments.studies.report.results import read_results
+from experiments.studies.report.speed import SpeedSettings, measure_speeds, read_speeds
 from mobilemamba import environment
 from mobilemamba.export.timing import Timing
-from tests.experiments.studies.reporting.conftest import made_up_times
+from tests.experiments.studies.report.conftest import made_up_times
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_speed_is_measured_anew_only_where_something_changed(
     study: Path, timed: list[int], change_plan: Callable[[Callable[[dict[str, Any]], None]], None]
 ) -> None:
-    arms = read_study(study).arms
+    arms = read_results(study).arms
     measure_speeds(study, arms, SpeedSettings(batch_size=2))
     measure_speeds(study, arms, SpeedSettings(batch_size=2))
     assert timed == [2, 2]  # two arms share their network; in batches and alone
@@ -45,7 +45,7 @@ def test_speed_is_measured_anew_only_where_something_changed(
     measure_speeds(study, arms, SpeedSettings(batch_size=4))
     assert len(timed) == 6
     change_plan(lambda plan: plan["arms"][1]["network"].update(state_size=2))
-    arms = read_study(study).arms
+    arms = read_results(study).arms
     (speeds,) = read_speeds(study, arms).values()
     assert set(speeds.index) == {"base", "no_ema"}  # what was measured of the third is another network's
     measure_speeds(study, arms, SpeedSettings(batch_size=4))
@@ -55,7 +55,7 @@ def test_speed_is_measured_anew_only_where_something_changed(
 
 
 def test_several_devices_add_up(study: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = read_study(study).arms
+    arms = read_results(study).arms
     measure_speeds(study, arms, SpeedSettings(batch_size=2))
     monkeypatch.setattr(environment, "device_name", lambda device: "Another (R) CPU")
     measure_speeds(study, arms, SpeedSettings(batch_size=2))
@@ -70,7 +70,7 @@ def test_several_devices_add_up(study: Path, timed: list[int], monkeypatch: pyte
 
 
 def test_speed_is_really_measured(study: Path) -> None:
-    arms = read_study(study).arms
+    arms = read_results(study).arms
     measure_speeds(study, arms, SpeedSettings(batch_size=2, rounds=1, autocast=True))
     (path,) = study.glob("speed_*.json")
     content = json.loads(path.read_text())

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.studies.reporting.arms import speed_column
-from experiments.studies.reporting.paired import CONFIDENCE
-from experiments.studies.reporting.results import EMA, LOSS, RAW, StudyResults
+from experiments.studies.report.arms import speed_column
+from experiments.studies.report.paired import CONFIDENCE
+from experiments.studies.report.results import EMA, LOSS, RAW, StudyResults
 
 MARKERS = "osD^vP*X"
 

@@ -76,7 +76,7 @@ class StudyResults:
         return int(counts.iloc[0]) if counts.notna().all() and counts.nunique() == 1 else None
 
 
-def read_study(folder: Path) -> StudyResults:
+def read_results(folder: Path) -> StudyResults:
     """Read a study's folder.
 
     Raises:

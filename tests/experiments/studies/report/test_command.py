@@ -11,14 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from experiments.cli import main
-from experiments.studies.report import write_report
-from experiments.studies.reporting import speed
-from experiments.studies.reporting.arms import arm_table
-from experiments.studies.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects, mean_and_range
-from experiments.studies.reporting.results import read_study
+from experiments.studies.report import speed
+from experiments.studies.report.arms import arm_table
+from experiments.studies.report.command import write_report
+from experiments.studies.report.figures import draw_accuracy_throughput, draw_curves, draw_effects, mean_and_range
+from experiments.studies.report.results import read_results
 from mobilemamba import MobileMamba
 from mobilemamba.complexity import complexity
-from tests.experiments.studies.reporting.conftest import made_up_times, make_study, record, write_run
+from tests.experiments.studies.report.conftest import made_up_times, make_study, record, write_run
 
 FILES = ["accuracy_throughput.png", "curves.png", "effects.png", "hparams", "report.csv", "report.md", "runs.csv"]
 
@@ -66,7 +66,7 @@ def test_figures_by_hand(reported: Path) -> None:
 
 
 def test_costs_are_those_of_the_arms_networks(reported: Path) -> None:
-    for arm in read_study(reported).arms:
+    for arm in read_results(reported).arms:
         row, cost = table(reported)[arm.name], complexity(MobileMamba(arm.network), (64, 64))
         assert (int(row["parameters"]), int(row["macs"])) == (cost.parameters, cost.total_macs)
         (throughput,) = (float(value) for name, value in row.items() if name.startswith("images_per_second ("))
@@ -170,7 +170,7 @@ def test_hparams_agree_with_the_tables(reported: Path) -> None:
 
 
 def test_pictures_show_the_table(reported: Path) -> None:
-    study = read_study(reported)
+    study = read_results(reported)
     speeds = speed.read_speeds(reported, study.arms)
     arms = arm_table(study, speeds)
     (axes,) = draw_accuracy_throughput(arms, list(speeds)).axes
@@ -188,7 +188,7 @@ def test_pictures_show_the_table(reported: Path) -> None:
 
 def test_table_and_picture_of_differences_go_by_one_verdict(study: Path) -> None:
     def check(words: str, color: str, pairs: int) -> None:
-        outcome = read_study(study)
+        outcome = read_results(study)
         arms = arm_table(outcome, {})
         row = arms.loc["no_scan"]
         assert row["verdict"].startswith(words)
@@ -205,14 +205,14 @@ def test_table_and_picture_of_differences_go_by_one_verdict(study: Path) -> None
 
 
 def test_curves_are_means_and_ranges_and_the_last_value_of_an_epoch_counts(study: Path) -> None:
-    curves = read_study(study).curves
+    curves = read_results(study).curves
     found = mean_and_range(curves[curves["arm"] == "base"], "val/top1_ema")
     assert found.index.tolist() == [0, 1]
     assert found.to_numpy().tolist() == [pytest.approx([0.5, 0.5, 0.5]), pytest.approx([0.91, 0.90, 0.92])]
     for seed, last in enumerate((0.7, 0.8, 0.9)):
         curves = {"epoch": [0, 0, 1], "val/top1_ema": [0.1, 0.6, last]}
         write_run(study, "base", seed, record(last, last, curves=curves))
-    curves = read_study(study).curves
+    curves = read_results(study).curves
     found = mean_and_range(curves[curves["arm"] == "base"], "val/top1_ema")
     assert found.to_numpy().tolist() == [pytest.approx([0.6, 0.6, 0.6]), pytest.approx([0.8, 0.7, 0.9])]
 
