@@ -24,13 +24,14 @@ option = lambda name: arguments[arguments.index(name) + 1]
 arm, version = option("--run.name"), option("--run.version")
 folder = Path(option("--run.folder")) / arm / version
 here = Path(__file__).parent
-mark = here / f"running_{os.getpid()}"
+gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+mark = here / f"running_{gpus}_{os.getpid()}"
 mark.touch()
 atexit.register(mark.unlink)
 with (here / "calls.jsonl").open("a") as calls:
     calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments,
-        "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "at_a_time": len(list(here.glob("running_*")))}) + "\\n")
+        "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": gpus,
+        "gpus_in_use": [path.name.split("_")[1] for path in here.glob("running_*")]}) + "\\n")
 faults = here / f"faults_{arm}.json"
 left = json.loads(faults.read_text()) if faults.exists() else []
 fault = left.pop(0) if left else None
@@ -60,7 +61,9 @@ if fault == "full":
     sys.exit("error: [Errno 28] No space left on device")
 if fault == "time is nearly up":
     os.kill(os.getpid(), signal.SIGUSR2)
-if fault == "hang":
+if fault == "ignore Ctrl-C":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if fault in ("hang", "ignore Ctrl-C"):
     (here / "hangs").write_text(f"{os.getpid()}\\n")
     try:
         time.sleep(60)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments.studies import runs
+from experiments.studies import local, runs
 from experiments.studies.devices import make_workers
 from experiments.studies.folder import locked
 from experiments.studies.local import LocalLauncher
@@ -198,6 +198,18 @@ def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) 
     assert (fake.folder / "interrupted").exists()
 
 
+def test_a_run_that_does_not_stop_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "STOP_SECONDS", 0.2)
+    fake.faults(a=["ignore Ctrl-C"])
+    launcher = LocalLauncher(make_workers("cpu"), fake.program)
+    run = Run("a", 0, tmp_path / "runs" / "a" / "seed_0", tmp_path / "a.yaml")
+    (job,) = launcher.submit([run], lambda run, place: None)
+    while not fake.hanging:
+        time.sleep(0.02)
+    launcher.stop()
+    assert job.result() == -signal.SIGKILL
+
+
 def test_a_hangup_that_is_ignored_stays_so(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     submit = LocalLauncher.submit
 
@@ -316,5 +328,13 @@ def test_runs_share_the_cores_and_take_turns(ablate: Ablate, fake: Fake, monkeyp
     fake.faults(plain=["meet two others"] * 2, no_scan=["meet two others"])
     assert ablate("--devices", "cpu:3") == 0
     assert {call["threads"] for call in fake.calls} == {"4"}
-    assert max(call["at_a_time"] for call in fake.calls) == 3
+    assert max(len(call["gpus_in_use"]) for call in fake.calls) == 3
     assert len(fake.calls) == 4
+
+
+def test_a_gpu_is_used_by_one_run_at_a_time(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert ablate("--devices", "0,1") == 0
+    assert {call["gpus"] for call in fake.calls} == {"0", "1"}
+    assert all(len(set(call["gpus_in_use"])) == len(call["gpus_in_use"]) for call in fake.calls)
