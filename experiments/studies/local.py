@@ -45,9 +45,9 @@ class LocalLauncher:
 
     def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[Future[int]]:
         """Start each run as soon as a worker is free."""
-        jobs = [self._pool.submit(self._fit, run, started) for run in runs]
-        self._jobs += jobs
-        return jobs
+        for run in runs:  # each is known at once, should Ctrl-C come in between
+            self._jobs.append(self._pool.submit(self._fit, run, started))
+        return self._jobs[len(self._jobs) - len(runs) :]
 
     def stop(self) -> None:
         """Send all processes what Ctrl-C would send, their loader processes too; kill what has not ended after that."""
