@@ -25,7 +25,7 @@ COMMANDS = {
         "write weights as a folder or repository that timm and the Hugging Face Hub load",
     ),
     "predict": ("mobilemamba.inference.predict:predict", "name images with any weights or exported file"),
-    "report": ("experiments.studies.report:report", "compare the arms of a study: tables, intervals, pictures"),
+    "report": ("experiments.studies.report.command:report", "compare the arms of a study: tables, intervals, pictures"),
     "verify": ("lightning_modules.verify:verify", "evaluate the published files on ImageNet, beside their figures"),
 }
 """Function of each subcommand, imported when it is called, and what it does."""

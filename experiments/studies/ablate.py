@@ -13,18 +13,16 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from experiments.studies.definition import Layer, flatten, read_study
-from experiments.studies.devices import make_workers
-from experiments.studies.folder import check_unchanged, make_runs, write_plan
-from experiments.studies.jobs import Launcher, lightning_program
+from experiments.studies.devices import Worker, make_workers
+from experiments.studies.folder import check_unchanged, locked, make_runs, write_plan
 from experiments.studies.local import LocalLauncher
-from experiments.studies.lock import locked
-from experiments.studies.overview import overview
-from experiments.studies.plan import make_plan
+from experiments.studies.plan import Plan, fit_options, make_plan
 from experiments.studies.progress import StudyProgress
-from experiments.studies.runs import Run
-from experiments.studies.schedule import run_all
-from experiments.studies.slurm import ClusterLauncher, ClusterOptions
+from experiments.studies.runs import Run, lightning_program
+from experiments.studies.schedule import Launcher, run_all
+from experiments.studies.slurm import ClusterLauncher
 from mobilemamba.errors import UserError
+from mobilemamba.tables import table
 
 
 def ablate(
@@ -74,53 +72,67 @@ def ablate(
     """
     defined = read_study(study)
     folder = output or Path("runs") / "studies" / defined.name
-    if launcher != "local" and (devices != "auto" or threads is not None):
+    program = lightning_program()
+    workers: tuple[Worker, ...] = ()
+    on_cluster: ClusterLauncher | None = None
+    # Devices or a cluster that do not exist here are refused before the configs are resolved.
+    if launcher == "local":
+        workers = make_workers(devices, threads)
+    elif devices != "auto" or threads is not None:
         raise UserError("--devices and --threads are for this machine: with a cluster, use --gpus and --cpus.")
-
-    def make_launcher(inherited: Sequence[int]) -> Launcher:
-        program = lightning_program()
-        if launcher == "local":
-            return LocalLauncher(make_workers(devices, threads), program, inherited)
-        options = ClusterOptions(partition, time, gpus, cpus, parallel, cluster)
-        return ClusterLauncher(folder / "jobs", defined.name, program, options)
-
-    make_launcher(())  # refuses devices or a cluster that do not exist here before the configs are resolved
+    else:
+        on_cluster = ClusterLauncher(
+            folder / "jobs",
+            defined.name,
+            program,
+            partition=partition,
+            minutes=time,
+            gpus=gpus,
+            cpus=cpus,
+            parallel=parallel,
+            cluster=cluster,
+        )
     plan = make_plan(defined, extra_layer(config or [], set or []))
     runs = make_runs(plan, folder, arms, seeds)
     check_unchanged(plan, folder)
-    unfinished = [run for run in runs if not run.is_finished()]
-    needed = {run.arm for run in unfinished}
+    needed = {run.arm for run in runs if not run.is_finished()}
     missing = next((arm.missing_data for arm in plan.arms if arm.name in needed and arm.missing_data), "")
     if dry_run:
-        print(overview(plan, runs))
+        print(_overview(plan, runs))
         if missing:
             print(f"It cannot be run as it is: {missing}")
         return
-    if unfinished and missing:
+    if missing:
         raise UserError(missing)
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console()
     with locked(folder) as lock, ExitStack() as shown:
         write_plan(plan, study, folder)
-        place = make_launcher(() if lock is None else (lock,))
-        progress = shown.enter_context(StudyProgress(len(runs), min(place.capacity, len(runs)), console))
+        place: Launcher = on_cluster or LocalLauncher(workers, program, (lock,))
+        progress = shown.enter_context(StudyProgress(len(runs), min(place.capacity, len(runs)), Console()))
         try:
             failed = run_all(runs, place, progress)
         except KeyboardInterrupt:
             shown.close()
-            print(f"All runs were stopped. To go on:\n  {_same_command()}", flush=True)
+            print(f"All runs were stopped. To go on:\n  {shlex.join(['mobilemamba', *sys.argv[1:]])}", flush=True)
             raise
+    listed = "; ".join(f"{run.label}: {run.reason()}" for run in failed)
+    failures = (
+        f"{len(failed)} of {len(runs)} runs failed twice ({listed}). The fit.log of each has its output; run the same "
+        "command to try them again."
+    )
     if len(failed) < len(runs):
-        from experiments.studies.report import write_report  # imported here: tables and pictures are the end of hours
+        from experiments.studies.report.command import (
+            write_report,
+        )  # imported here: tables and pictures are the end of hours
 
         try:
             write_report(folder)
         except Exception:
             if failed:  # said in any case, though the command ends with the other error
-                print(_failures(failed, len(runs)), file=sys.stderr)
+                print(failures, file=sys.stderr)
             raise
     if failed:
-        raise UserError(_failures(failed, len(runs)))
+        raise UserError(failures)
 
 
 def extra_layer(configs: Sequence[Path], options: Sequence[str]) -> Layer:
@@ -140,13 +152,26 @@ def extra_layer(configs: Sequence[Path], options: Sequence[str]) -> Layer:
     return Layer(tuple(configs), flatten(given, "--set"))
 
 
-def _failures(failed: Sequence[Run], total: int) -> str:
-    listed = "; ".join(f"{run.label}: {run.reason()}" for run in failed)
+def _overview(plan: Plan, runs: Sequence[Run]) -> str:
+    """Return a table of all arms, and how many runs there are."""
+    rows = []
+    for planned in plan.arms:
+        layer = planned.arm.layer
+        changes = [path.name for path in layer.configs]
+        changes += [option.removeprefix("--") for option in fit_options(layer.overrides)]
+        rows.append(
+            [
+                f"{planned.name}{' *' if planned.name == plan.study.compare_with else ''}",
+                planned.arm.group,
+                f"{planned.parameters:,}",
+                "x".join(map(str, planned.image_size)),
+                str(planned.config["trainer"]["max_epochs"]),
+                " ".join(changes),
+            ]
+        )
+    header = ["arm", "group", "parameters", "image", "epochs", "differs from the base by"]
     return (
-        f"{len(failed)} of {total} runs failed twice ({listed}). The fit.log of each has its output; run the same "
-        "command to try them again."
+        f"{table(header, rows)}\n\n* is the arm that the others are compared with. "
+        f"Seeds {', '.join(map(str, plan.study.seeds))}. {len(runs)} runs, of which "
+        f"{sum(run.is_finished() for run in runs)} are finished."
     )
-
-
-def _same_command() -> str:
-    return shlex.join(["mobilemamba", *sys.argv[1:]])

@@ -69,43 +69,6 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long each run trains.
-
-    Args:
-        epochs: trainer.max_epochs of all arms, or None to leave it to the base.
-        hours: Most hours of a run, after which it ends as if its epochs were over; None for no limit.
-
-    Raises:
-        UserError: When a number is not positive.
-    """
-
-    epochs: int | None = None
-    hours: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        epochs, hours = self.epochs, self.hours
-        if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
-            raise UserError(f"budget.epochs = {epochs!r} must be 1 or more, or null.")
-        if hours is not None and (not isinstance(hours, (int, float)) or isinstance(hours, bool) or hours <= 0):
-            raise UserError(f"budget.hours = {hours!r} must be a positive number, or null.")
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """The trainer's options."""
-        given: dict[str, Any] = {}
-        if self.epochs is not None:
-            given["trainer.max_epochs"] = self.epochs
-        if self.hours is not None:
-            minutes, seconds = divmod(round(self.hours * 3600), 60)
-            hours, minutes = divmod(minutes, 60)
-            days, hours = divmod(hours, 24)
-            given["trainer.max_time"] = f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
-        return given
-
-
-@dataclass(frozen=True)
 class Study:
     """A base, arms, seeds and a budget.
 
@@ -115,7 +78,7 @@ class Study:
         arms: At least one arm.
         compare_with: Name of the arm that the others are compared with.
         seeds: Seeds of initialisation, order and augmentation; each arm is run with each of them.
-        budget: How long each run trains.
+        budget: Options of the trainer that say how long each run trains.
 
     Raises:
         UserError: When names or seeds are impossible; the message names field, value and remedy.
@@ -126,7 +89,7 @@ class Study:
     arms: tuple[Arm, ...]
     compare_with: str
     seeds: tuple[int, ...] = (0,)
-    budget: Budget = Budget()
+    budget: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -180,44 +143,58 @@ def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
         UserError: When a name is given twice, is none, or belongs to the study.
     """
     flat: dict[str, Any] = {}
-    _flatten(overrides, "", flat, where)
-    for name in flat:
-        if name in TAKEN or name.startswith("run."):
-            raise UserError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+
+    def add(content: Mapping[str, Any], prefix: str) -> None:
+        for key, value in content.items():
+            if not isinstance(key, str) or not key:
+                raise UserError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
+            name = prefix + key
+            if isinstance(value, Mapping) and value:
+                add(value, f"{name}.")
+            elif name in flat:
+                raise UserError(f"{where} sets {name} twice: leave one out.")
+            elif name in TAKEN or name.startswith("run."):
+                raise UserError(f"{where} sets {name}, which the study sets for every run: leave it out.")
+            else:
+                flat[name] = value
+
+    add(overrides, "")
     return flat
-
-
-def _flatten(overrides: Mapping[str, Any], prefix: str, flat: dict[str, Any], where: str) -> None:
-    for key, value in overrides.items():
-        if not isinstance(key, str) or not key:
-            raise UserError(f"{where} has {key!r} as a name: use names of options, such as model.network.scan.")
-        name = prefix + key
-        if isinstance(value, Mapping) and value:
-            _flatten(value, f"{name}.", flat, where)
-        elif name in flat:
-            raise UserError(f"{where} sets {name} twice: leave one out.")
-        else:
-            flat[name] = value
 
 
 def _study(content: dict[str, Any], path: Path) -> Study:
     _check_fields("the study", content, [f.name for f in fields(Study)])
-    arms = _mapping("arms", content.get("arms"))
-    budget = _mapping("budget", content.get("budget"))
-    _check_fields("budget", budget, [f.name for f in fields(Budget)])
+    base, arms = _mapping("base", content.get("base")), _mapping("arms", content.get("arms"))
+    _check_fields("base", base, ["configs", "overrides"])
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list):
         raise UserError(f"seeds = {seeds!r} must be a list, such as [0, 1, 2].")
-    base = _mapping("base", content.get("base"))
-    _check_fields("base", base, ["configs", "overrides"])
     return Study(
         name=str(content.get("name", path.stem)),
         base=_layer("base", base, path.parent),
         arms=tuple(_arm(str(name), arm, path.parent) for name, arm in arms.items()),
         compare_with=str(content.get("compare_with", next(iter(arms), ""))),
         seeds=tuple(seeds),
-        budget=Budget(**budget),
+        budget=_budget(_mapping("budget", content.get("budget"))),
     )
+
+
+def _budget(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trainer's options for epochs, and for hours after which a run ends as if its epochs were over."""
+    _check_fields("budget", content, ["epochs", "hours"])
+    epochs, hours = content.get("epochs"), content.get("hours")
+    given: dict[str, Any] = {}
+    if epochs is not None:
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            raise UserError(f"budget.epochs = {epochs!r} must be 1 or more, or null.")
+        given["trainer.max_epochs"] = epochs
+    if hours is not None:
+        if not isinstance(hours, (int, float)) or isinstance(hours, bool) or hours <= 0:
+            raise UserError(f"budget.hours = {hours!r} must be a positive number, or null.")
+        minutes, seconds = divmod(round(hours * 3600), 60)
+        days, hours = divmod(minutes // 60, 24)
+        given["trainer.max_time"] = f"{days:02}:{hours:02}:{minutes % 60:02}:{seconds:02}"
+    return given
 
 
 def _arm(name: str, content: Any, folder: Path) -> Arm:
@@ -226,8 +203,7 @@ def _arm(name: str, content: Any, folder: Path) -> Arm:
     _check_fields(where, given, ["description", "group", "configs", "overrides"])
     if not given.get("description"):
         raise UserError(f"{where} has no description: say in a few words what it is.")
-    layer = _layer(where, given, folder)
-    return Arm(name, str(given["description"]), layer, str(given.get("group") or ""))
+    return Arm(name, str(given["description"]), _layer(where, given, folder), str(given.get("group") or ""))
 
 
 def _layer(where: str, content: Mapping[str, Any], folder: Path) -> Layer:

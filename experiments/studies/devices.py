@@ -38,10 +38,8 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
         threads: CPU threads of each worker. None: for CPU workers an equal share of the cores, else PyTorch's choice.
 
     Raises:
-        UserError: When devices or threads are impossible, or this machine has no such GPU.
+        UserError: When devices are impossible, or this machine has no such GPU.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads {threads} must be 1 or more.")
     given = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     if devices == "auto":
         return (Worker("all devices", given),)

@@ -1,4 +1,4 @@
-"""Runs as processes of this machine, one per worker at a time."""
+"""Runs as processes of this machine: a thread for each that goes at a time, and a queue of devices for them."""
 
 from __future__ import annotations
 
@@ -6,90 +6,96 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from threading import Lock
 
 from experiments.studies.devices import Worker
-from experiments.studies.jobs import Job
 from experiments.studies.runs import LOG, Run, log_line
 
-
-class LocalJob:
-    """A process of ``lightning fit``.
-
-    Args:
-        run: The run.
-        place: Name of the worker whose devices it uses.
-        process: The process, the first of its session.
-    """
-
-    def __init__(self, run: Run, place: str, process: subprocess.Popen[bytes]) -> None:
-        self.run = run
-        self.place = place
-        self._process = process
-
-    def status(self) -> int | None:
-        """Return the exit status, None while it runs."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """Send what Ctrl-C would send, to its loader processes too."""
-        self._signal(signal.SIGINT)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until it has ended, and kill it after that many seconds."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+STOP_SECONDS = 30.0
+"""How long a run may take to end after it was asked to."""
 
 
 class LocalLauncher:
     """Starts processes on this machine.
 
     Args:
-        workers: Places for one run each.
+        workers: Devices for one run each.
         program: The ``lightning`` command.
         inherited: File descriptors that the processes keep open, such as that of a lock.
     """
 
+    poll_seconds = 0.5
+
     def __init__(self, workers: Sequence[Worker], program: Sequence[str], inherited: Sequence[int] = ()) -> None:
-        self.workers = tuple(workers)
-        self.capacity = len(self.workers)
+        self.capacity = len(workers)
         self.program = tuple(program)
         self.inherited = tuple(inherited)
-        self.poll_seconds = 0.5
-        self.jobs: list[Job] = []
+        self._free: SimpleQueue[Worker] = SimpleQueue()
+        for worker in workers:
+            self._free.put(worker)
+        self._pool = ThreadPoolExecutor(self.capacity)
+        self._jobs: list[Future[int]] = []
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._lock = Lock()
+        """Held while a process is started, so that none is once they are to stop."""
+        self._stopping = False
 
-    def start(self, runs: Sequence[Run]) -> list[Job]:
-        """Start each run on a free worker."""
-        self.jobs = [job for job in self.jobs if job.status() is None]
-        busy = [job.place for job in self.jobs]
-        free = [worker for worker in self.workers if worker.name not in busy]
-        started: list[Job] = []
-        for run, worker in zip(runs, free, strict=False):
-            started.append(self._start(run, worker))
-            self.jobs.append(started[-1])
-        return started
+    def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[Future[int]]:
+        """Start each run as soon as a worker is free."""
+        for run in runs:  # each is known at once, should Ctrl-C come in between
+            self._jobs.append(self._pool.submit(self._fit, run, started))
+        return self._jobs[len(self._jobs) - len(runs) :]
 
-    def _start(self, run: Run, worker: Worker) -> LocalJob:
-        run.prepare()
-        command = [*self.program, *run.arguments, *worker.arguments]
-        with (run.folder / LOG).open("ab") as log:
-            log.write(log_line(command))
-            log.flush()  # before the process writes there
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **worker.environment},
-                pass_fds=self.inherited,
-                # Ctrl-C is for the study, which passes it on.
-                start_new_session=True,
-            )
-        return LocalJob(run, worker.name, process)
+    def stop(self) -> None:
+        """Send all processes what Ctrl-C would send, their loader processes too; kill what has not ended after that."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._stopping = True
+        self._signal(signal.SIGINT)
+        try:
+            wait([job for job in self._jobs if not job.cancelled()], STOP_SECONDS)
+        finally:  # a second Ctrl-C waits no longer
+            self._signal(signal.SIGKILL)
+            self._pool.shutdown()
+
+    def _fit(self, run: Run, started: Callable[[Run, str], None]) -> int:
+        worker = self._free.get()
+        try:
+            process = self._start(run, worker, started)
+            try:
+                return process.wait()
+            finally:
+                self._processes.remove(process)
+        finally:
+            self._free.put(worker)
+
+    def _start(self, run: Run, worker: Worker, started: Callable[[Run, str], None]) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopping:
+                raise CancelledError
+            run.prepare()
+            started(run, worker.name)
+            command = [*self.program, *run.arguments, *worker.arguments]
+            with (run.folder / LOG).open("ab") as log:
+                log.write(log_line(command))
+                log.flush()  # before the process writes there
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **worker.environment},
+                    pass_fds=self.inherited if os.name == "posix" else (),
+                    # Ctrl-C is for the study, which passes it on.
+                    start_new_session=True,
+                )
+            self._processes.add(process)
+            return process
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in list(self._processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
-from experiments.studies.definition import Arm, Layer, Study, flatten
+from experiments.studies.definition import TAKEN, Arm, Layer, Study, flatten
 from mobilemamba.errors import UserError
 
 SETTINGS: Mapping[str, Any] = {
@@ -78,7 +78,11 @@ class Plan:
                     "description": planned.arm.description,
                     "group": planned.arm.group,
                     "configs": [path.name for path in planned.arm.layer.configs],
-                    "overrides": _changes(base, planned),
+                    # Whether files or overrides give them.
+                    "overrides": flatten(
+                        {name: value for name, (_, value) in differences(base.config, planned.config).items()},
+                        f"arms.{planned.name}",
+                    ),
                     "network": dict(planned.network),
                     "image_size": list(planned.image_size),
                 }
@@ -99,22 +103,26 @@ def make_plan(study: Study, extra: Layer) -> Plan:
         UserError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
             of classes differ, or runs would write the same files.
     """
-    _check_files(study, extra)
-    requests = [_arguments(study, extra, None), *(_arguments(study, extra, arm) for arm in study.arms)]
-    base, *answers = resolve(requests)
+    named = [("base.configs", study.base), *((f"arms.{arm.name}.configs", arm.layer) for arm in study.arms)]
+    for where, layer in (*named, ("--config", extra)):
+        for path in layer.configs:
+            if not path.is_file():
+                raise UserError(
+                    f"{where} names {path}, which is no file: check the path, relative to the study's file."
+                )
+    base, *answers = resolve([_arguments(study, extra, arm) for arm in (None, *study.arms)])
     if "error" in base:
         files_alone = _arguments(replace(study, base=Layer(study.base.configs)), Layer(extra.configs), None)
         known = resolve([files_alone])[0].get("options", ())
         given = {**study.base.overrides, **extra.overrides}
         raise UserError(f"The base of {study.name} is not possible: {_problem(given, known, base['error'])}")
+    arms = []
     for arm, answer in zip(study.arms, answers, strict=True):
         if "error" in answer:
             raise UserError(f"arms.{arm.name}: {_problem(arm.layer.overrides, base['options'], answer['error'])}")
-    arms = tuple(_planned(arm, answer) for arm, answer in zip(study.arms, answers, strict=True))
-    _check_different(arms)
-    _check_classes(arms)
-    _check_folders(arms)
-    return Plan(study, arms)
+        arms.append(_planned(arm, answer))
+    _check_arms(arms)
+    return Plan(study, tuple(arms))
 
 
 def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -127,7 +135,7 @@ def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return [parser.resolve(list(arguments)) for arguments in requests]
 
 
-def options(overrides: Mapping[str, Any]) -> list[str]:
+def fit_options(overrides: Mapping[str, Any]) -> list[str]:
     """Return overrides as options of a command line."""
     # Text is taken as it is, anything else as YAML, of which JSON is a part.
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
@@ -146,7 +154,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 
 def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
-    layers = [study.base, Layer(overrides=study.budget.overrides)]
+    layers = [study.base, Layer(overrides=study.budget)]
     # An arm's files describe it at full scale; its overrides are what it is about.
     layers += [] if arm is None else [Layer(arm.layer.configs)]
     layers += [extra]
@@ -156,18 +164,8 @@ def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
     for layer in layers:
         for path in layer.configs:
             arguments += ["--config", str(path)]
-        arguments += options(layer.overrides)
+        arguments += fit_options(layer.overrides)
     return arguments
-
-
-def _check_files(study: Study, extra: Layer) -> None:
-    named = [("base.configs", study.base), *((f"arms.{arm.name}.configs", arm.layer) for arm in study.arms)]
-    for where, layer in (*named, ("--config", extra)):
-        for path in layer.configs:
-            if not path.is_file():
-                raise UserError(
-                    f"{where} names {path}, which is no file: check the path, relative to the study's file."
-                )
 
 
 def _problem(overrides: Mapping[str, Any], known: Sequence[str], error: str) -> str:
@@ -181,16 +179,13 @@ def _problem(overrides: Mapping[str, Any], known: Sequence[str], error: str) -> 
 
 
 def _planned(arm: Arm, answer: Mapping[str, Any]) -> PlannedArm:
-    config = dict(answer["config"])
-    del config["run"], config["seed_everything"]
-    config.pop("ckpt_path", None)
+    config = {name: value for name, value in answer["config"].items() if name not in TAKEN}
     data = dict(config["data"])
     data["init_args"] = {name: value for name, value in data["init_args"].items() if name != "seed"}
-    config["data"] = data
     height, width = answer["image_size"]
     return PlannedArm(
         arm,
-        config,
+        config | {"data": data},
         answer["network"],
         (height, width),
         answer["num_classes"],
@@ -199,38 +194,23 @@ def _planned(arm: Arm, answer: Mapping[str, Any]) -> PlannedArm:
     )
 
 
-def _changes(base: PlannedArm, arm: PlannedArm) -> dict[str, Any]:
-    """Return the values of an arm's config that differ from the base arm's, whether files or overrides give them."""
-    values = {name: value for name, (_, value) in differences(base.config, arm.config).items()}
-    return flatten(values, f"arms.{arm.name}")
-
-
-def _check_different(arms: Sequence[PlannedArm]) -> None:
+def _check_arms(arms: Sequence[PlannedArm]) -> None:
     for one, other in combinations(arms, 2):
         if one.config == other.config:
             raise UserError(
                 f"arms.{one.name} and arms.{other.name} are alike, every option has the same value in both: change or "
                 "remove one."
             )
-
-
-def _check_classes(arms: Sequence[PlannedArm]) -> None:
-    first = arms[0]
-    for other in arms[1:]:
-        if other.num_classes != first.num_classes:
+        if one.num_classes != other.num_classes:
             raise UserError(
-                f"arms.{other.name} has data.num_classes = {other.num_classes}, but arms.{first.name} has "
-                f"{first.num_classes}: their accuracies cannot be compared; give all arms the same data."
+                f"arms.{other.name} has data.num_classes = {other.num_classes}, but arms.{one.name} has "
+                f"{one.num_classes}: their accuracies cannot be compared; give all arms the same data."
             )
-
-
-def _check_folders(arms: Sequence[PlannedArm]) -> None:
-    for planned in arms:
-        for option in RUN_FOLDERS:
-            section, _, name = option.partition(".")
-            value = (planned.config.get(section) or {}).get(name)
-            if value is not None:
-                raise UserError(
-                    f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
-                    "leave it out, and each run has a folder of its own."
-                )
+    for planned, option in product(arms, RUN_FOLDERS):
+        section, _, name = option.partition(".")
+        value = (planned.config.get(section) or {}).get(name)
+        if value is not None:
+            raise UserError(
+                f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
+                "leave it out, and each run has a folder of its own."
+            )

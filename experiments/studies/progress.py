@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments.studies.jobs import Job
 from experiments.studies.runs import Run
 
 
@@ -53,17 +51,20 @@ class StudyProgress:
         """A run was finished before."""
         self._end(f"{run.label}: skipped, it is finished")
 
-    def started(self, job: Job) -> None:
-        """A run was started."""
-        self._started[job.run] = time.monotonic()
-        resumed = ", resumed" if job.run.checkpoint is not None else ""
-        self._print(f"{job.run.label}: started on {job.place}{resumed}")
+    def started(self, run: Run, place: str) -> None:
+        """A run is started; may be called from any thread."""
+        self._started[run] = time.monotonic()
+        self._print(f"{run.label}: started on {place}{', resumed' if run.checkpoint is not None else ''}")
 
     def finished(self, run: Run, remark: str = "") -> None:
         """A run has been trained to its end; the remark says what has failed after that."""
         seconds = self._took(run)
         self._durations.append(seconds)
-        self._end(f"{run.label}: finished in {_clock(seconds)}{_accuracy(run)}{remark}")
+        record = run.record()
+        metrics = {} if record is None else record.metrics
+        top1 = metrics.get("val/top1_ema", metrics.get("val/top1_raw"))
+        accuracy = "" if top1 is None else f", top-1 {top1:.2%}"
+        self._end(f"{run.label}: finished in {_clock(seconds)}{accuracy}{remark}")
 
     def retried(self, run: Run, reason: str) -> None:
         """A run has failed for the first time."""
@@ -73,17 +74,17 @@ class StudyProgress:
         """A run has failed for good."""
         self._end(f"{run.label}: FAILED AGAIN after {_clock(self._took(run))}: {reason}")
 
-    def running(self, runs: Iterable[Run]) -> None:
+    def refresh(self) -> None:
         """Show what runs now, and about how long it will take, where there is a terminal."""
         if not self._bar.disable:  # each state is a file to be read
-            self._bar.update(self._task, state="; ".join(map(_state, runs)), left=self.time_left())
+            self._bar.update(self._task, state="; ".join(map(_state, list(self._started))), left=self.time_left())
 
     def time_left(self) -> str:
         """Return an estimate by the mean of the runs that have ended, "" before the first."""
         if not self._durations:
             return ""
         mean = sum(self._durations) / len(self._durations)
-        elapsed = sum(time.monotonic() - begun for begun in self._started.values())
+        elapsed = sum(time.monotonic() - begun for begun in list(self._started.values()))
         work = max(0.0, (self.total - self.done) * mean - elapsed)
         return f"about {_clock(work / min(self.capacity, max(1, self.total - self.done)))} left"
 
@@ -102,13 +103,6 @@ class StudyProgress:
 def _state(run: Run) -> str:
     record = run.record()
     return run.label if record is None else f"{run.label}, epoch {record.epochs}"
-
-
-def _accuracy(run: Run) -> str:
-    record = run.record()
-    metrics = {} if record is None else record.metrics
-    top1 = metrics.get("val/top1_ema", metrics.get("val/top1_raw"))
-    return "" if top1 is None else f", top-1 {top1:.2%}"
 
 
 def _clock(seconds: float) -> str:

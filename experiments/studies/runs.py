@@ -1,24 +1,29 @@
-"""One arm with one seed: its folder, its command, and how far it is."""
+"""One arm with one seed: its folder, its command, how far it is, and why it has failed."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.run_record import LAST_CHECKPOINT, RunRecord
+from mobilemamba.errors import UserError
 
 LOG = "fit.log"
 FAILURE = "failure.txt"
 COMMAND = "$ "
 """Begins the line of a log that says what was started; what follows is its output."""
 
+NO_SPACE = os.strerror(errno.ENOSPC)
+"""What programs write where a disk is full."""
 
-def log_line(command: Sequence[str]) -> bytes:
-    """Return the line that goes before the output of a command into its log."""
-    return f"{COMMAND}{shlex.join(command)}\n".encode()
+LITTLE_SPACE = 2**30
+"""Bytes: what a failed write of a checkpoint, which is deleted, may leave free on a full disk."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Run:
     Args:
         arm: The arm's name.
         seed: The seed.
-        folder: The run's folder, STUDY/runs/ARM/seed_S.
+        folder: Where fit writes, STUDY/runs/ARM/seed_S.
         config: The arm's whole config.
     """
 
@@ -89,3 +94,26 @@ class Run:
         lines = self.output()
         errors = [line for line in lines if line.startswith("error:")]
         return (errors or lines or ["it printed nothing"])[-1].removeprefix("error:").strip()
+
+    def has_filled_disk(self) -> bool:
+        """Return whether fit has failed because the disk of its folder, not another such as /dev/shm, was full."""
+        said = any(NO_SPACE in line for line in self.output())
+        return said and shutil.disk_usage(self.folder).free < LITTLE_SPACE
+
+
+def log_line(command: Sequence[str]) -> bytes:
+    """Return the line that goes before the output of a command into its log."""
+    return f"{COMMAND}{shlex.join(command)}\n".encode()
+
+
+def lightning_program() -> tuple[str, ...]:
+    """Return the ``lightning`` command of this environment.
+
+    Raises:
+        UserError: When there is none.
+    """
+    beside = Path(sys.executable).with_name("lightning")
+    found = str(beside) if beside.is_file() else shutil.which("lightning")
+    if found is None:
+        raise UserError(f"There is no `lightning` command beside {sys.executable}: install this package with pip.")
+    return (found,)

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-from experiments.studies.disk import is_full
-from experiments.studies.jobs import Job, Launcher
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import FAILURE, LOG, Run
 from mobilemamba.errors import UserError
 
 ATTEMPTS = 2
-STOP_SECONDS = 30.0
-"""How long a run may take to end after it was asked to."""
+
+
+class Job(Protocol):
+    """A run that was submitted; a :class:`concurrent.futures.Future` is one."""
+
+    def done(self) -> bool:
+        """Return whether it has ended."""
+
+    def result(self) -> int:
+        """Return the exit status of fit."""
+
+
+class Launcher(Protocol):
+    """A place where runs are started.
+
+    Attributes:
+        capacity: Runs that it takes at a time.
+        poll_seconds: Seconds between two looks at the jobs.
+    """
+
+    capacity: int
+    poll_seconds: float
+
+    def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> Sequence[Job]:
+        """Start runs as soon as there is room, and tell ``started`` of each and where it runs."""
+
+    def stop(self) -> None:
+        """End all that was submitted and has not ended."""
 
 
 def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress) -> list[Run]:
@@ -34,78 +58,62 @@ def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress) ->
         UserError: When the disk is full.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP.
     """
-    pending = deque(_unfinished(runs, progress))
-    attempts: Counter[Run] = Counter()
-    running: list[Job] = []
-    failed: list[Run] = []
-    with _terminable():
-        try:
-            while pending or running:
-                room = min(launcher.capacity - len(running), len(pending))
-                if room:
-                    started = launcher.start([pending.popleft() for _ in range(room)])
-                    running += started
-                    for job in started:
-                        progress.started(job)
-                for job in [job for job in running if job.status() is not None]:
-                    running.remove(job)
-                    attempts[job.run] += 1
-                    if _ended_well(job, progress):
-                        continue
-                    if attempts[job.run] < ATTEMPTS:
-                        progress.retried(job.run, job.run.reason())
-                        pending.append(job.run)
-                    else:
-                        progress.failed(job.run, job.run.reason())
-                        _note(job)
-                        failed.append(job.run)
-                progress.running(job.run for job in running)
-                if running:
-                    time.sleep(launcher.poll_seconds)
-        finally:
-            # Not only those in `running`: where a start fails, others of the same call have begun.
-            _stop([job for job in launcher.jobs if job.status() is None])
-    return failed
-
-
-def _unfinished(runs: Sequence[Run], progress: StudyProgress) -> Iterator[Run]:
+    waiting: list[Run] = []
     for run in runs:
         if run.is_finished():
             progress.skipped(run)
         else:
-            yield run
+            waiting.append(run)
+    jobs: dict[Run, Job] = {}
+    attempts: Counter[Run] = Counter()
+    failed: list[Run] = []
+    with _terminable():
+        try:
+            while jobs or waiting:
+                if waiting:
+                    jobs |= zip(waiting, launcher.submit(waiting, progress.started), strict=True)
+                    waiting = []
+                for run in [run for run, job in jobs.items() if job.done()]:
+                    status = jobs.pop(run).result()
+                    attempts[run] += 1
+                    if _ended_well(run, status, progress):
+                        continue
+                    if attempts[run] < ATTEMPTS:
+                        progress.retried(run, run.reason())
+                        waiting.append(run)
+                    else:
+                        progress.failed(run, run.reason())
+                        _note(run, status)
+                        failed.append(run)
+                progress.refresh()
+                if jobs:
+                    time.sleep(launcher.poll_seconds)
+        finally:
+            launcher.stop()
+    return failed
 
 
-def _ended_well(job: Job, progress: StudyProgress) -> bool:
-    if job.status() == 0 and job.run.is_finished():
-        progress.finished(job.run)
+def _ended_well(run: Run, status: int, progress: StudyProgress) -> bool:
+    if status == 0 and run.is_finished():
+        progress.finished(run)
         return True
-    if is_full(job.run):
+    if run.has_filled_disk():
         raise UserError(
-            f"The disk of {job.run.folder} is full, all runs were stopped: make room and run the same command again; "
+            f"The disk of {run.folder} is full, all runs were stopped: make room and run the same command again; "
             "each run goes on from its last whole checkpoint."
         )
-    if job.run.is_finished():
+    if run.is_finished():
         # Training has ended and its figures are kept; what came after it, such as an export, does not need it again.
-        progress.finished(job.run, f", but then failed with status {job.status()}: {job.run.reason()}")
+        progress.finished(run, f", but then failed with status {status}: {run.reason()}")
         return True
     return False
 
 
-def _note(job: Job) -> None:
-    log = job.run.folder / LOG
-    (job.run.folder / FAILURE).write_text(
-        f"{job.run.label} failed {ATTEMPTS} times, the last time with status {job.status()}.\n{job.run.reason()}\n"
-        f"The whole output is in {log}\n"
+def _note(run: Run, status: int) -> None:
+    (run.folder / FAILURE).write_text(
+        f"{run.label} failed {ATTEMPTS} times, the last time with status {status}.\n{run.reason()}\n"
+        f"The whole output is in {run.folder / LOG}\n"
     )
-
-
-def _stop(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        job.stop()
-    deadline = time.monotonic() + STOP_SECONDS
-    for job in jobs:
-        job.wait(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

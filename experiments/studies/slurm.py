@@ -11,12 +11,11 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.studies.jobs import Job
 from experiments.studies.runs import LOG, Run, log_line
 from mobilemamba.errors import UserError
 
@@ -27,40 +26,6 @@ MAX_REQUEUES = 100
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
-    """What a job asks for.
-
-    Args:
-        partition: SLURM partition; None leaves it to the cluster.
-        minutes: Time limit of a job, after which it is requeued and goes on.
-        gpus: GPUs per run.
-        cpus: CPU cores per GPU, or per run without one.
-        parallel: Most jobs at a time.
-        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
-
-    Raises:
-        UserError: When a number is out of range.
-    """
-
-    partition: str | None = None
-    minutes: int = 24 * 60
-    gpus: int = 1
-    cpus: int = 8
-    parallel: int = 256
-    cluster: Literal["slurm", "local"] = "slurm"
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for option, value, least in (
-            ("--time", self.minutes, 1),
-            ("--gpus", self.gpus, 0),
-            ("--cpus", self.cpus, 1),
-            ("--parallel", self.parallel, 1),
-        ):
-            if value < least:
-                raise UserError(f"{option} {value} must be {least} or more.")
-
-
 class FitTask:
     """What a job does; submitit pickles it.
 
@@ -69,9 +34,8 @@ class FitTask:
         program: The ``lightning`` command.
     """
 
-    def __init__(self, run: Run, program: Sequence[str]) -> None:
-        self.run = run
-        self.program = tuple(program)
+    run: Run
+    program: tuple[str, ...]
 
     def __call__(self) -> None:
         """Run fit, or go on with it.
@@ -108,34 +72,31 @@ def _leave_requeueing_to_submitit() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
 class ClusterJob:
     """A submitted job.
 
     Args:
         run: The run.
         job: submitit's.
-        place: Where it runs, in words.
     """
 
-    def __init__(self, run: Run, job: Any, place: str) -> None:
-        self.run = run
-        self.place = place
-        self._job = job
+    run: Run
+    job: Any
 
-    def status(self) -> int | None:
-        """Return 0 or 1 once it has ended, None before."""
-        if not self._job.done():
-            return None
+    def done(self) -> bool:
+        """Return whether it has ended."""
+        return self.job.done()
+
+    def result(self) -> int:
+        """Return 0, or 1 where it has failed."""
         (self.run.folder / JOB_ID).unlink(missing_ok=True)
-        return 0 if self._job.exception() is None else 1
+        return 0 if self.job.exception() is None else 1
 
-    def stop(self) -> None:
-        """Cancel it."""
-        self._job.cancel()
+    def cancel(self) -> None:
+        """Let the cluster end it."""
+        self.job.cancel()
         (self.run.folder / JOB_ID).unlink(missing_ok=True)
-
-    def wait(self, seconds: float) -> None:
-        """Wait for nothing: the cluster ends it."""
 
 
 class ClusterLauncher:
@@ -145,13 +106,32 @@ class ClusterLauncher:
         folder: Folder of submitit's scripts and logs, which all machines must see.
         name: Name of the jobs.
         program: The ``lightning`` command.
-        options: What a job asks for.
+        partition: SLURM partition; None leaves it to the cluster.
+        minutes: Time limit of a job, after which it is requeued and goes on.
+        gpus: GPUs per run.
+        cpus: CPU cores per GPU, or per run without one.
+        parallel: Most jobs at a time.
+        cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
 
     Raises:
         UserError: When submitit is not installed, or there is no SLURM.
     """
 
-    def __init__(self, folder: Path, name: str, program: Sequence[str], options: ClusterOptions) -> None:
+    capacity = 10**6  # the cluster queues them
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        program: Sequence[str],
+        *,
+        partition: str | None = None,
+        minutes: int = 24 * 60,
+        gpus: int = 1,
+        cpus: int = 8,
+        parallel: int = 256,
+        cluster: Literal["slurm", "local"] = "slurm",
+    ) -> None:
         try:
             import submitit
         except ImportError as error:
@@ -159,52 +139,55 @@ class ClusterLauncher:
                 "--launcher slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout."
             ) from error
         self._submitit = submitit
-        self.capacity = 10**6  # the cluster queues them
-        self.poll_seconds = 10.0 if options.cluster == "slurm" else 0.5
-        self.jobs: list[Job] = []
+        self.poll_seconds = 10.0 if cluster == "slurm" else 0.5
         self.folder = folder.absolute()
         self.program = tuple(program)
-        self.options = options
+        self.cluster = cluster
+        self.jobs: list[ClusterJob] = []
         try:
             self._executor = submitit.AutoExecutor(
-                folder=self.folder / "%j", cluster=options.cluster, slurm_max_num_timeout=MAX_REQUEUES
+                folder=self.folder / "%j", cluster=cluster, slurm_max_num_timeout=MAX_REQUEUES
             )
         except RuntimeError as error:
             raise UserError(f"--launcher slurm is not possible here: {error}") from error
         self._executor.update_parameters(
             name=name,
-            timeout_min=options.minutes,
-            cpus_per_task=options.cpus,
-            gpus_per_node=options.gpus,
-            tasks_per_node=max(1, options.gpus),
-            slurm_array_parallelism=options.parallel,
-            **({} if options.partition is None else {"slurm_partition": options.partition}),
+            timeout_min=minutes,
+            cpus_per_task=cpus,
+            gpus_per_node=gpus,
+            tasks_per_node=max(1, gpus),
+            slurm_array_parallelism=parallel,
+            **({} if partition is None else {"slurm_partition": partition}),
         )
 
-    def start(self, runs: Sequence[Run]) -> list[Job]:
+    def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[ClusterJob]:
         """Submit runs as one array, but for those whose jobs are still there."""
-        found = {run: self._find(run) for run in runs}
-        known: list[Job] = [job for job in found.values() if job is not None]
-        new = [run for run, job in found.items() if job is None]
-        self.jobs = [job for job in self.jobs if job.status() is None] + known
+        found = {run: job for run in runs if (job := self._find(run)) is not None}
+        self.jobs += found.values()
+        new = [run for run in runs if run not in found]
         for run in new:
             run.prepare()
         with self._executor.batch() if new else contextlib.nullcontext():
-            submitted = [self._executor.submit(FitTask(run, self.program)) for run in new]
-        started: list[Job] = [
-            ClusterJob(run, job, f"{self.options.cluster} job {job.job_id}")
-            for run, job in zip(new, submitted, strict=True)
-        ]
-        self.jobs += started
-        for run, job in zip(new, submitted, strict=True):
-            (run.folder / JOB_ID).write_text(job.job_id)
-        return known + started
+            submitted = [ClusterJob(run, self._executor.submit(FitTask(run, self.program))) for run in new]
+        self.jobs += submitted
+        for job in submitted:
+            (job.run.folder / JOB_ID).write_text(job.job.job_id)
+        jobs = found | {job.run: job for job in submitted}
+        for run, job in jobs.items():
+            before = ", submitted before" if run in found else ""
+            started(run, f"{self.cluster} job {job.job.job_id}{before}")
+        return [jobs[run] for run in runs]
+
+    def stop(self) -> None:
+        """Cancel all jobs; the cluster ends them."""
+        for job in self.jobs:
+            if not job.done():
+                job.cancel()
 
     def _find(self, run: Run) -> ClusterJob | None:
         """Return the job of an earlier command, where it is waiting or running."""
         path = run.folder / JOB_ID
-        if self.options.cluster != "slurm" or not path.is_file():
+        if self.cluster != "slurm" or not path.is_file():
             return None
-        job_id = path.read_text().strip()
-        job = self._submitit.SlurmJob(folder=self.folder / "%j", job_id=job_id, tasks=[0])
-        return None if job.done(force_check=True) else ClusterJob(run, job, f"slurm job {job_id}, submitted before")
+        job = self._submitit.SlurmJob(folder=self.folder / "%j", job_id=path.read_text().strip(), tasks=[0])
+        return None if job.done(force_check=True) else ClusterJob(run, job)

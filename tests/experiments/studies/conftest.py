@@ -16,7 +16,7 @@ from experiments.studies import plan
 
 FAKE_LIGHTNING = '''
 """As `lightning fit` would: a log, a checkpoint after each epoch, a record; and faults as told by faults_ARM.json."""
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
@@ -24,10 +24,14 @@ option = lambda name: arguments[arguments.index(name) + 1]
 arm, version = option("--run.name"), option("--run.version")
 folder = Path(option("--run.folder")) / arm / version
 here = Path(__file__).parent
+gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+mark = here / f"running_{gpus}_{os.getpid()}"
+mark.touch()
+atexit.register(mark.unlink)
 with (here / "calls.jsonl").open("a") as calls:
-    calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments, "cwd": os.getcwd(),
-        "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "time": time.monotonic()}) + "\\n")
+    calls.write(json.dumps({"arm": arm, "seed": version, "arguments": arguments,
+        "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": gpus,
+        "gpus_in_use": [path.name.split("_")[1] for path in here.glob("running_*")]}) + "\\n")
 faults = here / f"faults_{arm}.json"
 left = json.loads(faults.read_text()) if faults.exists() else []
 fault = left.pop(0) if left else None
@@ -40,6 +44,12 @@ print(f"trains from epoch {start}", flush=True)
 record = {"finished": False, "epochs": start, "steps": 2, "seconds": 1.0, "num_classes": 10, "parameters": 1000,
     "device": "A CPU", "peak_memory_bytes": 1, "peak_memory_of": "process", "validation_images": 8,
     "metrics": {"val/top1_raw": 0.5}, "curves": {"epoch": [0]}}
+if fault == "meet two others":
+    until = time.monotonic() + 60
+    while len((here / "calls.jsonl").read_text().splitlines()) < 3:
+        if time.monotonic() > until:
+            sys.exit("error: it was alone")
+        time.sleep(0.01)
 if fault == "fail at once":
     sys.exit("error: the data are nowhere")
 (folder / "checkpoints").mkdir(exist_ok=True)
@@ -51,7 +61,9 @@ if fault == "full":
     sys.exit("error: [Errno 28] No space left on device")
 if fault == "time is nearly up":
     os.kill(os.getpid(), signal.SIGUSR2)
-if fault == "hang":
+if fault == "ignore Ctrl-C":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if fault in ("hang", "ignore Ctrl-C"):
     (here / "hangs").write_text(f"{os.getpid()}\\n")
     try:
         time.sleep(60)
@@ -142,7 +154,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake(tmp_path)
     monkeypatch.setattr(plan, "resolve", fake_resolve)
     monkeypatch.setattr(execution, "lightning_program", lambda: fake.program)
-    report = "experiments.studies.report.write_report"
+    report = "experiments.studies.report.command.write_report"
     monkeypatch.setattr(report, lambda folder: (folder / "report").mkdir(exist_ok=True))
     work = tmp_path / "work"
     work.mkdir()

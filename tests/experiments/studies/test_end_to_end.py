@@ -1,4 +1,4 @@
-"""A real study: two small networks, resolved and trained by ``lightning fit``."""
+"""A real study: two small networks, resolved and trained by ``lightning fit``, killed, and taken up again."""
 
 from __future__ import annotations
 
@@ -31,57 +31,46 @@ arms:
   whole: {description: all parts}
   without_scan: {description: no scan, overrides: {model.network.scan: false}}
 seeds: [7]
-budget: {epochs: 2}
+budget: {epochs: 8}
 """
-
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
 
-def test_a_study_trains_its_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
-    study = tmp_path / "tiny.yaml"
-    study.write_text(STUDY)
-    assert main(["ablate", str(study), "--devices", "cpu:2", "--set", "model.network.state_size=2"]) == 0
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    words = ["ablate", "tiny.yaml", "--devices", "cpu:1", "--set", "model.network.state_size=2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    study = subprocess.Popen([sys.executable, "-m", "experiments.cli", *words], env=environment, text=True)
     folder = Path("runs/studies/tiny")
+    run = folder / "runs" / "whole" / "seed_7"
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoints" / "last.ckpt").is_file() and study.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    study.send_signal(signal.SIGTERM)
+    assert study.wait(60) == 130
+    assert json.loads((run / "record.json").read_text())["epochs"] < 8
+    assert main(words) == 0
+    started = [line for line in (run / "fit.log").read_text().splitlines() if line.startswith("$ ")]
+    assert ["--ckpt_path" in line for line in started] == [False, True]
     report = (folder / "report" / "report.md").read_text()
-    assert "whole" in report
-    assert "without_scan" in report
+    assert "2 of 2 runs have finished" in report
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["base"] == "whole"
     networks = {arm["name"]: arm["network"] for arm in plan["arms"]}
     assert {name: network["scan"] for name, network in networks.items()} == {"whole": True, "without_scan": False}
     assert all((network["state_size"], network["num_classes"]) == (2, 10) for network in networks.values())
     records = {}
-    for arm in networks:
+    for arm, network in networks.items():
         run = folder / "runs" / arm / "seed_7"
-        assert {"config.yaml", "record.json", "fit.log", "checkpoints"} <= {path.name for path in run.iterdir()}
         config = yaml.safe_load((run / "config.yaml").read_text())
         assert (config["seed_everything"], config["data"]["init_args"]["seed"]) == (7, 7)
-        assert config["model"]["network"]["scan"] == networks[arm]["scan"]
+        assert config["model"]["network"]["scan"] == network["scan"]
         records[arm] = json.loads((run / "record.json").read_text())
-        assert (records[arm]["finished"], records[arm]["epochs"], records[arm]["steps"]) == (True, 2, 4)
-        assert len(records[arm]["curves"]["val/top1_ema"]) == 2
+        assert (records[arm]["finished"], records[arm]["epochs"], records[arm]["steps"]) == (True, 8, 16)
+        assert len(records[arm]["curves"]["val/top1_ema"]) == 8
     assert records["whole"]["parameters"] > records["without_scan"]["parameters"]
-
-
-def test_a_killed_study_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
-    (tmp_path / "tiny.yaml").write_text(STUDY.replace("epochs: 2", "epochs: 12"))
-    words = ["ablate", "tiny.yaml", "--arms", "whole", "--devices", "cpu:1"]
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    study = subprocess.Popen([sys.executable, "-m", "experiments.cli", *words], env=environment, text=True)
-    run = tmp_path / "runs" / "studies" / "tiny" / "runs" / "whole" / "seed_7"
-    deadline = time.monotonic() + 240
-    while not (run / "checkpoints" / "last.ckpt").is_file() and study.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    study.send_signal(signal.SIGTERM)
-    assert study.wait(60) == 130
-    assert json.loads((run / "record.json").read_text())["epochs"] < 12
-    assert main(words) == 0
-    started = [line for line in (run / "fit.log").read_text().splitlines() if line.startswith("$ ")]
-    assert ["--ckpt_path" in line for line in started] == [False, True]
-    assert json.loads((run / "record.json").read_text())["epochs"] == 12

@@ -12,21 +12,7 @@ from rich.console import Console
 from experiments.studies import progress
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
-from tests.experiments.studies.reporting.conftest import record
-
-
-class Job:
-    place = "somewhere"
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def status(self) -> int | None:
-        return None
-
-    def stop(self) -> None: ...
-
-    def wait(self, seconds: float) -> None: ...
+from tests.experiments.studies.report.conftest import record
 
 
 def test_the_time_left_is_that_of_the_runs_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,17 +24,17 @@ def test_the_time_left_is_that_of_the_runs_so_far(tmp_path: Path, monkeypatch: p
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
     with StudyProgress(total=6, capacity=2, console=screen) as shown:
         shown.skipped(runs[0])
-        shown.started(Job(runs[1]))
-        shown.started(Job(runs[2]))
+        shown.started(runs[1], "CPU")
+        shown.started(runs[2], "CPU")
         assert shown.time_left() == ""
         now = 100.0
         shown.finished(runs[1])
         # Four runs of 100 s are left, of one of which 100 s are gone, two at a time.
         assert shown.time_left() == "about 0:02:30 left"
+        shown.refresh()
         now = 140.0
         shown.failed(runs[2], "it broke")
         assert shown.time_left() == "about 0:02:30 left"
-        shown.running([runs[2]])
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "[1/6] a, seed 0: skipped" in text
     assert "[2/6] a, seed 1: finished in 0:01:40" in text
@@ -60,4 +46,5 @@ def test_without_a_terminal_no_record_is_read(tmp_path: Path) -> None:
     run = Run("a", 0, tmp_path, tmp_path / "a.yaml")
     (tmp_path / "record.json").write_text("damaged")
     with StudyProgress(total=1, capacity=1, console=Console(file=io.StringIO())) as shown:
-        shown.running([run])
+        shown.started(run, "CPU")
+        shown.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -9,33 +10,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from experiments.studies import disk
+from experiments.studies import local, runs
 from experiments.studies.devices import make_workers
+from experiments.studies.folder import locked
 from experiments.studies.local import LocalLauncher
-from experiments.studies.lock import locked
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
 from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
-from tests.experiments.studies.reporting.conftest import record
+from tests.experiments.studies.report.conftest import record
 
 Ablate = Callable[..., int]
-ALL = [("plain", "seed_0"), ("no_scan", "seed_0"), ("plain", "seed_1"), ("no_scan", "seed_1")]
 
 
-def test_every_arm_is_run_with_every_seed(
+def test_every_arm_is_run_with_every_seed_once(
     ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert ablate("--arms", "plain", "--seeds", "1") == 0
+    assert fake.started == [("plain", "seed_1")]
     assert ablate() == 0
-    assert sorted(fake.started) == sorted(ALL)
+    assert sorted(fake.started) == [(arm, seed) for arm in ("no_scan", "plain") for seed in ("seed_0", "seed_1")]
     for call in fake.calls:
         arguments, seed = call["arguments"], call["seed"].removeprefix("seed_")
         assert arguments == [
@@ -50,16 +54,9 @@ def test_every_arm_is_run_with_every_seed(
         assert output == "trains from epoch 0"
     shown = capsys.readouterr().out
     assert shown.count(": finished in 0:00:0") == 4
+    assert "plain, seed 1: skipped, it is finished" in shown
     assert "[4/4] " in shown
     assert "top-1 50.00%" in shown
-
-
-def test_finished_runs_are_skipped(ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ablate("--arms", "plain", "--seeds", "1") == 0
-    assert fake.started == [("plain", "seed_1")]
-    assert ablate() == 0
-    assert sorted(fake.started) == sorted(ALL)
-    assert "plain, seed 1: skipped, it is finished" in capsys.readouterr().out
 
 
 def test_a_failed_run_goes_on_once_from_its_checkpoint(
@@ -101,20 +98,13 @@ def test_a_run_that_fails_twice_is_reported_and_the_others_are_kept(
     assert not failure.exists()
 
 
-def test_a_fit_that_ends_well_without_having_finished_has_failed(
-    ablate: Ablate, fake: Fake, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.faults(plain=["unfinished", "unfinished"])
-    assert ablate("--seeds", "0") == 1
-
-
 def test_failed_runs_are_listed_even_if_the_report_fails(
     ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write_report(folder: Path) -> None:
         raise UserError("it cannot be written")
 
-    monkeypatch.setattr("experiments.studies.report.write_report", write_report)
+    monkeypatch.setattr("experiments.studies.report.command.write_report", write_report)
     fake.faults(plain=["fail at once", "fail at once"])
     assert ablate("--seeds", "0") == 1
     message = capsys.readouterr().err
@@ -122,21 +112,31 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     assert "ablate: error: it cannot be written" in message
 
 
-def test_a_run_that_was_trained_but_not_exported_is_finished(
-    ablate: Ablate, fake: Fake, folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("faults", "status", "expected"),
+    [
+        (["unfinished", "unfinished"], 1, "FAILED AGAIN"),  # fit has ended well without having finished
+        (["fail to export"], 0, "top-1 50.00%, but then failed with status 1: not all files were exported"),
+        (["full"], 0, "is tried once more: [Errno 28] No space left on device"),  # another disk is full
+    ],
+)
+def test_how_a_run_has_ended(
+    ablate: Ablate,
+    fake: Fake,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    faults: list[str | None],
+    status: int,
+    expected: str,
 ) -> None:
-    fake.faults(plain=["fail to export"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 0
-    assert fake.started == [("plain", "seed_0")]
-    expected = "top-1 50.00%, but then failed with status 1: not all files were exported"
+    set_free_space(monkeypatch, 10**10)
+    fake.faults(plain=faults)
+    assert ablate("--seeds", "0", "--arms", "plain") == status
     assert expected in capsys.readouterr().out
-    assert not (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists()
-
-
-def test_without_any_finished_run_there_is_no_report(ablate: Ablate, fake: Fake, folder: Path) -> None:
-    fake.faults(plain=["fail", "fail"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 1
-    assert not (folder / "report").exists()
+    assert (folder / "runs" / "plain" / "seed_0" / "failure.txt").exists() == (status == 1)
+    assert (folder / "report").exists() == (status == 0)
+    assert len(fake.started) == (1 if expected.startswith("top-1") else 2)
 
 
 def test_what_an_interrupted_run_left_is_cleared_where_it_cannot_go_on(
@@ -155,7 +155,7 @@ def set_free_space(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     class Usage:
         free = size
 
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: Usage)
 
 
 def test_a_full_disk_stops_all_and_is_said_clearly(
@@ -166,7 +166,7 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     begun = time.monotonic()
     assert ablate() == 1
     assert time.monotonic() - begun < 20
-    assert {seed for _, seed in fake.started} == {"seed_0"}
+    assert (fake.folder / "interrupted").exists()
     message = capsys.readouterr().err
     assert "seed_0 is full, all runs were stopped: make room" in message
     assert "goes on from its last whole checkpoint" in message
@@ -175,36 +175,49 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     assert ablate() == 0
 
 
-def test_another_disk_that_is_full_stops_nothing(
-    ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    set_free_space(monkeypatch, 10**10)
-    fake.faults(plain=["full"])
-    assert ablate("--seeds", "0", "--arms", "plain") == 0
-    assert "is tried once more: [Errno 28] No space left on device" in capsys.readouterr().out
-
-
 def test_runs_are_stopped_where_a_later_start_fails(fake: Fake, tmp_path: Path) -> None:
     fake.faults(a=["hang"])
-    runs = [Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1)]
-    (runs[1].folder / "checkpoints").mkdir(parents=True)
-    (runs[1].folder / "checkpoints" / "last.ckpt").touch()
-    (runs[1].folder / "fit.log").mkdir()
-    launcher = LocalLauncher(make_workers("cpu:2"), fake.program)
+    first, second, third = (
+        Run("a", seed, tmp_path / "runs" / "a" / f"seed_{seed}", tmp_path / "a.yaml") for seed in (0, 1, 2)
+    )
+
+    class Launcher(LocalLauncher):
+        def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[Future[int]]:
+            jobs = super().submit([first], started)
+            while not fake.hanging:
+                time.sleep(0.02)
+            # The log of the second cannot be written.
+            second.folder.mkdir(parents=True)
+            (second.folder / "checkpoints").mkdir()
+            (second.folder / "checkpoints" / "last.ckpt").touch()
+            (second.folder / "fit.log").mkdir()
+            return jobs + super().submit([second, third], started)
+
     with pytest.raises(IsADirectoryError):
-        run_all(runs, launcher, StudyProgress(2, 2, Console()))
-    assert [job.run.seed for job in launcher.jobs] == [0]
-    assert launcher.jobs[0].status() is not None
+        run_all([first, second, third], Launcher(make_workers("cpu:2"), fake.program), StudyProgress(3, 2, Console()))
+    assert (fake.folder / "interrupted").exists()
+
+
+def test_a_run_that_does_not_stop_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "STOP_SECONDS", 0.2)
+    fake.faults(a=["ignore Ctrl-C"])
+    launcher = LocalLauncher(make_workers("cpu"), fake.program)
+    run = Run("a", 0, tmp_path / "runs" / "a" / "seed_0", tmp_path / "a.yaml")
+    (job,) = launcher.submit([run], lambda run, place: None)
+    while not fake.hanging:
+        time.sleep(0.02)
+    launcher.stop()
+    assert job.result() == -signal.SIGKILL
 
 
 def test_a_hangup_that_is_ignored_stays_so(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = LocalLauncher.start
+    submit = LocalLauncher.submit
 
-    def hang_up(self: LocalLauncher, runs: object) -> object:
+    def hang_up(self: LocalLauncher, *arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGHUP)
-        return start(self, runs)  # type: ignore[arg-type]
+        return submit(self, *arguments)
 
-    monkeypatch.setattr(LocalLauncher, "start", hang_up)
+    monkeypatch.setattr(LocalLauncher, "submit", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert ablate("--seeds", "0", "--arms", "plain") == 0
@@ -274,6 +287,23 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="error"), locked(tmp_path):
+            pass
+        return
+    with locked(tmp_path):
+        pass
+    assert "knows no locks" in capsys.readouterr().err
+
+
 def test_a_changed_arm_is_refused_with_what_changed(
     ablate: Ablate, fake: Fake, folder: Path, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,16 +325,16 @@ def test_a_changed_arm_is_refused_with_what_changed(
 
 def test_runs_share_the_cores_and_take_turns(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.studies.devices.available_cores", lambda: 12)
-    most = []
-    start = LocalLauncher.start
-
-    def watched(self: LocalLauncher, runs: object) -> object:
-        jobs = start(self, runs)  # type: ignore[arg-type]
-        most.append(sum(job.status() is None for job in self.jobs))
-        return jobs
-
-    monkeypatch.setattr(LocalLauncher, "start", watched)
+    fake.faults(plain=["meet two others"] * 2, no_scan=["meet two others"])
     assert ablate("--devices", "cpu:3") == 0
     assert {call["threads"] for call in fake.calls} == {"4"}
-    assert most[0] == 3
-    assert max(most) == 3
+    assert max(len(call["gpus_in_use"]) for call in fake.calls) == 3
+    assert len(fake.calls) == 4
+
+
+def test_a_gpu_is_used_by_one_run_at_a_time(ablate: Ablate, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert ablate("--devices", "0,1") == 0
+    assert {call["gpus"] for call in fake.calls} == {"0", "1"}
+    assert all(len(set(call["gpus_in_use"])) == len(call["gpus_in_use"]) for call in fake.calls)

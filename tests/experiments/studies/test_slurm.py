@@ -7,14 +7,14 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.cli import main
 from experiments.studies import slurm
 from experiments.studies.runs import Run
-from experiments.studies.slurm import ClusterLauncher, ClusterOptions, FitTask
-from mobilemamba.errors import UserError
+from experiments.studies.slurm import ClusterLauncher, FitTask
 from tests.experiments.studies.conftest import Fake
 
 pytest.importorskip("submitit")
@@ -64,10 +64,14 @@ def runs_in(folder: Path) -> list[Run]:
     return [Run("a", seed, folder / "runs" / "a" / f"seed_{seed}", folder / "a.yaml") for seed in (0, 1, 2)]
 
 
+def note(run: Run, place: str) -> None:
+    """Take no note of a start."""
+
+
 def test_slurm_is_asked_for_one_array(cluster: Path, tmp_path: Path) -> None:
-    options = ClusterOptions(partition="fast", minutes=90, gpus=2, cpus=6, parallel=2)
-    launcher = ClusterLauncher(tmp_path / "jobs", "stages", ("lightning",), options)
-    jobs = launcher.start(runs_in(tmp_path))
+    options: dict[str, Any] = {"partition": "fast", "minutes": 90, "gpus": 2, "cpus": 6, "parallel": 2}
+    launcher = ClusterLauncher(tmp_path / "jobs", "stages", ("lightning",), **options)
+    jobs = launcher.submit(runs_in(tmp_path), note)
     (script,) = cluster.iterdir()
     for line in (
         "--job-name=stages",
@@ -80,30 +84,35 @@ def test_slurm_is_asked_for_one_array(cluster: Path, tmp_path: Path) -> None:
         "--signal=USR2@90",
     ):
         assert f"#SBATCH {line}\n" in script.read_text()
-    assert [job.status() for job in jobs] == [None] * 3
+    assert not any(job.done() for job in jobs)
     assert [(job.run.folder / "slurm_job.txt").read_text() for job in jobs] == ["77_0", "77_1", "77_2"]
 
 
 def test_submitted_jobs_are_known_even_if_their_numbers_cannot_be_kept(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher = ClusterLauncher(tmp_path / "jobs", "x", ("lightning",), ClusterOptions())
+    launcher = ClusterLauncher(tmp_path / "jobs", "x", ("lightning",))
     monkeypatch.setattr(slurm, "JOB_ID", "no/such/folder")
     runs = runs_in(tmp_path)
     with pytest.raises(FileNotFoundError):
-        launcher.start(runs)
+        launcher.submit(runs, note)
     assert [job.run for job in launcher.jobs] == runs
 
 
 def test_jobs_of_a_killed_study_are_found_again_and_can_be_cancelled(cluster: Path, tmp_path: Path) -> None:
     runs = runs_in(tmp_path)
-    ClusterLauncher(tmp_path / "jobs", "x", ("lightning",), ClusterOptions()).start(runs[:2])
-    jobs = ClusterLauncher(tmp_path / "jobs", "x", ("lightning",), ClusterOptions()).start(runs)
+    ClusterLauncher(tmp_path / "jobs", "x", ("lightning",)).submit(runs[:2], note)
+    launcher = ClusterLauncher(tmp_path / "jobs", "x", ("lightning",))
+    places: dict[int, str] = {}
+    jobs = launcher.submit(runs, lambda run, place: places.update({run.seed: place}))
     assert sorted(path.name for path in cluster.iterdir()) == ["script_77", "script_78"]
-    assert "submitted before" in jobs[0].place
+    assert places == {
+        0: "slurm job 77_0, submitted before",
+        1: "slurm job 77_1, submitted before",
+        2: "slurm job 78",
+    }
     assert [job.run.seed for job in jobs] == [0, 1, 2]
-    for job in jobs:
-        job.stop()
+    launcher.stop()
     assert (cluster / "cancelled").read_text().split() == ["77_0", "77_1", "78"]
     assert not list(tmp_path.rglob("slurm_job.txt"))
 
@@ -121,29 +130,20 @@ def test_a_requeued_task_goes_on_from_its_checkpoint(fake: Fake, tmp_path: Path)
     assert run.is_finished()
 
 
-def test_fit_outlives_the_signal_that_is_for_submitit(fake: Fake, tmp_path: Path) -> None:
-    fake.faults(a=["time is nearly up"])
-    run = runs_in(tmp_path)[0]
-    run.prepare()
-    FitTask(run, fake.program)()
-    assert run.is_finished()
-
-
-def test_a_task_fails_with_fit(fake: Fake, tmp_path: Path) -> None:
-    fake.faults(a=["fail at once"])
+def test_a_task_fails_with_fit_and_outlives_the_signal_that_is_for_submitit(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.faults(a=["fail at once", "time is nearly up"])
     run = runs_in(tmp_path)[0]
     run.prepare()
     with pytest.raises(RuntimeError, match="a, seed 0 ended with status 1: the data are nowhere"):
         FitTask(run, fake.program)()
-
-
-def test_only_the_first_process_of_a_task_writes_the_log(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = runs_in(tmp_path)[0]
-    run.prepare()
+    assert (run.folder / "fit.log").is_file()
+    (run.folder / "fit.log").unlink()
+    # Only the first process of a task writes the log.
     monkeypatch.setenv("SLURM_PROCID", "1")
     FitTask(run, fake.program)()
+    assert run.is_finished()
     assert not (run.folder / "fit.log").exists()
     assert (run.folder / "fit.process_1.log").is_file()
 
@@ -165,12 +165,3 @@ def test_without_submitit_or_slurm_the_remedy_is_said(
 def test_a_dry_run_on_a_cluster_leaves_nothing(ablate_by_jobs: Ablate, fake: Fake, cluster: Path) -> None:
     assert ablate_by_jobs("--dry-run") == 0
     assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"minutes": 0}, "--time 0"), ({"gpus": -1}, "--gpus -1"), ({"cpus": 0}, "--cpus 0"), ({"parallel": 0}, "--par")],
-)
-def test_impossible_numbers_are_refused(options: dict[str, int], expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
-        ClusterOptions(**options)  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ def make_study(folder: Path) -> Path:
     """Three arms with three seeds: the base, one without scan, and one without averaged weights that is not done."""
     arms = {
         "base": (NETWORK, {}),
-        "no_scan": (NETWORK | {"scan": False}, {"model": {"network": {"scan": False}}}),
+        "no_scan": (NETWORK | {"scan": False}, {"model.network.scan": False}),
         "no_ema": (NETWORK, {"enable.ema": False, "model.teacher": None}),
     }
     plan = {

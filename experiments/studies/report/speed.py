@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from benchmarks.networks import Candidate, fused, inference_call
-from experiments.studies.reporting.outcomes import ArmOutcome
+from experiments.studies.report.arms import SPEEDS
+from experiments.studies.report.results import ReportedArm
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.environment import environment, find_device, threads_in_words
 from mobilemamba.errors import UserError
@@ -43,33 +45,7 @@ class SpeedSettings:
     anew: bool = False
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Of one network.
-
-    Args:
-        throughput: Images per second in a batch.
-        latency: Milliseconds of a single image.
-    """
-
-    throughput: float
-    latency: float
-
-
-@dataclass(frozen=True)
-class DeviceSpeeds:
-    """Of all arms on one device.
-
-    Args:
-        device: Its name and how it was used, for people.
-        speeds: By arm.
-    """
-
-    device: str
-    speeds: Mapping[str, Speed]
-
-
-def measure_speeds(folder: Path, arms: Sequence[ArmOutcome], settings: SpeedSettings) -> None:
+def measure_speeds(folder: Path, arms: Sequence[ReportedArm], settings: SpeedSettings) -> None:
     """Measure all arms on a device and keep the figures, unless those of the same networks are there.
 
     Args:
@@ -97,38 +73,43 @@ def measure_speeds(folder: Path, arms: Sequence[ArmOutcome], settings: SpeedSett
         if all(kept.get(key) == value for key, value in content.items()):
             return
     speeds = _measure(arms, device, settings)
-    speeds_by_arm = {arm.name: asdict(speeds[_network_key(arm)]) for arm in arms}
+    speeds_by_arm = {arm.name: speeds[_network_key(arm)] for arm in arms}
     write_json(path, {"environment": about} | content | {"speeds": speeds_by_arm})
 
 
-def read_speeds(folder: Path, arms: Sequence[ArmOutcome]) -> list[DeviceSpeeds]:
-    """Return what was measured of the arms as they are, one entry for each device.
+def read_speeds(folder: Path, arms: Sequence[ReportedArm]) -> dict[str, pd.DataFrame]:
+    """Return what was measured of the arms as they are.
 
     Args:
         folder: The study's.
         arms: Arms; one whose network has changed since has no speed.
+
+    Returns:
+        By device, in words: a row an arm, with images_per_second in batches and latency_milliseconds of a single image.
     """
-    devices = []
+    devices = {}
     for path in sorted(folder.glob("speed_*.json")):
         content = _read(path)
         try:
             name = _describe(content["settings"])
             speeds = {
-                arm.name: Speed(**content["speeds"][arm.name])
+                arm.name: (content["speeds"][arm.name]["throughput"], content["speeds"][arm.name]["latency"])
                 for arm in arms
                 if content["networks"].get(arm.name) == _network_key(arm)
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is of another version (it lacks {error}): delete it and report again.") from error
         if speeds:
-            devices.append(DeviceSpeeds(name, speeds))
+            devices[name] = pd.DataFrame.from_dict(speeds, orient="index", columns=list(SPEEDS))
     return devices
 
 
-def _measure(arms: Sequence[ArmOutcome], device: torch.device, settings: SpeedSettings) -> dict[str, Speed]:
+def _measure(arms: Sequence[ReportedArm], device: torch.device, settings: SpeedSettings) -> dict[str, dict[str, float]]:
     """Time each different network once, by :func:`_network_key`."""
-    networks = {_network_key(arm): arm for arm in arms}
-    candidates = {key: _contender(arm, device) for key, arm in networks.items()}
+    candidates = {}
+    for arm in arms:
+        network = fused(MobileMamba(arm.network).to(device).eval())
+        candidates[_network_key(arm)] = Candidate(arm.name, network, (arm.network.in_chans, *arm.image_size))
 
     def medians(images: int) -> dict[str, float]:
         calls = {
@@ -138,15 +119,10 @@ def _measure(arms: Sequence[ArmOutcome], device: torch.device, settings: SpeedSe
         return {key: timing.median for key, timing in interleaved(calls, settings.rounds, 2, device).items()}
 
     batches, single = medians(settings.batch_size), medians(1)
-    return {key: Speed(settings.batch_size / batches[key] * 1e3, single[key]) for key in networks}
+    return {key: {"throughput": settings.batch_size / batches[key] * 1e3, "latency": single[key]} for key in candidates}
 
 
-def _contender(arm: ArmOutcome, device: torch.device) -> Candidate:
-    network = fused(MobileMamba(arm.network).to(device).eval())
-    return Candidate(arm.name, network, (arm.network.in_chans, *arm.image_size))
-
-
-def _network_key(arm: ArmOutcome) -> str:
+def _network_key(arm: ReportedArm) -> str:
     """Return what the speed depends on; equal for arms that differ in their training alone."""
     return json.dumps([asdict(arm.network), arm.image_size])
 

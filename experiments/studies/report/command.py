@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import PositiveInt
 
-from experiments.studies.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects
-from experiments.studies.reporting.hparams import write_hparams
-from experiments.studies.reporting.outcomes import read_study
-from experiments.studies.reporting.rows import arm_rows, run_rows
-from experiments.studies.reporting.speed import SpeedSettings, measure_speeds, read_speeds
-from experiments.studies.reporting.tables import arms_csv, markdown, runs_csv
+from experiments.studies.report.arms import arm_table
+from experiments.studies.report.figures import draw_accuracy_throughput, draw_curves, draw_effects
+from experiments.studies.report.hparams import write_hparams
+from experiments.studies.report.markdown import markdown
+from experiments.studies.report.results import read_results
+from experiments.studies.report.speed import SpeedSettings, measure_speeds, read_speeds
 from lightning_modules.figures import write_figure
 from mobilemamba.files import check_writable, write_text
 
@@ -69,25 +69,24 @@ def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> P
         UserError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
             different numbers of classes; or when the device does not exist here.
     """
-    study = read_study(folder)
+    study = read_results(folder)
     report = folder / "report"
     check_writable(report)
     read_speeds(folder, study.arms)  # says what is damaged before anything is timed
     if speed is not None:
         measure_speeds(folder, study.arms, speed)
     speeds = read_speeds(folder, study.arms)
-    devices = [entry.device for entry in speeds]
-    rows, runs = arm_rows(study, speeds), run_rows(study)
-
+    arms, devices = arm_table(study, speeds), list(speeds)
     pictures = {
-        "accuracy_throughput.png": draw_accuracy_throughput(rows, devices),
-        "effects.png": draw_effects(study, rows),
+        "accuracy_throughput.png": draw_accuracy_throughput(arms, devices),
+        "effects.png": draw_effects(study, arms),
         "curves.png": draw_curves(study),
     }
     for name, figure in pictures.items():
         write_figure(figure, report / name)
-    write_hparams(report / "hparams", rows, runs)
-    write_text(report / "report.csv", arms_csv(rows, devices))
-    write_text(report / "runs.csv", runs_csv(runs))
-    write_text(report / "report.md", markdown(study, rows, devices, list(pictures)))
+    write_hparams(report / "hparams", study, arms, devices)
+    write_text(report / "report.csv", arms.drop(columns="is_distinguishable").to_csv())
+    runs = ["arm", "seed", "top1_ema", "top1_raw", "minutes", "peak_memory_megabytes"]
+    write_text(report / "runs.csv", study.finished[runs].to_csv(index=False))
+    write_text(report / "report.md", markdown(study, arms, devices, list(pictures)))
     return report / "report.md"

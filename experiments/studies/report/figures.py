@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.studies.reporting.outcomes import EMA, RAW, ArmOutcome, StudyOutcome
-from experiments.studies.reporting.paired import CONFIDENCE
-from experiments.studies.reporting.rows import ArmRow
+from experiments.studies.report.arms import speed_column
+from experiments.studies.report.paired import CONFIDENCE
+from experiments.studies.report.results import EMA, LOSS, RAW, StudyResults
 
 MARKERS = "osD^vP*X"
 
@@ -23,21 +23,21 @@ MARKED_EPOCHS = 10
 TOP1_LABEL = "validation top-1, percent"
 
 
-def draw_accuracy_throughput(rows: Sequence[ArmRow], devices: Sequence[str]) -> Figure:
+def draw_accuracy_throughput(arms: pd.DataFrame, devices: Sequence[str]) -> Figure:
     """Draw accuracy against throughput on each device, with arrows from the base arm.
 
     Args:
-        rows: Of the arms; those without accuracy are left out.
+        arms: The table of the arms; those without accuracy are left out.
         devices: That speed was measured on; without any, accuracy is drawn against multiply-accumulates.
     """
     panels: list[str | None] = [*devices] or [None]
     figure = Figure(figsize=(5.5 * len(panels) + 2.5, 4.5), layout="constrained")
     for axes, device in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        points = [(number, row, _abscissa(row, device)) for number, row in enumerate(rows)]
-        _draw_points(axes, [(number, row, x) for number, row, x in points if x is not None and row.deployed_top1])
         if device is None:
+            _draw_points(axes, arms, arms["macs"] / 1e9)
             axes.set(xlabel="multiply-accumulates, 1e9 (speed was not measured)", ylabel=TOP1_LABEL)
         else:
+            _draw_points(axes, arms, arms[speed_column("images_per_second", device)])
             axes.set(xlabel="images per second", ylabel=TOP1_LABEL)
             axes.set_title(device, fontsize="small")
         axes.margins(0.1)
@@ -46,14 +46,14 @@ def draw_accuracy_throughput(rows: Sequence[ArmRow], devices: Sequence[str]) -> 
     return figure
 
 
-def draw_effects(study: StudyOutcome, rows: Sequence[ArmRow]) -> Figure:
+def draw_effects(study: StudyResults, arms: pd.DataFrame) -> Figure:
     """Draw the difference of each arm from the base, with its confidence interval.
 
     Args:
         study: The study.
-        rows: Of its arms.
+        arms: The table of its arms.
     """
-    compared = [row for row in rows if row.difference is not None]
+    compared = arms[arms["difference"].notna()]
     figure = Figure(figsize=(8, 1.6 + 0.4 * max(len(compared), 1)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=1)
@@ -61,16 +61,14 @@ def draw_effects(study: StudyOutcome, rows: Sequence[ArmRow]) -> Figure:
         one = 100 / study.validation_images
         axes.axvspan(-one, one, color="0.9", label="less than one image")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    for position, row in enumerate(compared):
-        difference = row.difference
-        assert difference is not None
-        color = "C0" if difference.is_distinguishable else "0.5"
-        if difference.interval is None:
-            axes.plot(difference.mean, position, "o", color=color, markerfacecolor="white")
+    for position, arm in enumerate(compared.itertuples()):
+        color = "C0" if arm.is_distinguishable else "0.5"
+        if pd.isna(arm.difference_low):
+            axes.plot(arm.difference, position, "o", color=color, markerfacecolor="white")
         else:
-            axes.plot(difference.interval, [position, position], color=color)
-            axes.plot(difference.mean, position, "o", color=color)
-    labels = [f"{row.name} ({row.difference.pairs})" for row in compared if row.difference is not None]
+            axes.plot((arm.difference_low, arm.difference_high), [position, position], color=color)
+            axes.plot(arm.difference, position, "o", color=color)
+    labels = [f"{arm.Index} ({arm.pairs})" for arm in compared.itertuples()]
     axes.set_yticks(range(len(compared)), labels)
     axes.set_ylim(max(len(compared), 1) - 0.5, -0.5)
     axes.margins(x=0.1)
@@ -84,7 +82,7 @@ def draw_effects(study: StudyOutcome, rows: Sequence[ArmRow]) -> Figure:
     return figure
 
 
-def draw_curves(study: StudyOutcome) -> Figure:
+def draw_curves(study: StudyResults) -> Figure:
     """Draw accuracy and training loss over epochs: the mean of an arm's finished runs, and their range as a band.
 
     Args:
@@ -93,8 +91,10 @@ def draw_curves(study: StudyOutcome) -> Figure:
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     for number, arm in enumerate(study.arms):
-        _draw_curve(accuracy, arm, number, EMA if any(EMA in record.curves for record in arm.records) else RAW, 100)
-        _draw_curve(loss, arm, number, "train/loss", 1)
+        curves = study.curves[study.curves["arm"] == arm.name]
+        averaged = curves[EMA].notna().any()
+        _draw_curve(accuracy, arm.name, number, 100 * mean_and_range(curves, EMA if averaged else RAW))
+        _draw_curve(loss, arm.name, number, mean_and_range(curves, LOSS))
     accuracy.set(xlabel="epoch", ylabel=TOP1_LABEL, title="averaged weights, raw ones in arms without")
     loss.set(xlabel="epoch", ylabel="training loss, nats per image", title="mean and range over seeds")
     for axes in (accuracy, loss):
@@ -104,51 +104,43 @@ def draw_curves(study: StudyOutcome) -> Figure:
     return figure
 
 
-def mean_and_range(arm: ArmOutcome, name: str) -> dict[float, tuple[float, float, float]]:
-    """Return mean, smallest and largest value of a curve over an arm's finished runs, by epoch.
+def mean_and_range(curves: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return mean, smallest and largest value (mean, min, max) of a curve over an arm's runs, by epoch.
 
     Args:
-        arm: The arm.
+        curves: Of the arm.
         name: Of the curve. Epochs that a run lacks are taken from the others; of several values in one epoch the last
             counts.
     """
-    values: dict[float, list[float]] = {}
-    for record in arm.records:
-        points = zip(record.curves.get("epoch", []), record.curves.get(name, []), strict=False)
-        last = {epoch: value for epoch, value in points if epoch is not None and value is not None}
-        for epoch, value in last.items():
-            values.setdefault(epoch, []).append(value)
-    return {epoch: (statistics.fmean(found), min(found), max(found)) for epoch, found in sorted(values.items())}
+    last = curves.groupby(["seed", "epoch"])[name].last().dropna()
+    return last.groupby("epoch").agg(["mean", "min", "max"])
 
 
-def _draw_curve(axes: Axes, arm: ArmOutcome, number: int, name: str, factor: float) -> None:
-    points = mean_and_range(arm, name)
-    if not points:
+def _draw_curve(axes: Axes, label: str, number: int, curve: pd.DataFrame) -> None:
+    if curve.empty:
         return
-    mean, low, high = ([factor * value for value in values] for values in zip(*points.values(), strict=True))
     color, marker = _style(number)
-    every = max(1, len(points) // MARKED_EPOCHS)
-    axes.plot(list(points), mean, color=color, marker=marker, markersize=4, markevery=every, label=arm.name)
-    axes.fill_between(list(points), low, high, color=color, alpha=0.15, linewidth=0)
+    every = max(1, len(curve) // MARKED_EPOCHS)
+    axes.plot(curve.index, curve["mean"], color=color, marker=marker, markersize=4, markevery=every, label=label)
+    axes.fill_between(curve.index, curve["min"], curve["max"], color=color, alpha=0.15, linewidth=0)
 
 
-def _draw_points(axes: Axes, points: Sequence[tuple[int, ArmRow, float]]) -> None:
-    base = next(((x, row.deployed_top1.mean) for _, row, x in points if row.is_base and row.deployed_top1), None)
-    for number, row, x in points:
-        top1 = row.deployed_top1
-        assert top1 is not None
+def _draw_points(axes: Axes, arms: pd.DataFrame, abscissa: pd.Series) -> None:
+    averaged = arms["top1_ema_mean"].notna()
+    top1 = arms["top1_ema_mean"].where(averaged, arms["top1_raw_mean"])
+    deviations = arms["top1_ema_deviation"].where(averaged, arms["top1_raw_deviation"])
+    points = list(zip(arms.index, arms["base"], abscissa, top1, deviations, strict=True))
+    base = next((x, y) for _, is_base, x, y, _ in points if is_base)
+    for number, (name, is_base, x, y, deviation) in enumerate(points):
+        if math.isnan(x) or math.isnan(y):
+            continue
         color, marker = _style(number)
-        label = f"{row.name} (base)" if row.is_base else row.name
-        axes.errorbar(x, top1.mean, top1.deviation, color=color, marker=marker, linestyle="", capsize=3, label=label)
-        if base is not None and not math.isclose(math.dist(base, (x, top1.mean)), 0):
+        label = f"{name} (base)" if is_base else name
+        error = None if math.isnan(deviation) else deviation
+        axes.errorbar(x, y, error, color=color, marker=marker, linestyle="", capsize=3, label=label)
+        if math.dist(base, (x, y)) > 0:  # not a number without the base
             arrow = {"arrowstyle": "->", "color": color, "alpha": 0.5, "shrinkA": 4, "shrinkB": 5}
-            axes.annotate("", (x, top1.mean), base, arrowprops=arrow)
-
-
-def _abscissa(row: ArmRow, device: str | None) -> float | None:
-    if device is None:
-        return row.macs / 1e9
-    return row.speeds[device].throughput if device in row.speeds else None
+            axes.annotate("", (x, y), base, arrowprops=arrow)
 
 
 def _draw_legend(figure: Figure) -> None:

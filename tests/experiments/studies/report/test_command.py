@@ -11,15 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from experiments.cli import main
-from experiments.studies.report import write_report
-from experiments.studies.reporting import speed
-from experiments.studies.reporting.figures import draw_accuracy_throughput, draw_curves, draw_effects, mean_and_range
-from experiments.studies.reporting.outcomes import read_study
-from experiments.studies.reporting.rows import arm_rows
-from experiments.studies.reporting.tables import markdown
+from experiments.studies.report import speed
+from experiments.studies.report.arms import arm_table
+from experiments.studies.report.command import write_report
+from experiments.studies.report.figures import draw_accuracy_throughput, draw_curves, draw_effects, mean_and_range
+from experiments.studies.report.results import read_results
 from mobilemamba import MobileMamba
 from mobilemamba.complexity import complexity
-from tests.experiments.studies.reporting.conftest import made_up_times, make_study, record, write_run
+from tests.experiments.studies.report.conftest import made_up_times, make_study, record, write_run
 
 FILES = ["accuracy_throughput.png", "curves.png", "effects.png", "hparams", "report.csv", "report.md", "runs.csv"]
 
@@ -67,7 +66,7 @@ def test_figures_by_hand(reported: Path) -> None:
 
 
 def test_costs_are_those_of_the_arms_networks(reported: Path) -> None:
-    for arm in read_study(reported).arms:
+    for arm in read_results(reported).arms:
         row, cost = table(reported)[arm.name], complexity(MobileMamba(arm.network), (64, 64))
         assert (int(row["parameters"]), int(row["macs"])) == (cost.parameters, cost.total_macs)
         (throughput,) = (float(value) for name, value in row.items() if name.startswith("images_per_second ("))
@@ -113,8 +112,7 @@ def test_noise_is_called_so(study: Path) -> None:
     for seed, value in enumerate([0.91, 0.91, 0.90]):  # +1, -1, -1
         write_run(study, "no_scan", seed, record(value, value))
         write_run(study, "no_ema", seed, record(value / 2, value / 2))
-    outcome = read_study(study)
-    text = markdown(outcome, arm_rows(outcome, []), [], [])
+    text = write_report(study, None).read_text()
     assert re.search(r"\| no_scan .* not distinguishable from zero \|", text)
     assert "With 2 arms compared, some intervals miss the truth by chance" in text
     assert "validation images is" not in text  # no longer known
@@ -123,57 +121,46 @@ def test_noise_is_called_so(study: Path) -> None:
 def test_a_base_without_finished_runs_leaves_differences_out(study: Path) -> None:
     shutil.rmtree(study / "runs" / "base")
     text = write_report(study, None).read_text()
-    assert text.count("no finished run with a seed of the base") == 2
-    assert table(study)["no_scan"]["difference"] == ""
+    assert re.search(r"\| base +\| 0 of 3 \| +- \| +- \| +base \| +0.039 \| +0.000301 \| +- \| +- \|", text)
+    assert len(re.findall(r"\| +0 \| +- \| +- \| no finished run with a seed of the base \|", text)) == 2
+    row = table(study)["no_scan"]
+    assert row["difference"] == row["pairs"] == row["verdict"] == ""
 
 
 def test_a_run_that_diverged_has_no_accuracy(study: Path) -> None:
     write_run(study, "no_scan", 1, record(None, None))
-    outcome = read_study(study)
-    rows = arm_rows(outcome, [])
-    row = rows[1]
-    assert "| 87.50 ± 0.71 (2 of them) |" in markdown(outcome, rows, [], [])  # 88 and 87
-    assert row.top1_ema is not None
-    assert (row.top1_ema.mean, row.top1_ema.count) == (pytest.approx(87.5), 2)
-    assert row.difference is not None
-    assert row.difference.pairs == 2
-    assert row.remarks == ("seed 1 finished without a finite accuracy",)
+    text = write_report(study, None).read_text()
+    assert "| 87.50 ± 0.71 (2 of them) |" in text  # 88 and 87
+    row = table(study)["no_scan"]
+    assert (float(row["top1_ema_mean"]), row["finished_runs"], row["pairs"]) == (pytest.approx(87.5), "3", "2")
+    assert row["runs_without_result"] == "seed 1 finished without a finite accuracy"
 
 
-def test_hparams_agree_with_the_table(reported: Path) -> None:
-    entries = sorted(reported.rglob("events.out.tfevents.*"))
-    # Rewritten, not piled up.
-    assert [str(path.parent.relative_to(reported / "report" / "hparams")) for path in entries] == [
-        *(f"base/seed_{seed}" for seed in range(3)),
-        "no_ema/seed_0",
-        *(f"no_scan/seed_{seed}" for seed in range(3)),
-    ]
+def test_hparams_agree_with_the_tables(reported: Path) -> None:
     with (reported / "report" / "runs.csv").open() as file:
-        runs = {(row["arm"], row["seed"]): row for row in csv.DictReader(file)}
-    for path in entries:
-        arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed_")
-        log = EventAccumulator(str(path))
+        runs = {f"{row['arm']}/seed_{row['seed']}": row for row in csv.DictReader(file)}
+    folder = reported / "report" / "hparams"
+    entries = {str(path.parent.relative_to(folder)): path for path in folder.rglob("events.out.tfevents.*")}
+    assert entries.keys() == runs.keys()
+    assert len(list(folder.rglob("events.*"))) == len(runs)  # rewritten, not piled up
+    for name, run in runs.items():
+        arm = table(reported)[run["arm"]]
+        log = EventAccumulator(str(entries[name]))
         log.Reload()
-        shown = {name: log.Scalars(name)[-1].value for name in log.Tags()["scalars"]}
-        row, run = table(reported)[arm], runs[arm, seed]
-        for name, figure in {
-            "run/top1_ema": run["top1_ema"],
-            "run/top1_raw": run["top1_raw"],
-            "run/minutes": run["minutes"],
-            "arm/top1_ema_mean": row["top1_ema_mean"],
-            "arm/top1_raw_deviation": row["top1_raw_deviation"],
-            "arm/difference_to_base": row["difference"],
-            "arm/parameters": row["parameters"],
-        }.items():
-            assert (name in shown) == (figure != "")
-            assert figure == "" or shown[name] == pytest.approx(float(figure))
-        (throughput,) = (value for name, value in shown.items() if name.startswith("images_per_second/"))
-        assert throughput == pytest.approx(next(float(v) for n, v in row.items() if n.startswith("images_per_second")))
+        shown = {tag: log.Scalars(tag)[-1].value for tag in log.Tags()["scalars"]}
+        expected = {f"run/{figure}": run[figure] for figure in ("top1_ema", "top1_raw", "minutes")}
+        expected |= {f"arm/{figure}": arm[figure] for figure in ("top1_ema_mean", "top1_raw_deviation", "parameters")}
+        expected["arm/difference_to_base"] = arm["difference"]
+        for column, figure in arm.items():
+            if column.startswith("images_per_second ("):
+                expected[f"images_per_second/{column[len('images_per_second (') : -1]}"] = figure
+        known = {tag: float(figure) for tag, figure in expected.items() if figure != ""}
+        assert {tag: value for tag, value in shown.items() if tag in expected} == pytest.approx(known)
         tags = log.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
         options = dict(metadata.parse_session_start_info_plugin_data(tags).hparams)
-        assert options["arm"].string_value == arm
-        assert options["seed"].string_value == seed
-        assert options["model.network.scan"].string_value == ("False" if arm == "no_scan" else "not overridden")
+        assert (options["arm"].string_value, options["seed"].string_value) == (run["arm"], run["seed"])
+        scan = "False" if run["arm"] == "no_scan" else "not overridden"
+        assert options["model.network.scan"].string_value == scan
         columns = metadata.parse_experiment_plugin_data(
             log.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
         )
@@ -182,45 +169,52 @@ def test_hparams_agree_with_the_table(reported: Path) -> None:
         assert {"run/top1_ema", "arm/difference_to_base"} <= {info.name.tag for info in columns.metric_infos}
 
 
-def test_pictures_show_the_rows(reported: Path) -> None:
-    outcome = read_study(reported)
-    devices = speed.read_speeds(reported, outcome.arms)
-    rows = arm_rows(outcome, devices)
-    (axes,) = draw_accuracy_throughput(rows, [devices[0].device]).axes
+def test_pictures_show_the_table(reported: Path) -> None:
+    study = read_results(reported)
+    speeds = speed.read_speeds(reported, study.arms)
+    arms = arm_table(study, speeds)
+    (axes,) = draw_accuracy_throughput(arms, list(speeds)).axes
     points = {tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() in "osD"}
     assert {(400.0, 91.0), (200.0, 88.0), (400.0, 93.0)} == {(x, round(y, 6)) for x, y in points}
     assert len(axes.texts) == 2  # arrows from the base
-    (axes,) = draw_accuracy_throughput(rows, []).axes
+    (axes,) = draw_accuracy_throughput(arms, []).axes
     assert axes.get_xlabel().startswith("multiply-accumulates")
 
-    (axes,) = draw_effects(outcome, rows).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["no_scan (3)", "no_ema (1)"]
-    interval = next(line for line in axes.lines if len(line.get_xdata()) == 2 and list(line.get_ydata()) == [0, 0])
-    assert rows[1].difference is not None
-    assert tuple(interval.get_xdata()) == rows[1].difference.interval
-
-    accuracy, loss = draw_curves(outcome).axes
+    accuracy, loss = draw_curves(study).axes
     assert [line.get_label() for line in accuracy.lines] == ["base", "no_scan", "no_ema"]
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([50.0, 91.0])
     assert list(loss.lines[2].get_xdata()) == [0]  # its second value was not finite
 
 
-def test_curves_are_means_and_ranges(study: Path) -> None:
-    base = read_study(study).base_arm
-    assert mean_and_range(base, "val/top1_ema") == {
-        0: pytest.approx((0.5, 0.5, 0.5)),
-        1: pytest.approx((0.91, 0.90, 0.92)),
-    }
+def test_table_and_picture_of_differences_go_by_one_verdict(study: Path) -> None:
+    def check(words: str, color: str, pairs: int) -> None:
+        outcome = read_results(study)
+        arms = arm_table(outcome, {})
+        row = arms.loc["no_scan"]
+        assert row["verdict"].startswith(words)
+        (axes,) = draw_effects(outcome, arms).axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["no_scan (3)", f"no_ema ({pairs})"]
+        interval = next(line for line in axes.lines if len(line.get_xdata()) == 2 and list(line.get_ydata()) == [0, 0])
+        assert tuple(interval.get_xdata()) == (row["difference_low"], row["difference_high"])
+        assert interval.get_color() == color
+
+    check("lower (Holm p = 0.035)", "C0", pairs=1)
+    for seed, value in enumerate([0.93, 0.94, 0.92]):  # +3, +2, +1: a second test, with which 0.035 counts twice
+        write_run(study, "no_ema", seed, record(value, value))
+    check("not distinguishable from zero among several arms (Holm p = 0.07)", "0.5", pairs=3)
 
 
-def test_several_validations_of_an_epoch_are_no_range_over_seeds(study: Path) -> None:
+def test_curves_are_means_and_ranges_and_the_last_value_of_an_epoch_counts(study: Path) -> None:
+    curves = read_results(study).curves
+    found = mean_and_range(curves[curves["arm"] == "base"], "val/top1_ema")
+    assert found.index.tolist() == [0, 1]
+    assert found.to_numpy().tolist() == [pytest.approx([0.5, 0.5, 0.5]), pytest.approx([0.91, 0.90, 0.92])]
     for seed, last in enumerate((0.7, 0.8, 0.9)):
         curves = {"epoch": [0, 0, 1], "val/top1_ema": [0.1, 0.6, last]}
         write_run(study, "base", seed, record(last, last, curves=curves))
-    assert mean_and_range(read_study(study).base_arm, "val/top1_ema") == {
-        0: pytest.approx((0.6, 0.6, 0.6)),
-        1: pytest.approx((0.8, 0.7, 0.9)),
-    }
+    curves = read_results(study).curves
+    found = mean_and_range(curves[curves["arm"] == "base"], "val/top1_ema")
+    assert found.to_numpy().tolist() == [pytest.approx([0.6, 0.6, 0.6]), pytest.approx([0.8, 0.7, 0.9])]
 
 
 @pytest.mark.parametrize(

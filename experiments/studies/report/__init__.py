@@ -1,0 +1,1 @@
+"""A study's report: from its folder to tables, pictures and TensorBoard entries."""
