@@ -1,0 +1,44 @@
+"""Five digits are learned, then the other five in three ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.finetuning import METRIC, WAYS, Trial, as_table, finetuning
+from mobilemamba.errors import UserError
+
+
+def test_all_ways_run_once_and_give_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"images": [2], "seeds": 1, "first_epochs": 1, "steps": 1, "output": tmp_path / "runs"}
+    trials = finetuning(**options)  # type: ignore[arg-type]
+    assert [(trial.way, trial.images, trial.seed) for trial in trials] == [(way, 2, 0) for way in WAYS]
+    content = json.loads((tmp_path / "runs" / "finetuning.json").read_text())
+    assert (content["first_classes"], content["new_classes"]) == (list("01234"), list("56789"))
+    assert (tmp_path / "runs" / "finetuning.png").stat().st_size > 5000
+    monkeypatch.setattr("subprocess.run", None)  # finished runs are not run again
+    assert finetuning(**options) == trials  # type: ignore[arg-type]
+
+
+def test_the_table_has_means_and_spreads_in_percent() -> None:
+    trials = [Trial(way, 20, seed, 0.5 + 0.01 * seed) for way in WAYS for seed in (0, 2)]
+    assert "| fine-tuning      |        51.0 ± 1.4 |" in as_table(trials)
+    assert METRIC == "val/top1_ema"
+
+
+def test_data_of_too_few_classes_are_refused(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / "train" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="--first-classes = 6 must leave two classes or more of 3"):
+        finetuning(tmp_path, output=tmp_path / "runs")
+    with pytest.raises(UserError, match="train is missing"):
+        finetuning(tmp_path / "train", output=tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_fine_tuning_beats_training_from_scratch_on_few_digits(tmp_path: Path) -> None:
+    trials = finetuning(images=[5], seeds=2, first_epochs=12, steps=100, output=tmp_path)
+    means = {way: sum(trial.top1 for trial in trials if trial.way == way) / 2 for way in WAYS}
+    assert means["fine-tuning"] > means["from scratch"] + 0.05
