@@ -175,6 +175,7 @@ class Task:
             digits = f"--data.digits={json.dumps([int(digit) for digit in classes])}"
             return [digits, "--data.num_classes=null", "--data.validation_share=0.5", *few, *options]
         listed = self.output / f"{name}.csv"
+        listed.parent.mkdir(parents=True, exist_ok=True)
         with listed.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(("path", "label", "split"))

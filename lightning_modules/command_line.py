@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -202,6 +203,9 @@ class CommandLine(LightningCLI):
         kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), *own]
         if self.subcommand != "fit":
             kwargs["logger"] = False  # an evaluation prints its figures and is no run of its own
+            on_cpu = kwargs["accelerator"] == "cpu" or not torch.accelerator.is_available()
+            if on_cpu and kwargs["precision"] == "16-mixed":  # Lightning would take bfloat16, in which figures differ
+                kwargs["precision"] = "32-true"
         else:
             path = self.config[self.subcommand]["ckpt_path"]
             continued = None if path is None or built.run.version is not None else run_of_checkpoint(Path(path))

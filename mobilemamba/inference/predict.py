@@ -74,7 +74,7 @@ def predict(
         open_classifier(weights, weights_kind, variant, device), files, top_k, batch_size, num_workers, problems
     )
     if predictions:
-        print(as_table(predictions))
+        print(as_table(predictions, "" if output else ": --output FILE.csv writes all of them"))
     if output is not None:
         write_predictions(predictions, output)
         print(f"Predictions of {len(predictions)} images: {output}")
@@ -104,8 +104,13 @@ def name_images(
     return predictions
 
 
-def as_table(predictions: Sequence[Prediction]) -> str:
-    """Return a table of the first images: all of their classes for a few images, the best one for many."""
+def as_table(predictions: Sequence[Prediction], hint: str = "") -> str:
+    """Return a table of the first images: all of their classes for a few images, the best one for many.
+
+    Args:
+        predictions: At least one.
+        hint: How the others are seen.
+    """
     shown = predictions[:MOST_SHOWN]
     ranks = len(shown[0].classes) if len(shown) <= 4 else 1
     rows = [
@@ -115,7 +120,7 @@ def as_table(predictions: Sequence[Prediction]) -> str:
     ]
     text = table(("image", "class", "probability"), rows, left=2)
     hidden = len(predictions) - len(shown)
-    return f"{text}\n... and {hidden} more: --output FILE.csv writes all of them." if hidden else text
+    return f"{text}\n... and {hidden} more{hint}." if hidden else text
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
