@@ -59,8 +59,9 @@ class ScalarLayout(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the layout."""
         distils = getattr(pl_module, "teacher", None) is not None
+        has_top5 = task_of(pl_module).student.num_classes > 5
         for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars(scalar_layout(distils))
+            writer.add_custom_scalars(scalar_layout(distils, has_top5))
 
 
 def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
@@ -87,11 +88,12 @@ def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
     return table(("part", "parameters", "share", "MACs", "share", "of them scan"), rows)
 
 
-def scalar_layout(distils: bool) -> dict[str, dict[str, list[str | list[str]]]]:
+def scalar_layout(distils: bool, has_top5: bool) -> dict[str, dict[str, list[str | list[str]]]]:
     """Return the charts of a run by title, by category, as ``SummaryWriter.add_custom_scalars`` takes them.
 
     Args:
         distils: Whether the run has a teacher.
+        has_top5: Whether it has so many classes that top-5 accuracy is logged.
     """
     losses = ["train/loss", "train/loss_task"]
     teacher = {}
@@ -101,7 +103,7 @@ def scalar_layout(distils: bool) -> dict[str, dict[str, list[str | list[str]]]]:
     return {
         "Accuracy": {
             "top-1, raw and EMA weights": _chart("val/top1_raw", "val/top1_ema"),
-            "top-5, raw and EMA weights": _chart("val/top5_raw", "val/top5_ema"),
+            **({"top-5, raw and EMA weights": _chart("val/top5_raw", "val/top5_ema")} if has_top5 else {}),
             **teacher,
         },
         "Loss": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.classification import MulticlassRecall
 
 from datamodules.mixing import MixingConfig
 from lightning_modules.callbacks import EMA, ClassResults, ReceptiveField, SampleImages, ScanDecays
@@ -97,8 +99,8 @@ def record(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[tup
     return calls
 
 
-# Results are written after every second validation, and after the last one where that is another.
-@pytest.fixture(scope="module", params=[(True, 3, [4, 6]), (False, 4, [4, 8])], ids=["averaged", "raw"])
+# Results are written after the first and every second validation, and after the last one where that is another.
+@pytest.fixture(scope="module", params=[(True, 3, [2, 4, 6]), (False, 4, [2, 4, 8])], ids=["averaged", "raw"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     averaging, epochs, writings = request.param
     folder = tmp_path_factory.mktemp("pictures")
@@ -131,10 +133,10 @@ def test_each_is_written_when_it_should(run: Run) -> None:
         assert [event.step for event in run.log.Scalars(f"scan/decay_length_median/{block}")] == run.writings
     assert [event.step for event in run.log.Tensors("val/worst_classes/text_summary")] == run.writings
     assert {name: len(calls) for name, calls in run.calls.items()} == {
-        "multiclass_confusion_matrix": 2,  # only what is drawn is counted
-        "draw_confusion": 2,
+        "multiclass_confusion_matrix": 4,  # what is drawn is counted, and the last table
+        "draw_confusion": 3,
         "draw_samples": 1,
-        "scan_decays": 2,
+        "scan_decays": 3,
     }
 
 
@@ -148,6 +150,13 @@ def test_the_matrix_holds_every_image_once_as_the_weights_that_count_see_it(run:
         expected[target, prediction] += 1
     (matrix, names), _ = run.calls["draw_confusion"][-1]
     assert torch.equal(matrix, expected)
+    with (Path(str(run.trainer.log_dir)) / "class_results.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["name"], int(row["images"])) for row in table] == [
+        (names[i], int(expected[i].sum())) for i in range(4)
+    ]
+    recall = MulticlassRecall(4, average=None)(predictions, targets).tolist()
+    assert [float(row["recall"]) for row in table] == pytest.approx(recall, abs=1e-4)
     assert names == ("class 0", "class 1", "class 2", "class 3")
     metric = run.trainer.callback_metrics[f"val/top1_{'ema' if run.averaging else 'raw'}"]
     torch.testing.assert_close(matrix.diagonal().sum() / matrix.sum(), metric)
@@ -221,7 +230,6 @@ def test_curves_are_grouped_by_expressions_that_match_them_alone(run: Run) -> No
     kinds = ["ema", "raw"] if run.averaging else ["raw"]
     assert curves == {
         "top-1, raw and EMA weights": [f"val/top1_{kind}" for kind in kinds],
-        "top-5, raw and EMA weights": [f"val/top5_{kind}" for kind in kinds],
         "training: total and parts": ["train/loss", "train/loss_task"],
         "validation, raw and EMA weights": [f"val/loss_{kind}" for kind in kinds],
         "learning rate": ["optim/lr"],
