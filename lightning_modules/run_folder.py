@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from lightning_modules.cli import message_for_users
 from mobilemamba.errors import UserError
 
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
@@ -61,6 +66,26 @@ class Run:
                 f"run.logger = {self.logger!r} needs a package that is not installed: pip install {self.logger}, or "
                 f"choose another logger. ({str(error).splitlines()[0]})"
             ) from error
+
+
+@contextmanager
+def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Remove a run's folder, where it was none before, after an error that came before the first step was done.
+
+    Args:
+        folder: The run's.
+        trainer: Counts the steps.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception as error:
+        if missing and trainer.global_step == 0 and message_for_users(error) and trainer.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another run has written beside it
+                for path in missing[1:]:
+                    path.rmdir()
+        raise
 
 
 def _keep_older_curves(file: Path) -> None:

@@ -7,6 +7,7 @@ from lightning_modules.callbacks.export import ExportAtEnd
 from lightning_modules.callbacks.interruption import SaveOnInterrupt
 from lightning_modules.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_modules.callbacks.predictions import PredictionsFile
+from lightning_modules.callbacks.progress_bar import ShortProgressBar
 from lightning_modules.callbacks.receptive_field import ReceptiveField
 from lightning_modules.callbacks.run_recording import RunRecording
 from lightning_modules.callbacks.run_summary import RunSummary
@@ -33,5 +34,6 @@ __all__ = [
     "SaveOnInterrupt",
     "ScalarLayout",
     "ScanDecays",
+    "ShortProgressBar",
     "Throughput",
 ]
