@@ -44,6 +44,7 @@ MAX_CPU_PROCESSES = 16
 TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
     "scalar_layout": callbacks.ScalarLayout,
     "config_text": callbacks.ConfigText,
+    "hyperparameters": callbacks.Hyperparameters,
     "complexity": callbacks.ComplexityTable,
     "sample_images": callbacks.SampleImages,
     "class_results": callbacks.ClassResults,
@@ -59,6 +60,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "interrupt": callbacks.SaveOnInterrupt,
     "non_finite": callbacks.NonFiniteGuard,
     "throughput": callbacks.Throughput,
+    "part_norms": callbacks.PartNorms,  # behind non_finite, which takes the gradients of a skipped step away
     **TENSORBOARD_CALLBACKS,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,

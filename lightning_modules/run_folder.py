@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -51,7 +51,7 @@ class Run:
         try:
             match self.logger:
                 case "tensorboard":
-                    return TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
+                    return _TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
                 case "csv":
                     _keep_older_curves(path / "metrics.csv")
                     return CSVLogger(self.folder, self.name, path.name)
@@ -66,6 +66,15 @@ class Run:
                 f"run.logger = {self.logger!r} needs a package that is not installed: pip install {self.logger}, or "
                 f"choose another logger. ({str(error).splitlines()[0]})"
             ) from error
+
+
+class _TensorBoardLogger(TensorBoardLogger):
+    """Lightning's, with the number of the epoch among the curves of training, not in front of all others."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(
+            {"train/epoch" if name == "epoch" else name: value for name, value in metrics.items()}, step
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -29,6 +30,9 @@ from lightning_modules.pictures.class_results import (
 from lightning_modules.run_log import log_picture, log_text, takes_pictures
 from mobilemamba.files import write_text
 
+PRINTED = 5
+"""Classes that an evaluation prints."""
+
 FILE_NAME = "class_results.csv"
 
 MOST_CLASSES = 5000
@@ -39,7 +43,8 @@ class ClassResults(AfterValidations):
     """Draw confusions and the accuracy of each class: ``val/confusion``, ``val/class_accuracy``, ``val/worst_classes``.
 
     At the end, recall, precision and F1 of each class in the last validation become ``class_results.csv`` in the run's
-    folder, whatever its logger, and the text ``val/class_results``.
+    folder, whatever its logger, and the text ``val/class_results``. An evaluation prints the classes that it recognises
+    least.
 
     Hooks: those of :class:`AfterValidations`; ``setup`` looks at the number of classes, ``on_validation_batch_end``
     keeps the predictions of the averaged weights, or the raw ones where there are no others, on all processes. They
@@ -57,6 +62,7 @@ class ClassResults(AfterValidations):
         self._num_classes = 0
         self._predictions: list[Tensor] = []
         self._targets: list[Tensor] = []
+        self._worst = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look at the number of classes."""
@@ -91,6 +97,26 @@ class ClassResults(AfterValidations):
         if self.counts(trainer):
             self._predictions.append(outputs.argmax(1))
             self._targets.append(batch[1])
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew, as in validation."""
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the worst classes of an evaluation."""
+        if trainer.state.fn != TrainerFn.FITTING and self.counts(trainer) and not is_trial(trainer):
+            matrix = self._matrix(trainer, pl_module)
+            self._worst = worst_classes(matrix, metadata_of(pl_module).class_names, PRINTED)
+
+    on_test_end = on_validation_end
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the worst classes, below the figures of all."""
+        if self._worst and trainer.is_global_zero:
+            print(f"Recognised least:\n{self._worst}", flush=True)
+        self._worst = ""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last validation, unless that is done, and write its table."""

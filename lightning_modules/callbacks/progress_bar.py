@@ -36,7 +36,7 @@ class ShortProgressBar(RichProgressBar):
             ("train/loss", "loss", ".3g"),
             ("val/top1_raw", "top1", ".1%"),
             ("val/top1_ema", "top1", ".1%"),
-            ("speed/images_per_second", "img/s", ".0f"),
+            ("train/images_per_second", "img/s", ".0f"),
         ):
             if name in logged:
                 shown[short] = format(logged.pop(name), style)

@@ -36,12 +36,12 @@ LONGEST_NAME = 20
 """Characters of a name in a picture."""
 
 
-def class_name(index: int, class_names: Names) -> str:
-    """Return the name of a class, shortened, or its number where no names are known."""
-    name = f"class {index}" if class_names is None else class_names[index]
+def class_name(index: int, class_names: Names, longest: int = LONGEST_NAME) -> str:
+    """Return the name of a class, shortened to so many characters, or its number where no names are known."""
+    name = f"class {index}" if class_names is None else printable(class_names[index])
     name = name.split(",")[0].strip() or name  # ImageNet lists synonyms: "tench, Tinca tinca"
-    name = name.replace("$", r"\$")  # which matplotlib would take for mathematics
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    name = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return name.replace("$", r"\$")  # which matplotlib would take for mathematics
 
 
 def class_accuracies(matrix: Tensor) -> Tensor:

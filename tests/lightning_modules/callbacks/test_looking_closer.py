@@ -40,9 +40,7 @@ class Finally(Callback):
         self.modes = {name: module.training for name, module in pl_module.named_modules()}
         self.hooks = sum(len(module._forward_hooks) for module in pl_module.modules())
         self.random = (torch.rand(1).item(), np.random.random(), random.random())
-        self.metrics = {
-            name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("speed/")
-        }
+        self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
 @pytest.mark.parametrize("averaging", [True, False])
@@ -75,10 +73,10 @@ def test_a_resumed_run_repeats_no_picture(logged: MakeTrainer, tiny: MobileMamba
     first = run(0, 2, None)
     second = run(1, 4, tmp_path / "checkpoints" / "last.ckpt")
     assert picture_steps(events(tmp_path, 1)) == {
-        "network/receptive_field": [12],
+        "val/receptive_field": [12],
         "val/confusion": [9, 12],  # the third validation of both runs, and the last one
         "val/class_accuracy": [9, 12],
-        "scan/decay_length": [9, 12],
+        "val_scan/decay_length": [9, 12],
     }
     assert list(second.maps) == ["before training", "after 12 steps"]
     assert torch.equal(second.maps["before training"], first.maps["before training"])

@@ -121,16 +121,16 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_each_is_written_when_it_should(run: Run) -> None:
     assert picture_steps(run.log) == {
-        "network/receptive_field": [0, run.steps],
+        "val/receptive_field": [0, run.steps],
         "train/samples": [0],
         "val/confusion": run.writings,
         "val/class_accuracy": run.writings,
-        "scan/decay_length": run.writings,
+        "val_scan/decay_length": run.writings,
     }
-    kinds = ("scan_step_size", "scan_decay_length_log10")
+    kinds = ("val_scan_step_size", "val_scan_decay_length_log10")
     assert set(run.log.Tags()["histograms"]) == {f"{kind}/{block}" for block in BLOCKS for kind in kinds}
     for block in BLOCKS:
-        assert [event.step for event in run.log.Scalars(f"scan/decay_length_median/{block}")] == run.writings
+        assert [event.step for event in run.log.Scalars(f"val_scan/decay_length_median/{block}")] == run.writings
     assert [event.step for event in run.log.Tensors("val/worst_classes/text_summary")] == run.writings
     assert {name: len(calls) for name, calls in run.calls.items()} == {
         "multiclass_confusion_matrix": 4,  # what is drawn is counted, and the last table
@@ -177,8 +177,8 @@ def test_histograms_and_medians_are_those_of_the_validation_images(run: Run) -> 
     assert torch.equal(images, TinyData(samples=22).dataset(1).tensors[0][[0, 11]])
     for block, decay in decays.items():
         for tag, values in (
-            (f"scan_step_size/{block}", decay.step_sizes),
-            (f"scan_decay_length_log10/{block}", decay.decay_lengths.log10()),
+            (f"val_scan_step_size/{block}", decay.step_sizes),
+            (f"val_scan_decay_length_log10/{block}", decay.decay_lengths.log10()),
         ):
             histogram = run.log.Histograms(tag)[-1].histogram_value
             assert histogram.num == sum(histogram.bucket) == values.numel()
@@ -188,7 +188,7 @@ def test_histograms_and_medians_are_those_of_the_validation_images(run: Run) -> 
             counted = zip(histogram.bucket, histogram.bucket_limit, strict=True)
             below = sum(count for count, limit in counted if limit <= middle)
             assert below == pytest.approx((values < middle).sum().item(), abs=2)
-        median = run.log.Scalars(f"scan/decay_length_median/{block}")[-1]
+        median = run.log.Scalars(f"val_scan/decay_length_median/{block}")[-1]
         assert median.value == pytest.approx(decay.decay_lengths.median().item())
 
 
@@ -230,13 +230,16 @@ def test_curves_are_grouped_by_expressions_that_match_them_alone(run: Run) -> No
     kinds = ["ema", "raw"] if run.averaging else ["raw"]
     assert curves == {
         "top-1, raw and EMA weights": [f"val/top1_{kind}" for kind in kinds],
+        "top-1, training and validation": ["train/top1", "val/top1_raw"],
         "training: total and parts": ["train/loss", "train/loss_task"],
         "validation, raw and EMA weights": [f"val/loss_{kind}" for kind in kinds],
-        "learning rate": ["optim/lr"],
+        "learning rate": ["train/lr"],
         "gradient norm before clipping": ["train/grad_norm"],
+        "norm of weights per part": [],  # of PartNorms, which does not run here
+        "norm of gradients per part": [],
         "images per second": [],  # of Throughput, which does not run here
         "share of the time waiting for data": [],
-        "median decay length per block, pixels": [f"scan/decay_length_median/{block}" for block in BLOCKS],
+        "median decay length per block, pixels": [f"val_scan/decay_length_median/{block}" for block in BLOCKS],
     }
 
 
