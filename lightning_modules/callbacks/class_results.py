@@ -63,6 +63,7 @@ class ClassResults(AfterValidations):
         self._predictions: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._worst = ""
+        self._table: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look at the number of classes."""
@@ -126,8 +127,13 @@ class ClassResults(AfterValidations):
         results = class_results(self._matrix(trainer, pl_module), metadata_of(pl_module).class_names)
         folder = run_folder(trainer)
         if trainer.is_global_zero:
-            write_results(folder / FILE_NAME, results)
+            self._table = folder / FILE_NAME
+            write_results(self._table, results)
             log_text(trainer, "val/class_results", results_table(results))
+
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """Return what :class:`RunSummary` says of this callback."""
+        return [] if self._table is None else [("results of classes", str(self._table))]
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw on the first process."""

@@ -71,7 +71,7 @@ def activation() -> list[str]:
     """Return the command that makes the ``lightning`` of this Python known to the shell; none where it is."""
     programs = Path(sys.prefix) / ("Scripts" if sys.platform == "win32" else "bin")
     found, script = shutil.which("lightning"), programs / "activate"
-    if (found is not None and Path(found).parent == programs) or not script.is_file():
+    if (found is not None and Path(found).parent.resolve() == programs.resolve()) or not script.is_file():
         return []
     return [shlex.join([*([] if sys.platform == "win32" else ["source"]), str(script)])]
 

@@ -74,7 +74,9 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     )
 
     # The commands that were printed work as they are: the saved config alone describes the run.
-    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("lightning ")]
+    summary = capsys.readouterr().out
+    assert f"  {run / 'class_results.csv'}\n" in summary
+    printed = [shlex.split(line) for line in summary.splitlines() if line.startswith("lightning ")]
     assert [command[1] for command in printed] == ["validate", "test", "predict"]
     assert all(str(run / "checkpoints" / "best.ckpt") in command for command in printed)
     for command, figure in zip(printed, ("val/top1_ema", "test/top1", ""), strict=True):
