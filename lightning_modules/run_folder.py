@@ -13,7 +13,6 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from lightning_modules.cli import message_for_users
 from mobilemamba.errors import UserError
 
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
@@ -88,8 +87,8 @@ def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except Exception as error:
-        if missing and trainer.global_step == 0 and message_for_users(error) and trainer.is_global_zero:
+    except Exception:
+        if missing and trainer.global_step == 0 and trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # another run has written beside it
                 for path in missing[1:]:
