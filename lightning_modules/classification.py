@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from lightning_modules.checks import check_checkpoint, check_data, class_counts, data_of
 from lightning_modules.distributed import share_buffers
@@ -19,14 +20,12 @@ from lightning_modules.losses import (
     classification_loss,
     distillation_loss,
 )
-from lightning_modules.metrics import EvaluationMetrics
-from lightning_modules.optimization import (
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from lightning_modules.metrics import EvaluationMetrics, recognised
+from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.starting_weights import Start, check_preprocessing, freeze_part
 from lightning_modules.student import StudentModule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
+from lightning_modules.teacher_comparison import TeacherComparison
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import load_strictly, student_state
 from mobilemamba.config import MobileMambaConfig
@@ -103,6 +102,8 @@ class ImageClassification(StudentModule):
         self.raw_metrics = EvaluationMetrics(network.num_classes)
         self.ema_metrics = EvaluationMetrics(network.num_classes)
         self.test_metrics = EvaluationMetrics(network.num_classes)
+        self.train_top1 = MeanMetric(nan_strategy="disable")  # looking for NaN would wait for the device
+        self.comparison = TeacherComparison()
         self.metadata: ModelMetadata | None = None
         self._stage: str | None = None
 
@@ -158,13 +159,25 @@ class ImageClassification(StudentModule):
         self.log("train/loss_task", parts.task.detach())
         if parts.distillation is not None:
             self.log("train/loss_distillation", parts.distillation.detach())
-        self.log("optim/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        self.train_top1.update(*recognised(logits.detach(), targets))
+        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         return parts.total
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the training accuracy of the last epoch."""
+        self.train_top1.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log ``train/top1``, over all processes, of the images that were hardly mixed where there were any."""
+        top1 = self.train_top1.compute()
+        if top1.isfinite():
+            self.log("train/top1", top1, sync_dist=True)  # the same on all processes
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics and prepare the averaged network, which the trainer does not know."""
         for _, _, metrics in self._evaluated():
             metrics.reset()
+        self.comparison.reset()
         if self.ema_student is not None:
             share_buffers(self.ema_student.eval())
 
@@ -175,20 +188,26 @@ class ImageClassification(StudentModule):
         for _, network, metrics in self._evaluated():
             logits.append(self._logits(network, images))
             metrics.update(logits[-1], targets)
+        if self.teacher is not None:
+            self.comparison.update(batch_idx, self.teacher, batch, logits[-1])
         return logits[-1]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics as ``val/top1_raw``, ``val/top1_ema`` and so on, over all processes."""
+        """Log the metrics as ``val/top1_raw``, ``val/top1_ema`` and so on, over all processes, and the teacher's."""
         for kind, _, metrics in self._evaluated():
             self._log_metrics(metrics, "val/{}_" + kind)
+        if self.teacher is not None:
+            self._log_metrics(self.comparison, "val/{}")
 
     def on_test_epoch_start(self) -> None:
         """Reset the metrics."""
         self.test_metrics.reset()
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Evaluate the loaded weights on (images, class indices)."""
-        self.test_metrics.update(self(batch[0]), batch[1])
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Evaluate the loaded weights on (images, class indices), and return their logits."""
+        logits = self(batch[0])
+        self.test_metrics.update(logits, batch[1])
+        return logits
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics as ``test/top1`` and so on, over all processes."""
@@ -255,6 +274,6 @@ class ImageClassification(StudentModule):
         raw = (self._student_kind, self.student, self.raw_metrics)
         return [raw] if self.ema_student is None else [raw, ("ema", self.ema_student, self.ema_metrics)]
 
-    def _log_metrics(self, metrics: EvaluationMetrics, name: str) -> None:
+    def _log_metrics(self, metrics: EvaluationMetrics | TeacherComparison, name: str) -> None:
         for key, value in metrics.compute().items():
             self.log(name.format(key), value, prog_bar=key == "top1", sync_dist=True)  # the same on all processes

@@ -62,3 +62,7 @@ def message_for_users(error: BaseException) -> str | None:
     if "Traceback (most recent call" in text:  # of a loader process; its last line is the message
         text = text.rpartition(f"{type(error).__name__}: ")[2]
     return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

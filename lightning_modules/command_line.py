@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -25,7 +25,7 @@ from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole
 from lightning_modules.classification import ImageClassification
 from lightning_modules.parser import Parser
-from lightning_modules.run_folder import Run, run_of_checkpoint
+from lightning_modules.run_folder import Run, removed_where_refused, run_of_checkpoint
 from lightning_modules.starting_weights import follow_weights
 from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError, require
@@ -45,6 +45,7 @@ MAX_CPU_PROCESSES = 16
 TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
     "scalar_layout": callbacks.ScalarLayout,
     "config_text": callbacks.ConfigText,
+    "hyperparameters": callbacks.Hyperparameters,
     "complexity": callbacks.ComplexityTable,
     "sample_images": callbacks.SampleImages,
     "class_results": callbacks.ClassResults,
@@ -60,6 +61,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "interrupt": callbacks.SaveOnInterrupt,
     "non_finite": callbacks.NonFiniteGuard,
     "throughput": callbacks.Throughput,
+    "part_norms": callbacks.PartNorms,  # behind non_finite, which takes the gradients of a skipped step away
     **TENSORBOARD_CALLBACKS,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
@@ -197,10 +199,15 @@ class CommandLine(LightningCLI):
         built = self.config_init[self.subcommand]
         kwargs = {**built.trainer, **kwargs}
         given = kwargs["callbacks"] or []
-        # All but the table of predictions act in fit alone, and would only try to restore their state elsewhere.
-        acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(str(self.subcommand), ())
+        # Most act in fit alone, and would only try to restore their state elsewhere.
+        acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(
+            str(self.subcommand), {"class_results"}
+        )
         own = [built[section] for section in CALLBACKS if section in acting and built.enable[section]]
-        kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), *own]
+        given = given if isinstance(given, list) else [given]
+        if kwargs.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
+            given = [*given, callbacks.ShortProgressBar()]
+        kwargs["callbacks"] = [*given, *own]
         if self.subcommand != "fit":
             kwargs["logger"] = False  # an evaluation prints its figures and is no run of its own
             on_cpu = kwargs["accelerator"] == "cpu" or not torch.accelerator.is_available()
@@ -210,7 +217,8 @@ class CommandLine(LightningCLI):
             path = self.config[self.subcommand]["ckpt_path"]
             continued = None if path is None or built.run.version is not None else run_of_checkpoint(Path(path))
             run = built.run if continued is None else replace(continued, logger=built.run.logger)
-            kwargs["default_root_dir"] = kwargs["default_root_dir"] or str(run.path())  # where no logger has a folder
+            self._run_folder = run.path()
+            kwargs["default_root_dir"] = kwargs["default_root_dir"] or str(self._run_folder)  # where no logger has one
             if kwargs["logger"] in (None, True):
                 kwargs["logger"] = run.make_logger()
         try:
@@ -225,7 +233,8 @@ class CommandLine(LightningCLI):
     def fit(self, **options: Any) -> None:
         """Train; errors of Lightning about one of the trainer's options, or a metric to monitor, are for the user."""
         try:
-            self.trainer.fit(**options)
+            with removed_where_refused(self._run_folder, self.trainer):
+                self.trainer.fit(**options)
         except (MisconfigurationException, RuntimeError, ValueError) as error:
             _check_monitors(self.trainer, error)
             names = self.config_init[self.subcommand].trainer.keys()

@@ -5,20 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_modules.losses import cross_entropy
 
+CLEAR_SHARE = 0.8
+"""Share of one class in a label from which on an image counts as one of that class."""
+
+
+def recognised(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which images were recognised and which of them are hardly mixed, so that it can be said, both (B,) floats.
+
+    Args:
+        logits: (B, num_classes).
+        targets: Class probabilities (B, num_classes), or class indices (B,).
+    """
+    if targets.ndim == 1:
+        return (logits.argmax(1) == targets).float(), torch.ones_like(targets, dtype=torch.float32)
+    share, classes = targets.max(1)
+    return (logits.argmax(1) == classes).float(), (share >= CLEAR_SHARE).float()
+
 
 class EvaluationMetrics(nn.Module):
     """Top-1, top-5 and macro accuracy and macro F1 in [0, 1], and the cross entropy in nats per sample.
 
     Sums are kept per process and added up across processes in :meth:`compute` alone, so processes may see different
-    numbers of batches, and of samples per batch. Fewer than six classes have no top-5
-    accuracy. The macro
-    figures are means over the classes that have samples, or were predicted: they count rare classes like frequent ones.
+    numbers of batches, and of samples per batch. Fewer than six classes have no top-5 accuracy. The macro figures are
+    means over the classes that have samples, or were predicted: they count rare classes like frequent ones.
 
     Args:
         num_classes: Classes of the network.

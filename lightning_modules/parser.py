@@ -22,7 +22,16 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, with shorter errors about the data."""
 
     def add_subclass_arguments(self, baseclass: Any, nested_key: str, **options: Any) -> None:
-        """Add a part whose class must be chosen; Lightning's default, None, would be an alternative in every error."""
+        """Add a part whose class must be chosen, with the options of each class in its help.
+
+        Lightning's default, None, would be an alternative in every error.
+        """
+        kinds = baseclass.__subclasses__()
+        listed = "; ".join(f"{kind.__name__}: {', '.join(sorted(options_of_class(kind)))}" for kind in kinds)
+        options["help"] = (
+            f"Name of a class, and its options as --{nested_key}.OPTION. {listed}. What they mean is said by "
+            f"--{nested_key}.help {kinds[-1].__name__ if kinds else 'CLASS'}."
+        )
         super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:

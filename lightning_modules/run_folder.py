@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from mobilemamba.errors import UserError
@@ -46,7 +50,7 @@ class Run:
         try:
             match self.logger:
                 case "tensorboard":
-                    return TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
+                    return _TensorBoardLogger(self.folder, self.name, path.name, default_hp_metric=False)
                 case "csv":
                     _keep_older_curves(path / "metrics.csv")
                     return CSVLogger(self.folder, self.name, path.name)
@@ -61,6 +65,35 @@ class Run:
                 f"run.logger = {self.logger!r} needs a package that is not installed: pip install {self.logger}, or "
                 f"choose another logger. ({str(error).splitlines()[0]})"
             ) from error
+
+
+class _TensorBoardLogger(TensorBoardLogger):
+    """Lightning's, with the number of the epoch among the curves of training, not in front of all others."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(
+            {"train/epoch" if name == "epoch" else name: value for name, value in metrics.items()}, step
+        )
+
+
+@contextmanager
+def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Remove a run's folder, where it was none before, after an error that came before the first step was done.
+
+    Args:
+        folder: The run's.
+        trainer: Counts the steps.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if missing and trainer.global_step == 0 and trainer.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another run has written beside it
+                for path in missing[1:]:
+                    path.rmdir()
+        raise
 
 
 def _keep_older_curves(file: Path) -> None:

@@ -4,9 +4,12 @@ from lightning_modules.callbacks.checkpoints import BestCheckpoint, LastCheckpoi
 from lightning_modules.callbacks.class_results import ClassResults
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.callbacks.export import ExportAtEnd
+from lightning_modules.callbacks.hyperparameters import Hyperparameters
 from lightning_modules.callbacks.interruption import SaveOnInterrupt
 from lightning_modules.callbacks.non_finite import NonFiniteError, NonFiniteGuard
+from lightning_modules.callbacks.part_norms import PartNorms
 from lightning_modules.callbacks.predictions import PredictionsFile
+from lightning_modules.callbacks.progress_bar import ShortProgressBar
 from lightning_modules.callbacks.receptive_field import ReceptiveField
 from lightning_modules.callbacks.run_recording import RunRecording
 from lightning_modules.callbacks.run_summary import RunSummary
@@ -22,9 +25,11 @@ __all__ = [
     "ComplexityTable",
     "ConfigText",
     "ExportAtEnd",
+    "Hyperparameters",
     "LastCheckpoint",
     "NonFiniteError",
     "NonFiniteGuard",
+    "PartNorms",
     "PredictionsFile",
     "ReceptiveField",
     "RunRecording",
@@ -33,5 +38,6 @@ __all__ = [
     "SaveOnInterrupt",
     "ScalarLayout",
     "ScanDecays",
+    "ShortProgressBar",
     "Throughput",
 ]

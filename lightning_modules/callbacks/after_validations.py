@@ -1,4 +1,4 @@
-"""When to look closer: after every so many validations, and at the end."""
+"""When to look closer: often at first, then after every so many validations, and at the end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from mobilemamba.errors import require
 
 class AfterValidations(Callback, ABC):
     """Calls :meth:`write` after every few validations, and at the end of training for the last one.
+
+    Until so many have passed it is called after the first, second, fourth, eighth and so on, so that short runs show
+    their beginning, too.
 
     Hooks: ``on_validation_epoch_start`` counts, ``on_validation_epoch_end`` and ``on_train_end`` write. The count goes
     into checkpoints, so a resumed run repeats nothing and keeps the rhythm. Lightning's sanity check is no validation.
@@ -45,6 +48,11 @@ class AfterValidations(Callback, ABC):
         """Return whether this is a validation of a run that is logged; the same on all processes."""
         return not trainer.sanity_checking and takes_pictures(trainer)
 
+    def is_time(self) -> bool:
+        """Return whether results are written after the validation that was counted last."""
+        is_early_power_of_two = self.validations < self.every_n_validations and self.validations.bit_count() == 1
+        return is_early_power_of_two or self.validations % self.every_n_validations == 0
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the validation."""
         if self.counts(trainer):
@@ -53,7 +61,7 @@ class AfterValidations(Callback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write when it is time."""
-        if self._pending and self.counts(trainer) and self.validations % self.every_n_validations == 0:
+        if self._pending and self.counts(trainer) and self.is_time():
             self._pending = False
             self.write(trainer, pl_module)
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_modules.callbacks.after_validations import AfterValidations
-from lightning_modules.inspection import metadata_of, task_of
-from lightning_modules.pictures.class_results import class_accuracies, draw_accuracies, draw_confusion, worst_classes
-from lightning_modules.run_log import log_picture, log_text
+from lightning_modules.inspection import is_trial, metadata_of, run_folder, task_of
+from lightning_modules.pictures.class_results import (
+    ClassResult,
+    class_accuracies,
+    class_results,
+    draw_accuracies,
+    draw_confusion,
+    results_table,
+    worst_classes,
+)
+from lightning_modules.run_log import log_picture, log_text, takes_pictures
+from mobilemamba.files import write_text
+
+PRINTED = 5
+"""Classes that an evaluation prints."""
+
+FILE_NAME = "class_results.csv"
 
 MOST_CLASSES = 5000
 """The matrix of more would not fit into memory, or take long to look through."""
@@ -21,6 +41,10 @@ MOST_CLASSES = 5000
 
 class ClassResults(AfterValidations):
     """Draw confusions and the accuracy of each class: ``val/confusion``, ``val/class_accuracy``, ``val/worst_classes``.
+
+    At the end, recall, precision and F1 of each class in the last validation become ``class_results.csv`` in the run's
+    folder, whatever its logger, and the text ``val/class_results``. An evaluation prints the classes that it recognises
+    least.
 
     Hooks: those of :class:`AfterValidations`; ``setup`` looks at the number of classes, ``on_validation_batch_end``
     keeps the predictions of the averaged weights, or the raw ones where there are no others, on all processes. They
@@ -38,6 +62,8 @@ class ClassResults(AfterValidations):
         self._num_classes = 0
         self._predictions: list[Tensor] = []
         self._targets: list[Tensor] = []
+        self._worst = ""
+        self._table: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look at the number of classes."""
@@ -49,8 +75,8 @@ class ClassResults(AfterValidations):
             )
 
     def counts(self, trainer: Trainer) -> bool:
-        """Return whether this is a validation of a run that is logged, of not too many classes."""
-        return super().counts(trainer) and self._num_classes <= MOST_CLASSES
+        """Return whether this is a validation of not too many classes, whatever the logger."""
+        return not trainer.sanity_checking and self._num_classes <= MOST_CLASSES
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last validation."""
@@ -73,13 +99,66 @@ class ClassResults(AfterValidations):
             self._predictions.append(outputs.argmax(1))
             self._targets.append(batch[1])
 
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew, as in validation."""
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the worst classes of an evaluation."""
+        if trainer.state.fn != TrainerFn.FITTING and self.counts(trainer) and not is_trial(trainer):
+            matrix = self._matrix(trainer, pl_module)
+            self._worst = worst_classes(matrix, metadata_of(pl_module).class_names, PRINTED)
+
+    on_test_end = on_validation_end
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the worst classes, below the figures of all."""
+        if self._worst and trainer.is_global_zero:
+            print(f"Recognised least:\n{self._worst}", flush=True)
+        self._worst = ""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last validation, unless that is done, and write its table."""
+        super().on_train_end(trainer, pl_module)
+        if not self._predictions or is_trial(trainer):
+            return
+        results = class_results(self._matrix(trainer, pl_module), metadata_of(pl_module).class_names)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            self._table = folder / FILE_NAME
+            write_results(self._table, results)
+            log_text(trainer, "val/class_results", results_table(results))
+
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """Return what :class:`RunSummary` says of this callback."""
+        return [] if self._table is None else [("results of classes", str(self._table))]
+
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count, add up over processes, and write on the first one."""
-        predictions, targets = torch.cat(self._predictions).cpu(), torch.cat(self._targets).cpu()
-        own = multiclass_confusion_matrix(predictions, targets, self._num_classes, validate_args=False)
-        matrix = trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum").cpu()
+        """Draw on the first process."""
+        if not takes_pictures(trainer):
+            return
+        matrix = self._matrix(trainer, pl_module)
         if trainer.is_global_zero:
             names = metadata_of(pl_module).class_names
             log_picture(trainer, "val/confusion", draw_confusion(matrix, names))
             log_picture(trainer, "val/class_accuracy", draw_accuracies(class_accuracies(matrix), names))
             log_text(trainer, "val/worst_classes", worst_classes(matrix, names))
+
+    def _matrix(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
+        """Return images by class and prediction, (C, C), added up over processes."""
+        predictions, targets = torch.cat(self._predictions).cpu(), torch.cat(self._targets).cpu()
+        own = multiclass_confusion_matrix(predictions, targets, self._num_classes, validate_args=False)
+        matrix: Tensor = trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum")
+        return matrix.cpu()
+
+
+def write_results(path: Path, results: Sequence[ClassResult]) -> None:
+    """Write results of classes as CSV, whole or not at all; shares have four decimals, or "nan" without images."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([field.name for field in fields(ClassResult)])
+    for result in results:
+        rows.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in astuple(result)])
+    write_text(path, text.getvalue())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
@@ -109,12 +110,16 @@ class ExportAtEnd(Callback):
             if network is None:
                 continue
             path = folder / f"{name}{self.options.suffix}"
+            rank_zero_info(f"Exporting {path.name} and comparing it with its network ...")
+            begun = time.perf_counter()
             try:
                 report = export_network(network, path, self.options, metadata_of(pl_module))
                 self.results.append(ExportResult(name, path, report=report))
             except (UserError, OSError) as error:
                 self.results.append(ExportResult(name, path, error=str(error)))
                 rank_zero_warn(f"The {name} weights were not exported: {error}")
+            else:
+                rank_zero_info(f"Exported {path.name} in {time.perf_counter() - begun:.0f} seconds.")
 
     def resolved_folder(self, trainer: Trainer) -> Path:
         """Return the folder of the files; to be called on all processes."""

@@ -16,7 +16,7 @@ from mobilemamba.errors import UserError, require
 
 
 class ReceptiveField(Callback):
-    """Draw which pixels contribute to the middle of the last feature map (``network/receptive_field``).
+    """Draw which pixels contribute to the middle of the last feature map (``val/receptive_field``).
 
     Hooks: ``on_train_start`` draws that of the fresh network, ``on_train_end`` both. The first one goes into
     checkpoints, so that a resumed run can still show it. The method is that of ``mobilemamba erf``
@@ -65,4 +65,4 @@ class ReceptiveField(Callback):
             return
         maps = [contributions.double() for contributions in self.maps.values()]
         description = f"{len(images)} validation images, {images.shape[-2]} x {images.shape[-1]} pixels"
-        log_picture(trainer, "network/receptive_field", draw(maps, list(self.maps), description))
+        log_picture(trainer, "val/receptive_field", draw(maps, list(self.maps), description))

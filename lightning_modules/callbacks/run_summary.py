@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
-from rich.table import Table
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
 from lightning_modules.inspection import find_callback, run_config
@@ -29,20 +29,14 @@ class RunSummary(Callback):
         if not trainer.is_global_zero:
             return
         stop_progress_bar(trainer)
-        table = Table(title="This run", show_header=False, title_justify="left")
-        table.add_column(style="bold", no_wrap=True)
-        # Paths are folded, never cut: they are to be copied.
-        table.add_column(overflow="fold")
-        for title, text in summarise(trainer, config):
-            table.add_row(title, text)
-        # Piped into a file the width is unknown: rather long lines than broken paths.
-        console = Console()
-        console = console if console.is_terminal else Console(width=200)
-        console.print(table)
+        rows = summarise(trainer, config)
+        width = max((len(title) for title, _ in rows), default=0)
+        # One line each, whatever the terminal's width: paths are to be copied, and a table would break them.
+        lines = ["This run", *(f"  {title:{width}}  {text}" for title, text in rows)]
         best = find_callback(trainer, BestCheckpoint)
         if config is not None and best is not None and best.best_model_path:
-            # Not in the table, whose border would be copied too.
-            print("\n".join([COMMANDS_TITLE, *evaluation_commands(config, best.best_model_path)]), flush=True)
+            lines += ["", COMMANDS_TITLE, *activation(), *evaluation_commands(config, best.best_model_path)]
+        print("\n".join(lines), flush=True)
 
 
 def summarise(trainer: Trainer, config: Path | None) -> list[tuple[str, str]]:
@@ -71,6 +65,15 @@ def summarise(trainer: Trainer, config: Path | None) -> list[tuple[str, str]]:
         if isinstance(logger, TensorBoardLogger):
             lines.append(("curves", shlex.join(["tensorboard", "--logdir", logger.root_dir])))
     return lines if config is None else [*lines, ("config", str(config))]
+
+
+def activation() -> list[str]:
+    """Return the command that makes the ``lightning`` of this Python known to the shell; none where it is."""
+    programs = Path(sys.prefix) / ("Scripts" if sys.platform == "win32" else "bin")
+    found, script = shutil.which("lightning"), programs / "activate"
+    if (found is not None and Path(found).parent.resolve() == programs.resolve()) or not script.is_file():
+        return []
+    return [shlex.join([*([] if sys.platform == "win32" else ["source"]), str(script)])]
 
 
 def evaluation_commands(config: Path, checkpoint: str) -> list[str]:

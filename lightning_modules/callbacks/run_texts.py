@@ -59,8 +59,9 @@ class ScalarLayout(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the layout."""
         distils = getattr(pl_module, "teacher", None) is not None
+        has_top5 = task_of(pl_module).student.num_classes > 5
         for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars(scalar_layout(distils))
+            writer.add_custom_scalars(scalar_layout(distils, has_top5))
 
 
 def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
@@ -87,21 +88,26 @@ def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
     return table(("part", "parameters", "share", "MACs", "share", "of them scan"), rows)
 
 
-def scalar_layout(distils: bool) -> dict[str, dict[str, list[str | list[str]]]]:
+def scalar_layout(distils: bool, has_top5: bool) -> dict[str, dict[str, list[str | list[str]]]]:
     """Return the charts of a run by title, by category, as ``SummaryWriter.add_custom_scalars`` takes them.
 
     Args:
         distils: Whether the run has a teacher.
+        has_top5: Whether it has so many classes that top-5 accuracy is logged.
     """
     losses = ["train/loss", "train/loss_task"]
     teacher = {}
     if distils:
         losses.append("train/loss_distillation")
-        teacher = {"agreement of student and teacher": _chart("train/teacher_agreement")}
+        teacher = {
+            "agreement of student and teacher": _chart("train/teacher_agreement", "val/teacher_agreement"),
+            "top-1 of student and teacher": _chart("val/top1_teacher", "val/top1_ema", "val/top1_raw"),
+        }
     return {
         "Accuracy": {
             "top-1, raw and EMA weights": _chart("val/top1_raw", "val/top1_ema"),
-            "top-5, raw and EMA weights": _chart("val/top5_raw", "val/top5_ema"),
+            "top-1, training and validation": _chart("train/top1", "val/top1_raw"),
+            **({"top-5, raw and EMA weights": _chart("val/top5_raw", "val/top5_ema")} if has_top5 else {}),
             **teacher,
         },
         "Loss": {
@@ -109,12 +115,14 @@ def scalar_layout(distils: bool) -> dict[str, dict[str, list[str | list[str]]]]:
             "validation, raw and EMA weights": _chart("val/loss_raw", "val/loss_ema"),
         },
         "Optimisation": {
-            "learning rate": _chart("optim/lr"),
+            "learning rate": _chart("train/lr"),
             "gradient norm before clipping": _chart("train/grad_norm"),
+            "norm of weights per part": ["Multiline", ["weight_norm/.*"]],
+            "norm of gradients per part": ["Multiline", ["weight_gradient_norm/.*"]],
         },
         "Speed": {
-            "images per second": _chart("speed/images_per_second"),
-            "share of the time waiting for data": _chart("speed/data_wait"),
+            "images per second": _chart("train/images_per_second"),
+            "share of the time waiting for data": _chart("train/data_wait"),
         },
         "Scan": {"median decay length per block, pixels": ["Multiline", [f"{DECAY_LENGTH_TAG}/.*"]]},
     }

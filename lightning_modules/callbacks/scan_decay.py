@@ -12,16 +12,16 @@ from lightning_modules.run_log import log_histogram, log_picture
 from lightning_modules.scan_memory import scan_decays
 from mobilemamba.errors import require
 
-DECAY_LENGTH_TAG = "scan/decay_length_median"
+DECAY_LENGTH_TAG = "val_scan/decay_length_median"
 """Beginning of the scalars' names, one per block."""
 
 
 class ScanDecays(AfterValidations):
     """Write histograms of step sizes and decay lengths of each block, of the averaged weights where there are any.
 
-    Hooks: those of :class:`AfterValidations`. Written are ``scan_step_size/BLOCK`` and, as the logarithm to base 10 of
-    feature map pixels, ``scan_decay_length_log10/BLOCK``; the scalar ``scan/decay_length_median/BLOCK`` in pixels; and
-    a picture of all blocks, ``scan/decay_length``. Networks without scan write nothing.
+    Hooks: those of :class:`AfterValidations`. Written are ``val_scan_step_size/BLOCK`` and, as the logarithm to base 10
+    of feature map pixels, ``val_scan_decay_length_log10/BLOCK``; the scalar ``val_scan/decay_length_median/BLOCK`` in
+    pixels; and a picture of all blocks, ``val_scan/decay_length``. Networks without scan write nothing.
 
     Args:
         every_n_validations: Validations from one measurement to the next; the last one is always measured.
@@ -48,10 +48,10 @@ class ScanDecays(AfterValidations):
         decays = scan_decays(copied_network(pl_module), self._batch.to(pl_module.device))
         medians = {}
         for block, decay in decays.items():
-            log_histogram(trainer, f"scan_step_size/{block}", decay.step_sizes)
-            log_histogram(trainer, f"scan_decay_length_log10/{block}", decay.decay_lengths.log10())
+            log_histogram(trainer, f"val_scan_step_size/{block}", decay.step_sizes)
+            log_histogram(trainer, f"val_scan_decay_length_log10/{block}", decay.decay_lengths.log10())
             medians[f"{DECAY_LENGTH_TAG}/{block}"] = decay.decay_lengths.median().item()
         if decays:
-            log_picture(trainer, "scan/decay_length", draw_decays(decays))
+            log_picture(trainer, "val_scan/decay_length", draw_decays(decays))
             for logger in trainer.loggers:
                 logger.log_metrics(medians, trainer.global_step)

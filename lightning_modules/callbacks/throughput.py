@@ -16,7 +16,7 @@ MEASURED_STEPS = 50
 
 
 class Throughput(Callback):
-    """Log ``speed/images_per_second`` (all processes) and ``speed/data_wait``, the share of time waiting for data.
+    """Log ``train/images_per_second`` (all processes) and ``train/data_wait``, the share of time waiting for data.
 
     Hooks: ``on_train_batch_start`` and ``on_train_batch_end`` take the time; values are means since the last logged
     step. Validation, and the first batch of an epoch with its start of workers, are not measured. Warns once, at the
@@ -55,8 +55,8 @@ class Throughput(Callback):
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % interval == 0:
             images, waiting, seconds = map(sum, zip(*self._steps[self._logged :], strict=True))
-            pl_module.log("speed/images_per_second", images / seconds, prog_bar=True)
-            pl_module.log("speed/data_wait", waiting / seconds)
+            pl_module.log("train/images_per_second", images / seconds, prog_bar=True)
+            pl_module.log("train/data_wait", waiting / seconds)
             self._logged = len(self._steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,6 +68,6 @@ class Throughput(Callback):
         if data_wait > WAIT_LIMIT:
             self._warned = True
             rank_zero_warn(
-                f"Training waits for data {data_wait:.0%} of the time (speed/data_wait): the loader is the bottleneck. "
+                f"Training waits for data {data_wait:.0%} of the time (train/data_wait): the loader is the bottleneck. "
                 "Raise data.num_workers up to the number of CPU cores, or use faster storage."
             )

@@ -6,13 +6,16 @@ classes, if known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mobilemamba.metadata import readable_name
 from mobilemamba.tables import table
 
 Names = Sequence[str] | None
@@ -33,17 +36,67 @@ LONGEST_NAME = 20
 """Characters of a name in a picture."""
 
 
-def class_name(index: int, class_names: Names) -> str:
-    """Return the name of a class, shortened, or its number where no names are known."""
-    name = f"class {index}" if class_names is None else class_names[index]
+def class_name(index: int, class_names: Names, longest: int = LONGEST_NAME) -> str:
+    """Return the name of a class, shortened to so many characters, or its number where no names are known."""
+    name = f"class {index}" if class_names is None else printable(class_names[index])
     name = name.split(",")[0].strip() or name  # ImageNet lists synonyms: "tench, Tinca tinca"
-    name = name.replace("$", r"\$")  # which matplotlib would take for mathematics
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    name = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return name.replace("$", r"\$")  # which matplotlib would take for mathematics
 
 
 def class_accuracies(matrix: Tensor) -> Tensor:
     """Return the share of each class's images that were recognised, (C,); NaN for classes without images."""
     return matrix.diagonal().double() / matrix.sum(1).double()
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How well one class is told from the others; shares in [0, 1], NaN where nothing can be said.
+
+    Args:
+        name: For people.
+        images: Images of the class.
+        recall: Share of them that were recognised: the class's accuracy.
+        precision: Share of the images taken for the class that are of it.
+        f1: Harmonic mean of both.
+    """
+
+    name: str
+    images: int
+    recall: float
+    precision: float
+    f1: float
+
+
+def class_results(matrix: Tensor, class_names: Names) -> list[ClassResult]:
+    """Return the results of all classes, in their order."""
+    correct, images, predicted = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    columns = (correct / images, correct / predicted, 2 * correct / (images + predicted))
+    shares = zip(*(column.tolist() for column in columns), strict=True)
+    names = [str(index) for index in range(len(matrix))] if class_names is None else map(printable, class_names)
+    return [ClassResult(name, count, *of) for name, count, of in zip(names, images.tolist(), shares, strict=True)]
+
+
+def results_table(results: Sequence[ClassResult]) -> str:
+    """Return results as a Markdown table; what cannot be said is left empty."""
+
+    def percent(share: float) -> str:
+        return "" if math.isnan(share) else f"{share:.1%}"
+
+    rows = [
+        (
+            result.name.replace("|", r"\|"),
+            str(result.images),
+            *map(percent, (result.recall, result.precision, result.f1)),
+        )
+        for result in results
+    ]
+    return table(("class", "images", "recall", "precision", "F1"), rows)
+
+
+def printable(name: str) -> str:
+    """Return a class's name for people in one line, whatever characters its folder's name has."""
+    return " ".join(readable_name(name).encode("utf-8", "replace").decode().split())
 
 
 def most_confused(matrix: Tensor, count: int) -> list[tuple[int, int]]:
@@ -59,8 +112,7 @@ def worst_classes(matrix: Tensor, class_names: Names, count: int = WORST) -> str
 
     Classes without images are left out.
     """
-    names = [str(index) for index in range(len(matrix))] if class_names is None else class_names
-    names = [name.replace("|", r"\|").replace("\n", " ") for name in names]
+    names = [result.name.replace("|", r"\|") for result in class_results(matrix, class_names)]
     accuracies, totals = class_accuracies(matrix), matrix.sum(1)
     mistakes = matrix.clone().fill_diagonal_(0)
     present = totals.nonzero().flatten()

@@ -15,6 +15,9 @@ from mobilemamba.metadata import ModelMetadata
 MOST_NAMES = 3
 """Classes named below an image."""
 
+LONGEST_NAME = 16
+"""Characters of a name, so that it ends before the next image's begins."""
+
 LEAST_SHARE = 0.005
 """Below it, a share that a class has beyond the smoothing's would be shown as 0 %."""
 
@@ -48,7 +51,7 @@ def mixed_labels(target: Tensor, smoothing: float) -> list[tuple[int, float]]:
 def label_text(labels: Sequence[tuple[int, float]], class_names: Sequence[str] | None) -> str:
     """Return a line for each class of :func:`mixed_labels`, and one for what is left where that is seen in percent."""
     named = labels[:MOST_NAMES]
-    lines = [f"{class_name(index, class_names)}: {share:.0%}" for index, share in named]
+    lines = [f"{class_name(index, class_names, LONGEST_NAME)}: {share:.0%}" for index, share in named]
     rest = 1 - sum(share for _, share in named)
     return "\n".join([*lines, *([f"others: {rest:.0%}"] if rest >= LEAST_SHARE else [])])
 
@@ -89,6 +92,6 @@ def draw_samples(images: Tensor, targets: Tensor, metadata: ModelMetadata, title
         row, column = divmod(index, columns)
         left, bottom = column * CELL + MARGIN, height - TITLE - row * cell_height - side
         axes.imshow(colour.permute(1, 2, 0).numpy(), extent=(left, left + side, bottom, bottom + side))
-        axes.text(left, bottom - MARGIN, text, va="top", fontsize=8, linespacing=1.15)
+        axes.text(left, bottom - MARGIN, text, va="top", fontsize=7.5, linespacing=1.15)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     return figure

@@ -80,6 +80,7 @@ def export(
         require(len(image_size) == 2, "--image-size", image_size, "two numbers, height and width in pixels")
         metadata = dataclasses.replace(metadata, image_size=(image_size[0], image_size[1]))
     path = output or Path(weights).with_suffix(suffix)
+    print(f"Exporting {path} and comparing it with its network ...", flush=True)
     if int8_options is not None:
         print(_int8_text(path, export_int8(network, path, options, int8_options, metadata)))
         return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # Numba ships no types
         return (*super()._index_key(*arguments), SOURCES)
 
     def load_overload(self, *arguments: Any) -> Any:
-        return self._or_warn(super().load_overload, *arguments)  # after a warning it is compiled again
+        kept = self._or_warn(super().load_overload, *arguments)
+        if kept is None:  # after a warning it is compiled again
+            _announce()
+        return kept
 
     def save_overload(self, *arguments: Any) -> None:
         self._or_warn(super().save_overload, *arguments)
@@ -41,6 +46,12 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # Numba ships no types
                 stacklevel=1,
             )
             return None
+
+
+@cache
+def _announce() -> None:
+    """Say what takes so long, once in a process."""
+    logging.getLogger(__name__).warning("Compiling kernels for this processor, once: about half a minute ...")
 
 
 def _compiled(**options: Any) -> _Decorator:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification import ImageClassification
 from lightning_modules.losses import DistillationConfig
+from lightning_modules.metrics import recognised
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.teacher import TeacherConfig
 from mobilemamba import MobileMambaConfig, load_network
@@ -54,13 +55,59 @@ def test_fit_logs_the_parts_of_the_loss_under_grouped_names(
     assert logged["train/loss"] == pytest.approx(total, rel=1e-5)
     assert 0 <= logged["train/teacher_agreement"] <= 1
     header = Path(trainer.loggers[0].log_dir or "", "metrics.csv").read_text().splitlines()[0].split(",")
-    train = {"loss", "loss_task", "loss_distillation", "teacher_agreement", "grad_norm"}
+    train = {"loss", "loss_task", "loss_distillation", "teacher_agreement", "grad_norm", "lr", "top1"}
     names = (
         {f"train/{name}" for name in train}
-        | {"optim/lr"}
+        | {"val/top1_teacher", "val/teacher_agreement"}
         | {f"val/{n}_raw" for n in ("top1", "macro_accuracy", "f1", "loss")}
     )
     assert set(header) == names | {"epoch", "step"}
+
+
+class AlwaysOne(nn.Module):
+    """A teacher that names class 1, and counts how often it is asked in validation."""
+
+    asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += not torch.is_grad_enabled()
+        return F.one_hot(torch.ones(len(images), dtype=torch.int64, device=images.device), 4).float()
+
+
+def test_the_teacher_is_asked_once_and_compared_after_every_epoch(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tiny_data: TinyData
+) -> None:
+    teacher, agreements = AlwaysOne(), []
+
+    class Compare(Callback):
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert isinstance(pl_module, ImageClassification)
+            pl_module.set_unregistered("teacher", teacher)
+
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            predictions = pl_module(tiny_data.dataset(1).tensors[0]).argmax(1)
+            agreements.append(float((predictions == 1).float().mean()))
+            assert float(trainer.callback_metrics["val/teacher_agreement"]) == pytest.approx(agreements[-1])
+            assert float(trainer.callback_metrics["val/top1_teacher"]) == 0.25
+
+    trainer = make_trainer(max_epochs=3, num_sanity_val_steps=0, callbacks=[Compare()])
+    trainer.fit(ImageClassification(tiny, teacher=TEACHER), datamodule=tiny_data)
+    assert len(agreements) == 3
+    assert teacher.asked == 3  # batches of the first validation
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (torch.tensor([0, 1, 0]), 2 / 3),
+        (torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.85, 0.15]]), 0.5),  # one is mixed
+        (torch.full((3, 2), 0.5), None),
+    ],
+)
+def test_training_accuracy_is_of_images_that_are_hardly_mixed(targets: Tensor, expected: float | None) -> None:
+    right, counted = recognised(torch.tensor([[2.0, 1.0], [1.0, 2.0], [1.0, 2.0]]), targets)
+    share = (right * counted).sum() / counted.sum()
+    assert share.isnan() if expected is None else share.item() == pytest.approx(expected)
 
 
 def test_without_teacher_only_the_task_is_logged_and_classes_are_learnt(
@@ -185,6 +232,8 @@ def test_resuming_equals_not_having_stopped(make_trainer: MakeTrainer, tiny: Mob
         module, recorder = ImageClassification(tiny, teacher=trained), Recorder()
         trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[recorder, *callbacks])
         trainer.fit(module, datamodule=Ordered(), ckpt_path=ckpt_path, weights_only=True)
+        for step in recorder.steps:
+            step.pop("train/top1", None)  # of the epoch before, which is not resumed
         return list(module.student.state_dict().values()), recorder.steps
 
     trained = TeacherConfig(checkpoint=str(tmp_path / "teacher.ckpt"))

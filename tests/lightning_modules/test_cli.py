@@ -78,6 +78,21 @@ def test_mistakes_in_options_are_one_line(
     assert "Traceback" not in message
 
 
+def test_a_refused_fit_leaves_no_folder(small_run: list[str], tmp_path: Path, failure: Failure) -> None:
+    arguments = ["fit", *small_run, "--model.teacher.checkpoint", str(tmp_path / "none.ckpt")]
+    status, message = failure(arguments)
+    assert status == 1
+    assert "none.ckpt does not exist" in message
+    assert not (tmp_path / "all runs").exists()
+    other = tmp_path / "all runs" / "small" / "version_0" / "of another run"
+    other.mkdir(parents=True)
+    assert failure(arguments)[0] == 1
+    assert [path.name for path in other.parent.parent.iterdir()] == ["version_0"]
+    # A folder that was there is left alone.
+    assert failure([*arguments, "--run.version=version_0"])[0] == 1
+    assert other.is_dir()
+
+
 def test_missing_data_are_one_line_before_any_long_work(
     failure: Failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +154,11 @@ def test_ctrl_c_before_training_is_no_traceback(
 
 
 def test_the_command_starts_without_long_imports() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "lightning_modules.cli", "--nonsense"], capture_output=True, text=True
+    )
+    assert shown.returncode == 2
+    assert "usage: " in shown.stderr
     script = "import sys; from lightning_modules.cli import main; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"

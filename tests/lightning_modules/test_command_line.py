@@ -17,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_modules import callbacks, command_line
 from lightning_modules.cli import main
@@ -24,6 +25,14 @@ from mobilemamba.errors import UserError
 from tests.lightning_modules.conftest import Failure
 
 ROOT = Path(__file__).parents[2]
+
+
+def hyperparameters(events: EventAccumulator) -> dict[str, str | float]:
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    options = HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in options.items()}
+
+
 NO_PICTURES = [f"--enable.{name}=false" for name in command_line.TENSORBOARD_CALLBACKS]
 
 
@@ -40,27 +49,41 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     assert {"best.onnx", "last.onnx"} <= {path.name for path in (run / "export").iterdir()}
     events = EventAccumulator(str(run))
     events.Reload()
-    train = {"loss", "loss_task", "loss_distillation", "grad_norm"}
+    train = {"loss", "loss_task", "loss_distillation", "grad_norm", "teacher_agreement"}
     scalars = {f"train/{name}" for name in train}
     scalars |= {
         f"val/{name}_{kind}" for name in ("top1", "top5", "macro_accuracy", "f1", "loss") for kind in ("raw", "ema")
     }
-    assert set(events.Tags()["scalars"]) >= scalars | {"optim/lr", "speed/images_per_second", "speed/data_wait"}
-    pictures = {"network/receptive_field", "train/samples", "val/confusion", "val/class_accuracy", "scan/decay_length"}
+    scalars |= {"val/top1_teacher", "val/teacher_agreement", "train/lr", "train/images_per_second", "train/data_wait"}
+    parts = ("stem", "stages.0", "stages.1", "stages.2", "head")
+    scalars |= {f"weight_{kind}/{part}" for kind in ("norm", "gradient_norm") for part in parts}
+    assert set(events.Tags()["scalars"]) >= scalars
+    pictures = {"val/receptive_field", "train/samples", "val/confusion", "val/class_accuracy", "val_scan/decay_length"}
     assert set(events.Tags()["images"]) == pictures
-    texts = {"network/complexity", "run/config", "val/worst_classes"}
+    texts = {"network/complexity", "run/config", "val/worst_classes", "val/class_results"}
     assert {f"{name}/text_summary" for name in texts} < set(events.Tags()["tensors"])
     (config,) = events.Tensors("run/config/text_summary")
     assert (run / "config.yaml").read_text().strip() in config.tensor_proto.string_val[0].decode()
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len((run / "class_results.csv").read_text().splitlines()) == 11
+    shown = hyperparameters(events)
+    assert (shown["data.batch_size"], shown["model.teacher.name"], shown["model.weights"]) == (
+        32,
+        "test_resnet",
+        "none",
+    )
 
     # The commands that were printed work as they are: the saved config alone describes the run.
-    printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("lightning ")]
+    summary = capsys.readouterr().out
+    assert f"  {run / 'class_results.csv'}\n" in summary
+    printed = [shlex.split(line) for line in summary.splitlines() if line.startswith("lightning ")]
     assert [command[1] for command in printed] == ["validate", "test", "predict"]
     assert all(str(run / "checkpoints" / "best.ckpt") in command for command in printed)
     for command, figure in zip(printed, ("val/top1_ema", "test/top1", ""), strict=True):
         main(command[1:])
-        assert figure in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert figure in shown
+        assert ("mostly taken for" in shown) == bool(figure)
     with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 360  # the digits that were not trained on
@@ -116,7 +139,14 @@ def test_the_quickstart_takes_steps_with_its_teacher_and_warns_of_nothing(tmp_pa
     events = EventAccumulator(str(tmp_path / "quickstart" / "version_0"))
     events.Reload()
     assert {"train/loss_distillation", "train/teacher_agreement"} <= set(events.Tags()["scalars"])
-    expected = ("Seed set", "GPU available", "The network has", "The warm-up of", "`Trainer.fit` stopped")
+    expected = (
+        "Seed set",
+        "GPU available",
+        "The network has",
+        "The warm-up of",
+        "`Trainer.fit` stopped",
+        "Compiling kernels",
+    )
     assert [line for line in shown.stderr.splitlines() if not any(text in line for text in expected)] == []
 
 

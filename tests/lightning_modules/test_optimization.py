@@ -133,7 +133,7 @@ def test_the_learning_rate_follows_the_schedule_every_step(
 
     class Recorder(Callback):
         def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-            rates.append(float(trainer.callback_metrics["optim/lr"]))
+            rates.append(float(trainer.callback_metrics["train/lr"]))
 
     module = ImageClassification(tiny, schedule=ScheduleConfig(warmup_epochs=1, cosine_from="warmup"))
     trainer = make_trainer(max_epochs=2, callbacks=[Recorder()], accumulate_grad_batches=2, limit_val_batches=0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from lightning_modules.callbacks import EMA, LastCheckpoint, ReceptiveField
+from lightning_modules.callbacks import EMA, ClassResults, LastCheckpoint, ReceptiveField
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.callbacks.looking_closer import looking_closer
@@ -40,9 +40,7 @@ class Finally(Callback):
         self.modes = {name: module.training for name, module in pl_module.named_modules()}
         self.hooks = sum(len(module._forward_hooks) for module in pl_module.modules())
         self.random = (torch.rand(1).item(), np.random.random(), random.random())
-        self.metrics = {
-            name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("speed/")
-        }
+        self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
 @pytest.mark.parametrize("averaging", [True, False])
@@ -75,10 +73,10 @@ def test_a_resumed_run_repeats_no_picture(logged: MakeTrainer, tiny: MobileMamba
     first = run(0, 2, None)
     second = run(1, 4, tmp_path / "checkpoints" / "last.ckpt")
     assert picture_steps(events(tmp_path, 1)) == {
-        "network/receptive_field": [12],
+        "val/receptive_field": [12],
         "val/confusion": [9, 12],  # the third validation of both runs, and the last one
         "val/class_accuracy": [9, 12],
-        "scan/decay_length": [9, 12],
+        "val_scan/decay_length": [9, 12],
     }
     assert list(second.maps) == ["before training", "after 12 steps"]
     assert torch.equal(second.maps["before training"], first.maps["before training"])
@@ -97,12 +95,26 @@ def test_nothing_is_done_without_a_log(
             for module in ("scan_decay", "receptive_field")
             for name in ("copied_network", "validation_images")
         ),
-        "class_results.multiclass_confusion_matrix",
         "run_texts.network_table",
         "sample_images.draw_samples",
     ):
         monkeypatch.setattr(f"lightning_modules.callbacks.{name}", refuse)
-    make_trainer(callbacks=looking_closer()).fit(ImageClassification(tiny), datamodule=TinyData())
+    callbacks = [callback for callback in looking_closer() if not isinstance(callback, ClassResults)]
+    make_trainer(callbacks=callbacks).fit(ImageClassification(tiny), datamodule=TinyData())
+
+
+def test_the_table_of_classes_needs_no_log(
+    make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("lightning_modules.callbacks.class_results.draw_confusion")  # nobody would see it
+    make_trainer(callbacks=[ClassResults(every_n_validations=1)]).fit(Mistaken(tiny), datamodule=TinyData())
+    assert (tmp_path / "class_results.csv").read_text().splitlines() == [
+        "name,images,recall,precision,f1",
+        "class 0,6,1.0000,1.0000,1.0000",
+        "class 1,6,1.0000,0.5000,0.6667",
+        "class 2,6,1.0000,1.0000,1.0000",
+        "class 3,6,0.0000,nan,0.0000",
+    ]
 
 
 def test_compiled_and_in_mixed_precision(

@@ -27,7 +27,7 @@ from lightning_modules.callbacks import (
     run_summary,
 )
 from lightning_modules.callbacks.export import ExportResult
-from lightning_modules.callbacks.run_summary import stop_progress_bar
+from lightning_modules.callbacks.run_summary import activation, stop_progress_bar
 from lightning_modules.classification import ImageClassification
 from mobilemamba import MobileMamba, MobileMambaConfig, load_network
 from mobilemamba.errors import UserError
@@ -83,9 +83,10 @@ def test_files_are_exported_and_listed(run: Run) -> None:
     files = {path.name for path in run.folder.glob("export/*")}
     expected = {"best.onnx", "best.onnx.parity.json", "last.onnx", "last.onnx.parity.json"} if run.averaging else set()
     assert files == expected
-    printed = "".join(run.printed.split())
-    for text in (*expected, "best.ckpt", "last.ckpt", "tensorboard--logdir", "top-1"):
-        assert text in printed
+    for text in (*expected, "best.ckpt", "last.ckpt", "tensorboard --logdir", "top-1"):
+        assert text in run.printed
+    # Whole paths, to be copied: the folder has more characters than are left of a terminal's line.
+    assert f"{run.folder / 'checkpoints' / 'best.ckpt'} (" in run.printed
     assert {path.name for path in run.folder.glob(".*")} == set()
 
 
@@ -187,6 +188,18 @@ def test_the_summary_is_printed_below_the_progress_bar(
     trainer = logged(callbacks=[Looks(), RunSummary()], limit_val_batches=0, enable_progress_bar=True)
     trainer.fit(ImageClassification(tiny), datamodule=TinyData())
     assert capsys.readouterr().out.startswith("the bar ends\nThis run")
+
+
+def test_commands_are_preceded_by_what_makes_them_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "an environment" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").touch()
+    (programs / "lightning").touch(0o755)
+    monkeypatch.setattr("sys.prefix", str(programs.parent))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert activation() == [f"source '{programs / 'activate'}'"]
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin")
+    assert activation() == []
 
 
 def test_a_failed_export_is_reported_and_the_run_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.classification import MulticlassRecall
 
 from datamodules.mixing import MixingConfig
 from lightning_modules.callbacks import EMA, ClassResults, ReceptiveField, SampleImages, ScanDecays
@@ -97,8 +99,8 @@ def record(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[tup
     return calls
 
 
-# Results are written after every second validation, and after the last one where that is another.
-@pytest.fixture(scope="module", params=[(True, 3, [4, 6]), (False, 4, [4, 8])], ids=["averaged", "raw"])
+# Results are written after the first and every second validation, and after the last one where that is another.
+@pytest.fixture(scope="module", params=[(True, 3, [2, 4, 6]), (False, 4, [2, 4, 8])], ids=["averaged", "raw"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     averaging, epochs, writings = request.param
     folder = tmp_path_factory.mktemp("pictures")
@@ -119,22 +121,22 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_each_is_written_when_it_should(run: Run) -> None:
     assert picture_steps(run.log) == {
-        "network/receptive_field": [0, run.steps],
+        "val/receptive_field": [0, run.steps],
         "train/samples": [0],
         "val/confusion": run.writings,
         "val/class_accuracy": run.writings,
-        "scan/decay_length": run.writings,
+        "val_scan/decay_length": run.writings,
     }
-    kinds = ("scan_step_size", "scan_decay_length_log10")
+    kinds = ("val_scan_step_size", "val_scan_decay_length_log10")
     assert set(run.log.Tags()["histograms"]) == {f"{kind}/{block}" for block in BLOCKS for kind in kinds}
     for block in BLOCKS:
-        assert [event.step for event in run.log.Scalars(f"scan/decay_length_median/{block}")] == run.writings
+        assert [event.step for event in run.log.Scalars(f"val_scan/decay_length_median/{block}")] == run.writings
     assert [event.step for event in run.log.Tensors("val/worst_classes/text_summary")] == run.writings
     assert {name: len(calls) for name, calls in run.calls.items()} == {
-        "multiclass_confusion_matrix": 2,  # only what is drawn is counted
-        "draw_confusion": 2,
+        "multiclass_confusion_matrix": 4,  # what is drawn is counted, and the last table
+        "draw_confusion": 3,
         "draw_samples": 1,
-        "scan_decays": 2,
+        "scan_decays": 3,
     }
 
 
@@ -148,6 +150,13 @@ def test_the_matrix_holds_every_image_once_as_the_weights_that_count_see_it(run:
         expected[target, prediction] += 1
     (matrix, names), _ = run.calls["draw_confusion"][-1]
     assert torch.equal(matrix, expected)
+    with (Path(str(run.trainer.log_dir)) / "class_results.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["name"], int(row["images"])) for row in table] == [
+        (names[i], int(expected[i].sum())) for i in range(4)
+    ]
+    recall = MulticlassRecall(4, average=None)(predictions, targets).tolist()
+    assert [float(row["recall"]) for row in table] == pytest.approx(recall, abs=1e-4)
     assert names == ("class 0", "class 1", "class 2", "class 3")
     metric = run.trainer.callback_metrics[f"val/top1_{'ema' if run.averaging else 'raw'}"]
     torch.testing.assert_close(matrix.diagonal().sum() / matrix.sum(), metric)
@@ -168,8 +177,8 @@ def test_histograms_and_medians_are_those_of_the_validation_images(run: Run) -> 
     assert torch.equal(images, TinyData(samples=22).dataset(1).tensors[0][[0, 11]])
     for block, decay in decays.items():
         for tag, values in (
-            (f"scan_step_size/{block}", decay.step_sizes),
-            (f"scan_decay_length_log10/{block}", decay.decay_lengths.log10()),
+            (f"val_scan_step_size/{block}", decay.step_sizes),
+            (f"val_scan_decay_length_log10/{block}", decay.decay_lengths.log10()),
         ):
             histogram = run.log.Histograms(tag)[-1].histogram_value
             assert histogram.num == sum(histogram.bucket) == values.numel()
@@ -179,7 +188,7 @@ def test_histograms_and_medians_are_those_of_the_validation_images(run: Run) -> 
             counted = zip(histogram.bucket, histogram.bucket_limit, strict=True)
             below = sum(count for count, limit in counted if limit <= middle)
             assert below == pytest.approx((values < middle).sum().item(), abs=2)
-        median = run.log.Scalars(f"scan/decay_length_median/{block}")[-1]
+        median = run.log.Scalars(f"val_scan/decay_length_median/{block}")[-1]
         assert median.value == pytest.approx(decay.decay_lengths.median().item())
 
 
@@ -221,14 +230,16 @@ def test_curves_are_grouped_by_expressions_that_match_them_alone(run: Run) -> No
     kinds = ["ema", "raw"] if run.averaging else ["raw"]
     assert curves == {
         "top-1, raw and EMA weights": [f"val/top1_{kind}" for kind in kinds],
-        "top-5, raw and EMA weights": [f"val/top5_{kind}" for kind in kinds],
+        "top-1, training and validation": ["train/top1", "val/top1_raw"],
         "training: total and parts": ["train/loss", "train/loss_task"],
         "validation, raw and EMA weights": [f"val/loss_{kind}" for kind in kinds],
-        "learning rate": ["optim/lr"],
+        "learning rate": ["train/lr"],
         "gradient norm before clipping": ["train/grad_norm"],
+        "norm of weights per part": [],  # of PartNorms, which does not run here
+        "norm of gradients per part": [],
         "images per second": [],  # of Throughput, which does not run here
         "share of the time waiting for data": [],
-        "median decay length per block, pixels": [f"scan/decay_length_median/{block}" for block in BLOCKS],
+        "median decay length per block, pixels": [f"val_scan/decay_length_median/{block}" for block in BLOCKS],
     }
 
 

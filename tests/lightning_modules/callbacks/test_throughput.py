@@ -42,5 +42,5 @@ def test_a_slow_loader_is_measured_and_pointed_out_once(
     with pytest.warns(UserWarning, match="Training waits for data") as caught:
         trainer.fit(ImageClassification(tiny), datamodule=SlowData())
     assert sum("waits for data" in str(warning.message) for warning in caught) == 1
-    assert 0.1 < trainer.callback_metrics["speed/data_wait"] < 1
-    assert 1 < trainer.callback_metrics["speed/images_per_second"] < 20  # two images take 0.1 s to load
+    assert 0.1 < trainer.callback_metrics["train/data_wait"] < 1
+    assert 1 < trainer.callback_metrics["train/images_per_second"] < 20  # two images take 0.1 s to load

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from lightning_modules.pictures.class_results import (
     class_accuracies,
     class_name,
+    class_results,
     draw_accuracies,
     draw_confusion,
     most_confused,
+    results_table,
     worst_classes,
 )
 
@@ -51,6 +53,19 @@ def test_the_table_begins_with_the_worst(names: tuple[str, ...] | None, expected
         [best, "4", "100.0%", ""],
     ]
     assert len(worst_classes(MATRIX, names, 1).splitlines()) == 3
+
+
+def test_the_table_of_all_classes_is_printable() -> None:
+    names = ("n01440764", "a|b", "caf\udce9\n", "eel")  # a folder of ImageNet, and names that no table could hold
+    lines = results_table(class_results(MATRIX, names)).splitlines()
+    rows = [[part.strip() for part in line[2:-2].split(" | ")] for line in lines[2:]]
+    assert rows == [
+        ["tench, Tinca tinca", "10", "60.0%", "54.5%", "57.1%"],
+        [r"a\|b", "4", "100.0%", "80.0%", "88.9%"],
+        ["caf?", "10", "50.0%", "62.5%", "55.6%"],
+        ["eel", "0", "", "", ""],
+    ]
+    assert class_results(MATRIX, None)[2].name == "2"
 
 
 def test_a_small_matrix_holds_its_numbers() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,19 @@ def test_samples_are_drawn_with_their_labels() -> None:
         assert right - left == pytest.approx(top - bottom)
         assert text.get_position() == (left, pytest.approx(bottom, abs=0.1))  # below its image
     figure.canvas.draw()
+
+
+def test_labels_do_not_overlap() -> None:
+    names = tuple(f"American Staffordshire terrier {index}, Staffordshire terrier" for index in range(4))
+    targets = torch.tensor([0.4, 0.3, 0.2, 0.1]).expand(8, 4)
+    metadata = ModelMetadata((8, 8), mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3), class_names=names)
+    figure = draw_samples(torch.zeros(8, 3, 8, 8), targets, metadata, "a title\nof two lines", 0.0)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in (*figure.texts, *axes.texts)]
+    boxes += [image.get_window_extent() for image in axes.images]
+    for first, second in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second)
 
 
 def test_other_channels_are_drawn_in_grey() -> None:
