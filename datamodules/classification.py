@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
 from datamodules.image_files import Images, Source, targets_of
+from datamodules.loading import ResumedLoader, leave_signals
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
@@ -48,7 +49,7 @@ class ClassificationDataModule(LightningDataModule):
     over processes itself, so the trainer runs with ``use_distributed_sampler: false``.
 
     Orders, augmentations and mixing depend on the seed, the epoch and the step alone: not on the number of loader
-    processes, nor on a resume between epochs.
+    processes, nor on a resume, after which an epoch goes on with its next batch.
 
     A subclass loads the images, and declares only those options that are new or have another default.
 
@@ -116,7 +117,7 @@ class ClassificationDataModule(LightningDataModule):
         self.datasets: dict[str, ReadableImages] = {}
         self._corrupt_reported = 0
         self._mixer = Mixer(mixing, num_classes)
-        self._mixed_batches = 0
+        self._resumed_at: tuple[int, int] | None = None
 
     @abstractmethod
     def load(self, split: str) -> Images[int]:
@@ -199,8 +200,19 @@ class ClassificationDataModule(LightningDataModule):
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = RepeatingSampler if overfits else TrainingSampler
         targets = targets_of(dataset.images) if self.balance else None
-        sampler = kind(len(dataset), self.seed, *self._rank_and_world_size(), self.repeats, self.balance, targets)
-        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True)
+        epoch, batches = self._resumed_at or self._position()
+        self._resumed_at = None
+        sampler = kind(
+            len(dataset),
+            self.seed,
+            *self._rank_and_world_size(),
+            self.repeats,
+            self.balance,
+            targets,
+            epoch,
+            start=batches * self.batch_size,
+        )
+        return self._loader(dataset, ResumedLoader, batch_size=self.batch_size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -226,17 +238,18 @@ class ClassificationDataModule(LightningDataModule):
             return batch
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
-        seed = (self.seed, self._rank_and_world_size()[0], self._mixed_batches)
-        self._mixed_batches += 1
-        return self._mixer(*batch, seed=seed)
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        return self._mixer(*batch, seed=(self.seed, self._rank_and_world_size()[0], progress.total.processed))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to mix as if it had not been interrupted."""
-        return {"mixed_batches": self._mixed_batches}
+        """Return where the draws of a resumed run begin: its loader is made before the trainer knows that itself."""
+        epoch, batches = self._position()
+        return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on mixing where the run that wrote a checkpoint was."""
-        self._mixed_batches = state_dict["mixed_batches"]
+        """Go on where the run that wrote a checkpoint was; older ones, written between epochs, do not say it."""
+        if "epoch" in state_dict:
+            self._resumed_at = state_dict["epoch"], state_dict["batches"]
 
     def _check_options(self) -> None:
         for name, least in LEAST.items():
@@ -280,14 +293,27 @@ class ClassificationDataModule(LightningDataModule):
     def _evaluation_loader(self, dataset: ReadableImages) -> DataLoader[Any]:
         return self._loader(dataset, batch_sampler=self._evaluation_batches(dataset), collate_fn=collate_readable)
 
-    def _loader(self, dataset: ReadableImages, **options: Any) -> DataLoader[Any]:
-        return DataLoader(
+    def _loader(
+        self, dataset: ReadableImages, kind: type[DataLoader[Any]] = DataLoader, **options: Any
+    ) -> DataLoader[Any]:
+        return kind(
             dataset,
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch that a run is in and the batches of it that are done: not (0, 0) in one that goes on."""
+        if self.trainer is None:
+            return 0, 0
+        loop: Any = self.trainer.fit_loop
+        epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if epoch.started == epoch.processed:
+            return epoch.processed, 0
+        return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)
 
     def _report_corrupt_images(self) -> None:
         count = self.corrupt_count

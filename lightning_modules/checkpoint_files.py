@@ -1,18 +1,22 @@
-"""Checkpoints that are whole or not there: on a full disk Lightning leaves a part of one under its final name."""
+"""Checkpoints that are whole or not there, and that say when a single bit of them has changed since."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
+from mobilemamba.checkpoints import read_file
+from mobilemamba.checksums import append_checksum
 from mobilemamba.files import atomic_write
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Keeps the checkpoint before until the new one is complete."""
+    """Keeps the checkpoint before until the new one is complete; each has a checksum, without which none is loaded."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint, which replaces the file of that name.
@@ -20,8 +24,32 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: When it cannot be written.
         """
+        # Lightning would keep it in memory and in the system's folder for temporary files, which may be too small.
         with atomic_write(Path(path)) as unfinished:
-            super().save_checkpoint(checkpoint, unfinished, storage_options)
+            try:
+                with unfinished.open("wb") as file:
+                    torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # torch hides it behind its surprise about a short file
+                    raise error.__context__ from error
+                raise
+            append_checksum(unfinished)
+            descriptor = os.open(unfinished, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)  # a name must not reach the disk before its content
+            finally:
+                os.close(descriptor)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, onto the CPU and never with code.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            UserError: When it is damaged or holds more than tensors and plain values.
+        """
+        return read_file(Path(path))
 
 
 def keep_checkpoints_whole(trainer: Trainer) -> None:
