@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from mobilemamba.checkpoints import read_file
 from mobilemamba.checksums import append_checksum
+from mobilemamba.errors import UserError
 from mobilemamba.files import atomic_write
 
 
@@ -57,3 +59,38 @@ def keep_checkpoints_whole(trainer: Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
         strategy.checkpoint_io = WholeCheckpoints()
+
+
+def previous_checkpoint(path: Path) -> Path:
+    """Return where the checkpoint before one of this name is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def newest_whole_checkpoint(last: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Find the checkpoint that a run goes on from, and read it.
+
+    Args:
+        last: Where the last one is kept. Where it is damaged, which is warned of, the one before it is taken.
+
+    Returns:
+        Its path and content; None where there is neither.
+
+    Raises:
+        UserError: When there is no other than damaged ones.
+    """
+    damage = ""
+    for path in filter(Path.is_file, (last, previous_checkpoint(last))):
+        try:
+            found = path, read_file(path)
+        except (UserError, OSError) as error:
+            damage += f"{error} "
+            continue
+        if damage:
+            rank_zero_warn(f"{damage}The run goes on from {path}, the checkpoint before it.")
+        return found
+    if damage:
+        raise UserError(
+            f"{damage}There is no other to go on from: begin anew with another run.version, or from best.ckpt by "
+            "--ckpt_path without run.resume."
+        )
+    return None

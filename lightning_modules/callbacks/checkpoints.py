@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules.checkpoint_files import previous_checkpoint
 from lightning_modules.inspection import task_of
 from mobilemamba.errors import require
 from mobilemamba.files import atomic_write
@@ -141,11 +142,6 @@ def can_stop_after(trainer: Trainer, batch_idx: int) -> bool:
         return True
     done = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
     return (done + 1) % every != 0
-
-
-def previous_checkpoint(path: Path) -> Path:
-    """Return where the checkpoint before one of this name is kept."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def keep_previous(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_modules.run_record import RunRecord
 from tests.lightning_modules.faulty_runs import assert_same_training, fit, signal_at, write_config
 
 LAST = Path("runs/mobilemamba/version_0/checkpoints/last.ckpt")
@@ -30,10 +31,12 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(number: int, status: in
     assert ended.returncode == status, (step, ended.stderr)
     assert f"its state is kept in {LAST}" in ended.stdout
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step + 1
-    config = ["--config", str(tmp_path / "small.yaml")]
-    resumed = fit(tmp_path, *config, "--ckpt_path", str(LAST), "--data.num_workers=0")
+    same = ["--config", str(tmp_path / "small.yaml"), "--run.resume=auto"]
+    resumed = fit(tmp_path, *same, "--data.num_workers=0")
     assert resumed.returncode == 0, (step, resumed.stderr)
     assert_same_training(whole, tmp_path / LAST)
+    assert [path.name for path in (tmp_path / LAST).parents[2].iterdir()] == ["version_0"]
+    assert RunRecord.read((tmp_path / LAST).parents[1]).curves == RunRecord.read(whole.parents[1]).curves
 
 
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path: Path) -> None:
