@@ -23,20 +23,21 @@ MakeTrainer = Callable[..., Trainer]
 
 
 class CtrlC(Callback):
-    def __init__(self, batch: int, times: int = 1) -> None:
-        self.batch, self.times = batch, times
+    def __init__(self, batch: int, times: int = 1, number: int = signal.SIGINT) -> None:
+        self.batch, self.times, self.number = batch, times, number
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         for _ in range(self.times if batch_idx == self.batch else 0):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
 
 def interrupt(make_trainer: MakeTrainer, tiny: MobileMambaConfig, folder: Path, ctrl_c: CtrlC, **options: Any) -> Path:
     callbacks = [EMA(), LastCheckpoint(dirpath=str(folder)), SaveOnInterrupt(), ctrl_c]
     trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, **options)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    assert ended.value.code == (1 if ctrl_c.times == 2 else 128 + ctrl_c.number)
     assert signal.getsignal(signal.SIGTERM) == before
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning lets it be ignored after a second one
     return folder / "last.ckpt"
@@ -66,6 +67,40 @@ def test_ctrl_c_keeps_what_can_be_exported_and_says_so(
 
 def test_a_second_ctrl_c_ends_at_once(make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
     assert not interrupt(make_trainer, tiny, tmp_path, CtrlC(batch=1, times=2)).exists()
+
+
+def test_sighup_ends_the_run_after_saving(make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
+    assert interrupt(make_trainer, tiny, tmp_path, CtrlC(batch=0, number=signal.SIGHUP)).exists()
+
+
+def test_sigusr1_saves_and_goes_on(make_trainer: MakeTrainer, tiny: MobileMambaConfig, tmp_path: Path) -> None:
+    callbacks = [LastCheckpoint(dirpath=str(tmp_path)), SaveOnInterrupt(), CtrlC(batch=0, number=signal.SIGUSR1)]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True)
+    trainer.fit(ImageClassification(tiny), datamodule=TinyData())
+    names = ("last.previous.ckpt", "last.ckpt")
+    assert [torch.load(tmp_path / name, weights_only=True)["global_step"] for name in names] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("array", "job"), [({}, "42"), ({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "7_3")]
+)
+def test_slurm_is_asked_to_requeue_the_job(
+    array: dict[str, str],
+    job: str,
+    make_trainer: MakeTrainer,
+    tiny: MobileMambaConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = tmp_path / "scontrol"
+    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path / "asked"}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, value in ({"SLURM_JOB_ID": "42"} | array).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(interruption, "requeues", lambda trainer: True)
+    assert interrupt(make_trainer, tiny, tmp_path / "run", CtrlC(batch=0, number=signal.SIGUSR1)).exists()
+    assert (tmp_path / "asked").read_text() == f"requeue {job}\n"
 
 
 def test_both_commands_can_be_copied(tmp_path: Path) -> None:
