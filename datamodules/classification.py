@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
@@ -17,7 +16,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
 from datamodules.image_files import Images, Source, targets_of
+from datamodules.loading import ResumedLoader, leave_signals
 from datamodules.mixing import Mixer, MixingConfig
+from datamodules.resuming import ResumedData
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.errors import UserError, require
@@ -40,7 +41,7 @@ LEAST = {
 }
 
 
-class ClassificationDataModule(LightningDataModule):
+class ClassificationDataModule(ResumedData):
     """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
@@ -48,7 +49,7 @@ class ClassificationDataModule(LightningDataModule):
     over processes itself, so the trainer runs with ``use_distributed_sampler: false``.
 
     Orders, augmentations and mixing depend on the seed, the epoch and the step alone: not on the number of loader
-    processes, nor on a resume between epochs.
+    processes, nor on a resume, after which an epoch goes on with its next batch.
 
     A subclass loads the images, and declares only those options that are new or have another default.
 
@@ -56,6 +57,8 @@ class ClassificationDataModule(LightningDataModule):
         num_classes: Classes of the targets.
         image_size: Height and width in pixels.
         batch_size: Images per batch and process; the recipe is 1024 over 8 processes.
+        global_batch_size: Images per optimiser step, over all processes and accumulated batches, from which batch_size
+            follows in fit: the recipe then holds on any number of devices. Null: batch_size says it.
         num_workers: Loader processes per training process; 0 loads in the training process.
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
@@ -85,6 +88,7 @@ class ClassificationDataModule(LightningDataModule):
         num_classes: int = 1000,
         image_size: int = 224,
         batch_size: int = 128,
+        global_batch_size: int | None = None,
         num_workers: int = 8,
         augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
         mixing: MixingConfig = RECIPE_MIXING,
@@ -104,6 +108,7 @@ class ClassificationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
+        self.global_batch_size = global_batch_size
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
@@ -116,7 +121,6 @@ class ClassificationDataModule(LightningDataModule):
         self.datasets: dict[str, ReadableImages] = {}
         self._corrupt_reported = 0
         self._mixer = Mixer(mixing, num_classes)
-        self._mixed_batches = 0
 
     @abstractmethod
     def load(self, split: str) -> Images[int]:
@@ -147,12 +151,15 @@ class ClassificationDataModule(LightningDataModule):
         Raises:
             UserError: When the data are not as they must be; says what was expected.
         """
+        if stage == "fit":
+            self.divide_batch()
+            self._check_options()
         splits = SPLITS_OF_STAGE[stage]
         for split in splits:
             if split not in self.datasets:
                 self.datasets[split] = self._dataset(split)
         self._evaluation_batches(self.datasets[splits[-1]])
-        share = len(self.datasets[splits[0]]) // self._rank_and_world_size()[1]
+        share = len(self.datasets[splits[0]]) // self.rank_and_world_size()[1]
         if stage == "fit" and share < self.batch_size:
             raise UserError(
                 f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: not one "
@@ -199,8 +206,10 @@ class ClassificationDataModule(LightningDataModule):
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = RepeatingSampler if overfits else TrainingSampler
         targets = targets_of(dataset.images) if self.balance else None
-        sampler = kind(len(dataset), self.seed, *self._rank_and_world_size(), self.repeats, self.balance, targets)
-        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True)
+        epoch, batches = self.take_position()
+        options: Any = (self.repeats, self.balance, targets, epoch, batches * self.batch_size)
+        sampler = kind(len(dataset), self.seed, *self.rank_and_world_size(), *options)
+        return self._loader(dataset, ResumedLoader, batch_size=self.batch_size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -226,17 +235,8 @@ class ClassificationDataModule(LightningDataModule):
             return batch
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
-        seed = (self.seed, self._rank_and_world_size()[0], self._mixed_batches)
-        self._mixed_batches += 1
-        return self._mixer(*batch, seed=seed)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to mix as if it had not been interrupted."""
-        return {"mixed_batches": self._mixed_batches}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on mixing where the run that wrote a checkpoint was."""
-        self._mixed_batches = state_dict["mixed_batches"]
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
 
     def _check_options(self) -> None:
         for name, least in LEAST.items():
@@ -274,16 +274,19 @@ class ClassificationDataModule(LightningDataModule):
         return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]
 
     def _evaluation_batches(self, dataset: ReadableImages) -> EvaluationBatchSampler:
-        rank, world_size = self._rank_and_world_size()
+        rank, world_size = self.rank_and_world_size()
         return EvaluationBatchSampler(range(len(dataset)), self.batch_size, rank=rank, world_size=world_size)
 
     def _evaluation_loader(self, dataset: ReadableImages) -> DataLoader[Any]:
         return self._loader(dataset, batch_sampler=self._evaluation_batches(dataset), collate_fn=collate_readable)
 
-    def _loader(self, dataset: ReadableImages, **options: Any) -> DataLoader[Any]:
-        return DataLoader(
+    def _loader(
+        self, dataset: ReadableImages, kind: type[DataLoader[Any]] = DataLoader, **options: Any
+    ) -> DataLoader[Any]:
+        return kind(
             dataset,
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
@@ -294,6 +297,3 @@ class ClassificationDataModule(LightningDataModule):
         if count > self._corrupt_reported:
             LOGGER.warning("%d image(s) could not be read so far: the warnings above name each.", count)
         self._corrupt_reported = count
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

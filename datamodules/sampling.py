@@ -43,6 +43,8 @@ class TrainingSampler(DistributedSampler[Draw]):
             in proportion to n ** (1 - balance). Its images take turns: none is drawn again before all others of its
             class are, and of those of a large class an epoch has a part. The epoch's length stays.
         targets: Class indices (length,), which a balance above 0 needs.
+        epoch: The epoch to begin with.
+        start: Draws of this process in that epoch to leave out, since a run that goes on has had them.
     """
 
     def __init__(
@@ -54,27 +56,39 @@ class TrainingSampler(DistributedSampler[Draw]):
         repeats: int = 1,
         balance: float = 0.0,
         targets: np.ndarray | None = None,
+        epoch: int = 0,
+        start: int = 0,
     ) -> None:
         Sampler.__init__(self)  # DistributedSampler's own would want the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
         self.balance, self.targets = balance, targets
-        self.epoch = 0  # the trainer moves it on by set_epoch
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        """Draws of this process in an epoch; the same in every process."""
+        """Draws of this process in a whole epoch; the same in every process."""
         return self.length // self.num_replicas
 
+    def set_epoch(self, epoch: int) -> None:
+        """Draw all of another epoch from now on; the trainer calls this before each."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
     def __iter__(self) -> Iterator[Draw]:
-        """Draw one epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        """Draw one epoch, from start on."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._order())
         order = torch.randperm(self.length, generator=generator)
         if self.balance and self.targets is not None:
             order = balanced_order(order, torch.from_numpy(self.targets).long(), self.balance, generator)
         images = order[: math.ceil(self.length / self.repeats)].repeat_interleave(self.repeats)
         seeds = torch.randint(2**62, (len(images),), generator=generator)
-        mine = slice(self.rank, len(self) * self.num_replicas, self.num_replicas)
+        first = self.rank + self.start * self.num_replicas
+        mine = slice(first, len(self) * self.num_replicas, self.num_replicas)
         for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
             yield Draw(image, seed)
+
+    def _order(self) -> int:
+        """Return the number of the order that this epoch has."""
+        return self.epoch
 
 
 def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:
@@ -105,8 +119,8 @@ class RepeatingSampler(TrainingSampler, SequentialSampler):  # type: ignore[misc
     would replace any other by one that goes through the files in order, class by class, and knows no seeds.
     """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Stay in the first epoch."""
+    def _order(self) -> int:
+        return 0
 
 
 class EvaluationBatchSampler(BatchSampler):

@@ -47,9 +47,14 @@ def data_of(trainer: Trainer) -> ClassificationData:
     return data
 
 
+def images_per_batch(trainer: Trainer) -> int:
+    """Return the images of a batch, over all processes."""
+    return data_of(trainer).batch_size * trainer.world_size
+
+
 def images_per_step(trainer: Trainer) -> int:
     """Return the images of an optimiser step, over all processes."""
-    return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    return images_per_batch(trainer) * trainer.accumulate_grad_batches
 
 
 def class_counts(data: ClassificationData) -> list[int]:

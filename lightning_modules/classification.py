@@ -11,7 +11,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_modules.checks import check_checkpoint, check_data, class_counts, data_of
+from lightning_modules.checks import (
+    check_checkpoint,
+    check_data,
+    class_counts,
+    data_of,
+    images_per_batch,
+    images_per_step,
+)
 from lightning_modules.distributed import share_buffers
 from lightning_modules.losses import (
     DistillationConfig,
@@ -22,6 +29,7 @@ from lightning_modules.losses import (
 )
 from lightning_modules.metrics import EvaluationMetrics, recognised
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
+from lightning_modules.resumed_batches import follow_images
 from lightning_modules.starting_weights import Start, check_preprocessing, freeze_part
 from lightning_modules.student import StudentModule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
@@ -228,6 +236,7 @@ class ImageClassification(StudentModule):
             "config": asdict(self.network_config),
             "metadata": self.metadata.to_dict(),
             "started_from": self.started_from,
+            "images": {"step": images_per_step(self.trainer), "batch": images_per_batch(self.trainer)},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -241,6 +250,8 @@ class ImageClassification(StudentModule):
         self._student_kind = "raw"
         raw, averaged = split_checkpoint(checkpoint)
         if self._stage == "fit":
+            scales_rate = self.optimizer_config.reference_batch_size is not None
+            follow_images(checkpoint, images_per_step(self.trainer), images_per_batch(self.trainer), scales_rate)
             if self.ema_student is None and averaged is not None:  # otherwise the EMA callback loads both kinds
                 rank_zero_warn(
                     "This run does not average (enable.ema is false): it goes on with the raw ones of the checkpoint's "

@@ -16,6 +16,8 @@ from lightning_modules.warnings_filter import hide_known_warnings
 def main(args: list[str] | None = None) -> None:
     """Run the command; ends the process with status 1 after an error, 2 for arguments that cannot be parsed.
 
+    After a signal the status is 128 and its number: 130 for Ctrl-C, 143 for SIGTERM.
+
     Args:
         args: Arguments as on the command line; None takes those of the process.
     """
@@ -38,6 +40,11 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:  # before training; the trainer handles later ones
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        # Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            sys.exit(130)
+        sys.exit(143 if type(end).__name__ == "SIGTERMException" else end.code)
     if command.failed_exports():
         print("error: not all files were exported; the summary above says why.", file=sys.stderr)
         sys.exit(1)

@@ -22,10 +22,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
-from lightning_modules.checkpoint_files import keep_checkpoints_whole
+from lightning_modules.checkpoint_files import keep_checkpoints_whole, newest_whole_checkpoint
 from lightning_modules.classification import ImageClassification
 from lightning_modules.parser import Parser
 from lightning_modules.run_folder import Run, removed_where_refused, run_of_checkpoint
+from lightning_modules.run_record import LAST_CHECKPOINT
 from lightning_modules.starting_weights import follow_weights
 from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError, require
@@ -88,8 +89,8 @@ class SaveFitConfig(SaveConfigCallback):
         resumed = resumed_from is not None and folder.resolve() in Path(resumed_from).resolve().parents
         if not resumed and checkpoints.is_dir() and any(checkpoints.iterdir()):
             raise UserError(
-                f"The folder {folder} holds the checkpoints of a run: go on with it by --ckpt_path "
-                f"{checkpoints / 'last.ckpt'}, or choose another run.version or run.name."
+                f"The folder {folder} holds the checkpoints of a run: go on with it by --run.resume auto or "
+                f"--ckpt_path {checkpoints / 'last.ckpt'}, or choose another run.version or run.name."
             )
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
@@ -152,13 +153,14 @@ class CommandLine(LightningCLI):
                 "plain values."
             )
         options["weights_only"] = True  # Lightning's null leaves it to an environment variable of torch
+        found = self._find_checkpoint() if self.subcommand == "fit" and options["run"]["resume"] else None
         path, weights = options["ckpt_path"], options["model"]["weights"]
         if path is None and weights is None and self.subcommand != "fit":
             raise UserError(
                 f"lightning {self.subcommand} needs weights: give --ckpt_path runs/.../best.ckpt, or --model.weights "
                 f"with {SOURCES}."
             )
-        content = {} if path is None else read_file(Path(path))
+        content = {} if path is None else read_file(Path(path)) if found is None else found
         self._description = content.get("mobilemamba", {})
         trained, epochs = content.get("epoch", -1) + 1, options["trainer"]["max_epochs"]
         if self.subcommand == "fit" and path is not None and epochs is not None and 0 <= epochs <= trained:
@@ -171,6 +173,17 @@ class CommandLine(LightningCLI):
                 f"model.weights = {weights!r} and --ckpt_path {path} cannot go together: --ckpt_path goes on with a "
                 "run or evaluates its checkpoint, model.weights is what a new run begins from. Give one of them."
             )
+
+    def _find_checkpoint(self) -> dict[str, Any] | None:
+        """Set the options to go on with the run that run.resume means; return the content of its checkpoint, if any."""
+        options = self.config[self.subcommand]
+        run = Run(**options["run"].as_dict()).newest()
+        options["run"]["version"] = run.version
+        found = newest_whole_checkpoint(run.path() / LAST_CHECKPOINT)
+        if found is None:
+            return None
+        options["ckpt_path"] = str(found[0])
+        return found[1]
 
     def instantiate_classes(self) -> None:
         """Build the parts; a checkpoint's weights take the place of those that its run began from."""

@@ -24,11 +24,13 @@ class Task(Protocol):
     Attributes:
         student: The network, with raw weights.
         ema_student: The network with averaged weights, where there are any.
+        teacher: What it is distilled from in fit, where there is any.
         metadata: What the data are like; known from the module's setup on.
     """
 
     student: MobileMamba
     ema_student: nn.Module | None
+    teacher: nn.Module | None
     metadata: ModelMetadata | None
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:

@@ -47,7 +47,7 @@ class EvaluationMetrics(nn.Module):
             self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
         self.macro_accuracy = MulticlassAccuracy(num_classes, average="macro", validate_args=False)
         self.f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite is to be seen
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -29,16 +29,25 @@ class Run:
         logger: Where curves and pictures go: tensorboard and csv are files in the run's folder, wandb and mlflow are
             packages to install, none keeps no curves. Pictures go to all but csv, which in a run that goes on keeps
             older parts as metrics_0.csv and so on. Not used with trainer.logger.
+        resume: auto goes on with the newest version of that name, or the given one, from its newest whole checkpoint,
+            and begins where there is none: the same command starts a run and goes on with it. Null: begin.
     """
 
     name: str = "mobilemamba"
     folder: str = "runs"
     version: str | None = None
     logger: LoggerName = "tensorboard"
+    resume: Literal["auto"] | None = None
 
     def path(self) -> Path:
         """Return the folder of this run, which need not exist yet."""
         return Path(TensorBoardLogger(self.folder, self.name, self.version).log_dir)  # it finds the next number
+
+    def newest(self) -> Run:
+        """Return the run to go on with: the newest version of this name, where none is given and there are any."""
+        folders = Path(self.folder, self.name).glob("version_*")
+        numbers = [int(number) for path in folders if (number := path.name.removeprefix("version_")).isdecimal()]
+        return replace(self, version=f"version_{max(numbers)}") if self.version is None and numbers else self
 
     def make_logger(self) -> Logger | bool:
         """Return a logger that writes into the run's folder, False for none.

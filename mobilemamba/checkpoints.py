@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
+from mobilemamba.checksums import check_file
 from mobilemamba.errors import UserError
 from mobilemamba.published import STUDENT_PREFIX, WeightSource, adapt_state
 
@@ -49,7 +50,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        UserError: When the file is damaged or holds more than tensors and plain values.
+        UserError: When the file is damaged, declares more than its size, or holds more than tensors and plain
+            values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
@@ -58,6 +60,7 @@ def read_file(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         except SafetensorError as error:
             raise UserError(f"Checkpoint {path} is damaged or not a safetensors file: {error}") from error
+    check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -65,7 +68,7 @@ def read_file(path: Path) -> dict[str, Any]:
             f"Checkpoint {path} is refused: it is damaged or holds objects other than tensors and plain values, whose "
             "loading could run code. Re-save its state dict alone with torch.save or safetensors where you trust it."
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"Checkpoint {path} is damaged or not a PyTorch file: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of weights.")

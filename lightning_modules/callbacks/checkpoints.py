@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules.checkpoint_files import previous_checkpoint
 from lightning_modules.inspection import task_of
+from mobilemamba.errors import require
+from mobilemamba.files import atomic_write
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -50,17 +58,98 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep ``last.ckpt``, the checkpoint to resume from.
+    """Keep ``last.ckpt``, the checkpoint to resume from, and the one before it as ``last.previous.ckpt``.
 
-    A callback of its own, since Lightning's save_last writes only when the best checkpoint changes too.
+    It follows the progress of training, whatever is validated. Hooks: ``on_train_batch_end`` saves when the last time
+    is long ago, ``on_validation_end`` where that was due at a step that validation follows, ``on_train_epoch_end`` and
+    ``on_train_end`` save in any case. One step is never saved twice.
 
     Args:
         dirpath: Folder. Null: "checkpoints" in the run's folder.
-        every_n_epochs: Epochs between two writes.
+        every_n_epochs: Epochs between two writes at the end of an epoch.
+        every_minutes: Minutes of training after which it is written inside an epoch. Null: never.
+
+    Raises:
+        UserError: When every_n_epochs is less than 1 or every_minutes negative.
     """
 
-    def __init__(self, dirpath: str | None = None, every_n_epochs: int = 1) -> None:
+    def __init__(self, dirpath: str | None = None, every_n_epochs: int = 1, every_minutes: float | None = 10.0) -> None:
+        require(every_n_epochs > 0, "last_checkpoint.every_n_epochs", every_n_epochs, "1 or more")
+        allowed = "0 (after every step) or more, or null"
+        require(every_minutes is None or every_minutes >= 0, "last_checkpoint.every_minutes", every_minutes, allowed)
         super().__init__(dirpath=dirpath, filename="last", every_n_epochs=every_n_epochs, enable_version_counter=False)
+        self.every_minutes = every_minutes
+        self._last_time = time.monotonic()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember nothing: the last checkpoint is replaced whatever came before."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._last_time = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save inside an epoch when it is time."""
+        if can_stop_after(trainer, batch_idx) and self._is_due(trainer):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation inside an epoch when it is time."""
+        if not trainer.sanity_checking and not trainer.is_last_batch and self._is_due(trainer):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save at the end of an epoch."""
+        if (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what the last epochs have reached."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint, unless it holds this step already; to be called on all processes."""
+        if self._should_skip_saving_checkpoint(trainer):
+            return
+        assert self.dirpath is not None  # set in setup
+        path = Path(self.dirpath) / "last.ckpt"
+        if trainer.is_global_zero:
+            keep_previous(path)
+        self._save_checkpoint(trainer, str(path))
+        self.best_model_path = str(path)
+        self._last_time = time.monotonic()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Return whether the first process finds that it is time."""
+        if self.every_minutes is None:
+            return False
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._last_time >= 60 * self.every_minutes))
+
+
+def can_stop_after(trainer: Trainer, batch_idx: int) -> bool:
+    """Return whether a checkpoint at the end of this batch would hold all that a resumed run needs.
+
+    Between accumulated batches it would lack their gradients. Where validation or the end of the epoch follows, a
+    resumed run would leave these out; hooks of their own come after them.
+    """
+    if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        return False
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or every is None or math.isinf(every):
+        return True
+    done = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
+    return (done + 1) % every != 0
+
+
+def keep_previous(path: Path) -> None:
+    """Give a checkpoint a second name, under which it stays when it is replaced."""
+    if not path.is_file():
+        return
+    with atomic_write(previous_checkpoint(path)) as unfinished:
+        try:
+            os.link(path, unfinished)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, unfinished)

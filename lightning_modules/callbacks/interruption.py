@@ -1,44 +1,159 @@
-"""Ctrl-C in the middle of fit: the weights are kept, and what can be done with them is said."""
+"""Signals in the middle of fit: its state is kept, and what can be done with it is said."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
+import threading
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_modules.callbacks.checkpoints import LastCheckpoint, can_stop_after
 from lightning_modules.callbacks.run_summary import stop_progress_bar
-from lightning_modules.inspection import is_trial, run_folder
+from lightning_modules.inspection import find_callback, is_trial, run_folder
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""What is dealt with; Windows knows the first two alone."""
 
 
-class SaveOnInterrupt(Callback):
-    """Write ``interrupted.ckpt`` when fit is stopped by Ctrl-C or SIGTERM, and print how to go on.
+class SaveOnInterrupt(Checkpoint):
+    """Write ``last.ckpt`` when a signal comes, and print how to go on where it ends the run.
 
-    Hooks: ``on_exception``. In a run of several processes nothing is written, since those may be waiting for each other
-    at different points; ``last.ckpt`` of the last epoch is kept in any case.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end the run with status 128 and the signal's number: 130, 143 and 129. SIGUSR1
+    saves and goes on; under SLURM it saves, has the job requeued and ends the run, unless Lightning's SLURMEnvironment
+    is given with auto_requeue off. A second Ctrl-C ends the run at once.
+
+    Hooks: ``on_sanity_check_start`` and ``on_train_start`` take the signals over; ``on_train_batch_end``,
+    ``on_validation_end`` and ``on_train_epoch_end`` act on them, after all other callbacks; ``on_train_end`` and
+    ``on_exception`` give the signals back. After each optimiser step all processes agree on what to do, so that a
+    signal to one of them stops all at the same step. One that comes during validation waits for its end.
     """
 
+    def __init__(self) -> None:
+        self._received: set[int] = set()
+        self._handlers: dict[int, Any] = {}
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over."""
+        self._take_over()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over; one that came before counts."""
+        self._take_over()
+        if trainer.received_sigterm:
+            self._received.add(signal.SIGTERM)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Act after an optimiser step."""
+        if can_stop_after(trainer, batch_idx):
+            self._act(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Act after a validation inside an epoch."""
+        if not trainer.sanity_checking and not trainer.is_last_batch:
+            self._act(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Act at the end of an epoch."""
+        self._act(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save where there is something to save, and say so."""
-        if not self.should_act(trainer, exception):
+        """Give the signals back."""
+        self._give_back()
+
+    def _act(self, trainer: Trainer) -> None:
+        """Do what a signal to any process asks for.
+
+        Raises:
+            SystemExit: Where it ends the run.
+        """
+        number = max(self._received, default=0)
+        if trainer.world_size > 1:  # an integer over all processes, beside the gradients of the whole network
+            own = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(own, reduce_op="max"))
+        if not number or is_trial(trainer):
             return
-        if trainer.world_size == 1:
-            path = checkpoint_folder(trainer) / "interrupted.ckpt"
-            trainer.save_checkpoint(path)
-        else:
-            path = checkpoint_folder(trainer) / "last.ckpt"
+        self._received.discard(number)
+        path = save_last(trainer)
+        requeued = requeues(trainer)
+        if number == getattr(signal, "SIGUSR1", None) and not requeued:
+            rank_zero_info(f"SIGUSR1: the state after step {trainer.global_step} is kept in {path}; training goes on.")
+            return
         if trainer.is_global_zero:
             stop_progress_bar(trainer)
+            if number == getattr(signal, "SIGUSR1", None):
+                requeue_job()
             print(next_steps(path), flush=True)
+        # Lightning kills the first process, whose status is the run's, when one that it started itself fails.
+        started_by_first = isinstance(environment_of(trainer), LightningEnvironment) and trainer.global_rank > 0
+        raise SystemExit(0 if started_by_first else 128 + number)
 
-    def should_act(self, trainer: Trainer, exception: BaseException) -> bool:
-        """Return whether this is an interruption of training that has begun."""
-        is_interruption = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        has_begun = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
-        return is_interruption and has_begun and not is_trial(trainer)
+    def _take_over(self) -> None:
+        if self._handlers or threading.current_thread() is not threading.main_thread():
+            return
+        self._received.clear()
+        self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if number in self._received:
+                raise KeyboardInterrupt
+            # Python's own streams may be in use at this moment.
+            os.write(2, b"\ninterrupted: the state is kept after this step; Ctrl-C again ends without that\n")
+        self._received.add(number)
+
+
+def save_last(trainer: Trainer) -> Path:
+    """Write ``last.ckpt`` of this step, unless it is there; to be called on all processes."""
+    last = find_callback(trainer, LastCheckpoint)
+    path = checkpoint_folder(trainer) / "last.ckpt"
+    if last is None:
+        trainer.save_checkpoint(path)
+    else:
+        last.save(trainer)
+    return path
+
+
+def environment_of(trainer: Trainer) -> Any:
+    """Return what Lightning knows of the cluster; None for a single process that is in none."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def requeues(trainer: Trainer) -> bool:
+    """Return whether SIGUSR1 is SLURM's announcement of the end of a job that goes on as a new one."""
+    environment = environment_of(trainer)
+    return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+
+
+def requeue_job() -> None:
+    """Ask SLURM to start this job anew."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        rank_zero_warn(f"The job {job} was not requeued: {error}")
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -51,12 +166,10 @@ def checkpoint_folder(trainer: Trainer) -> Path:
 
 def next_steps(path: Path) -> str:
     """Return what can be done with a checkpoint of an interrupted run."""
-    if not path.is_file():
-        return f"Training was interrupted before {path} was written."
     export = shlex.join(["mobilemamba", "export", "--checkpoint", str(path), "--format", "onnx"])
     lines = [f"Training was interrupted; its state is kept in {path}", "To export it:", f"  {export}"]
     config = path.parent.parent / "config.yaml"
     if config.is_file():
         resume = shlex.join(["lightning", "fit", "--config", str(config), "--ckpt_path", str(path)])
-        lines += ["To go on, as a run of its own:", f"  {resume}"]
+        lines += ["To go on:", f"  {resume}"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Non-finite batches: skipped, counted, and fatal when there are too many.
+"""Non-finite batches: skipped, counted, and fatal when there are too many in a row or in all.
 
 Whether a step is finite is read off the norm of its gradients. These are the same on all processes after the gradients
 were reduced, so all of them decide alike without a message more; a batch that is bad on one process is skipped on all.
@@ -6,6 +6,7 @@ were reduced, so all of them decide alike without a message more; a batch that i
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from mobilemamba.errors import UserError, require
 
 
 class NonFiniteError(UserError):
-    """Too many batches had a non-finite loss or gradient; the message names where it first appears."""
+    """Too many batches had a non-finite loss or gradient, where the message names its origin, or the result is none."""
 
 
 class NonFiniteGuard(Callback):
@@ -32,11 +33,12 @@ class NonFiniteGuard(Callback):
 
     Hooks: ``on_train_batch_start`` remembers BatchNorm statistics; ``on_before_backward`` looks at the loss;
     ``on_before_optimizer_step`` drops the gradients and puts the statistics back; ``on_train_batch_end`` logs
-    ``train/skipped_steps`` and stops the run at the limit. The overflows by which float16 training finds its loss scale
-    are not counted.
+    ``train/skipped_steps`` and stops the run at the limit; ``on_fit_end``, before anything is exported, fails a run
+    most of whose steps were skipped, or whose last validation loss is not finite. The overflows by which float16
+    training finds its loss scale are not counted.
 
     Args:
-        limit: Skipped optimiser steps, over the whole run, at which training stops.
+        limit: Skipped optimiser steps in a row at which training stops.
 
     Raises:
         UserError: When limit is less than 1.
@@ -46,6 +48,7 @@ class NonFiniteGuard(Callback):
         require(limit > 0, "non_finite.limit", limit, "1 (stop at the first) or more")
         self.limit = limit
         self.skipped = 0
+        self.skipped_in_a_row = 0
         self.skipped_step: int | None = None
         self._loss_is_finite: Tensor | None = None
         self._statistics: list[Tensor] = []
@@ -53,11 +56,12 @@ class NonFiniteGuard(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the count over a resume."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped = state_dict["skipped"]
+        self.skipped_in_a_row = state_dict.get("skipped_in_a_row", 0)  # older checkpoints lack it
 
     def summary_lines(self) -> list[tuple[str, str]]:
         """Return what :class:`RunSummary` says of this callback."""
@@ -88,6 +92,7 @@ class NonFiniteGuard(Callback):
         """Turn the step into one that changes nothing where its gradients are not finite."""
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads or get_total_norm(grads).isfinite():
+            self.skipped_in_a_row = 0
             return
         loss_is_finite = self._loss_is_finite is None or bool(self._loss_is_finite)
         everywhere = trainer.strategy.reduce_boolean_decision(loss_is_finite, all=True)
@@ -97,6 +102,7 @@ class NonFiniteGuard(Callback):
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_copy_(self._statistics, self._saved)
         self.skipped += 1
+        self.skipped_in_a_row += 1
         self.skipped_step = trainer.global_step
 
     def on_train_batch_end(
@@ -105,26 +111,47 @@ class NonFiniteGuard(Callback):
         """Log the count after a skipped step, and stop at the limit.
 
         Raises:
-            NonFiniteError: When limit steps were skipped.
+            NonFiniteError: When limit steps in a row were skipped.
         """
         if self.skipped_step is None or self.skipped_step != trainer.global_step - 1:
             return
         pl_module.log("train/skipped_steps", float(self.skipped))
         rank_zero_warn(
-            f"Step {self.skipped_step} was skipped: its loss or gradients are not finite ({self.skipped} of at most "
-            f"{self.limit})."
+            f"Step {self.skipped_step} was skipped: its loss or gradients are not finite ({self.skipped_in_a_row} in a "
+            f"row, of at most {self.limit})."
         )
-        if self.skipped >= self.limit:
-            origin = self._origin_on_any_process(trainer, task_of(pl_module).student, batch)
+        if self.skipped_in_a_row >= self.limit:
+            origin = self._origin_on_any_process(trainer, pl_module, batch)
             raise NonFiniteError(
-                f"{self.skipped} steps had a non-finite loss or gradients, the limit of non_finite.limit. In the last "
-                f"batch, {origin}. Try trainer.precision bf16-mixed or 32-true, or a lower "
-                "model.optimizer.learning_rate; the checkpoints written so far are kept."
+                f"{self.skipped_in_a_row} steps in a row had a non-finite loss or gradients, the limit of "
+                f"non_finite.limit. In the last batch, {origin}. Try trainer.precision bf16-mixed or 32-true, or a "
+                "lower model.optimizer.learning_rate; the checkpoints written so far are kept."
             )
 
-    def _origin_on_any_process(self, trainer: Trainer, student: nn.Module, batch: Any) -> str:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fail a run that has no result, so that nothing of it is exported.
+
+        Raises:
+            NonFiniteError: When most steps were skipped, or the last validation loss is not finite.
+        """
+        if 2 * self.skipped > trainer.global_step:
+            raise NonFiniteError(
+                f"{self.skipped} of {trainer.global_step} steps were skipped, since their loss or gradients were not "
+                "finite: nothing is exported. Try trainer.precision bf16-mixed or 32-true, or a lower "
+                "model.optimizer.learning_rate; the checkpoints are kept."
+            )
+        losses = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/loss" in name}
+        bad = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteError(
+                f"The last validation has {', '.join(bad)}: nothing is exported. Go on from an earlier checkpoint with "
+                "trainer.precision bf16-mixed or 32-true, or a lower model.optimizer.learning_rate."
+            )
+
+    def _origin_on_any_process(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> str:
+        task = task_of(pl_module)
         with trainer.precision_plugin.forward_context():
-            origin = find_non_finite(student, batch[0])
+            origin = find_non_finite(task.student, batch[0], task.teacher)
         origins = (trainer.strategy.broadcast(origin, src=rank) for rank in range(trainer.world_size))
         nothing = "images and outputs of all modules are finite: the loss or the backward pass is not"
         return next(filter(None, list(origins)), nothing)
@@ -141,15 +168,18 @@ def is_loss_scaling(trainer: Trainer) -> bool:
 
 
 @torch.no_grad()
-def find_non_finite(network: nn.Module, images: Tensor) -> str | None:
+def find_non_finite(network: nn.Module, images: Tensor, teacher: nn.Module | None = None) -> str | None:
     """Run a network and say where the first non-finite value appears; None where there is none.
 
     Args:
         network: Any network; its statistics and mode are left as they were.
         images: (B, C, H, W).
+        teacher: What the network learns from, which is looked at first.
     """
     if not images.isfinite().all():
         return "the images themselves hold non-finite values"
+    if teacher is not None and not teacher(images).isfinite().all():
+        return "the teacher's logits are not finite, whatever the student does: check model.teacher and its precision"
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
             return f"the parameter student.{name} holds non-finite values"

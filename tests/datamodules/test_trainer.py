@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from datamodules import DigitsDataModule, ImageNetDataModule, MixingConfig
+from mobilemamba.errors import UserError
 from tests.datamodules.conftest import photographs, save_image, truncate
 from tests.spawned import SpawnedProcesses
 
@@ -161,3 +162,16 @@ def test_a_trainer_that_would_split_the_images_again_is_refused(image_folder: Ca
     strict = trainer(strategy=SpawnedProcesses(), devices=2, use_distributed_sampler=True)
     with pytest.raises(Exception, match=r"trainer\.use_distributed_sampler to false"):
         strict.validate(Probe(), datamodule=mixed(image_folder()), verbose=False)
+
+
+@pytest.mark.parametrize(("accumulated", "size"), [(1, 96), (3, 32)])
+def test_the_batch_of_a_step_is_divided(accumulated: int, size: int) -> None:
+    data = DigitsDataModule(global_batch_size=96)
+    assert len(fit(data, max_epochs=1, limit_train_batches=1, accumulate_grad_batches=accumulated)[0]) == size
+    assert data.batch_size == size
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    data = DigitsDataModule(global_batch_size=100)
+    with pytest.raises(UserError, match=r"data\.global_batch_size = 100 must be a multiple of 1 processes x 3"):
+        fit(data, accumulate_grad_batches=3)

@@ -11,7 +11,13 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
-from lightning_modules.checkpoint_files import WholeCheckpoints, keep_checkpoints_whole
+from lightning_modules.checkpoint_files import (
+    WholeCheckpoints,
+    keep_checkpoints_whole,
+    newest_whole_checkpoint,
+    previous_checkpoint,
+)
+from mobilemamba.errors import UserError
 
 resource = pytest.importorskip("resource")
 
@@ -50,3 +56,27 @@ def test_trainers_save_whole_files(make_trainer: Callable[..., Trainer]) -> None
     chosen = make_trainer(plugins=[Own()])
     keep_checkpoints_whole(chosen)
     assert type(chosen.strategy.checkpoint_io) is Own
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
+    last, files = tmp_path / "last.ckpt", WholeCheckpoints()
+    before = previous_checkpoint(last)
+    assert newest_whole_checkpoint(last) is None
+    files.save_checkpoint({"step": 1}, before)
+    assert newest_whole_checkpoint(last) == (before, {"step": 1})
+    files.save_checkpoint({"step": 2}, last)
+    assert newest_whole_checkpoint(last) == (last, {"step": 2})
+    damage(last)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*goes on from .*last\.previous\.ckpt"):
+        assert newest_whole_checkpoint(last) == (before, {"step": 1})
+    damage(before)
+    with pytest.raises(UserError, match=r"There is no other to go on from"):
+        newest_whole_checkpoint(last)
+    with pytest.raises(UserError, match="damaged"):
+        files.load_checkpoint(last)

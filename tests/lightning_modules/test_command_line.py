@@ -45,7 +45,7 @@ def test_a_run_can_be_fitted_evaluated_and_used(
     main(["fit", *small_run, *distilled])
     teacher.unlink()  # evaluations do not need it
     run = tmp_path / "all runs" / "small" / "version_0"
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}  # of one epoch
     assert {"best.onnx", "last.onnx"} <= {path.name for path in (run / "export").iterdir()}
     events = EventAccumulator(str(run))
     events.Reload()

@@ -84,9 +84,66 @@ def test_the_limit_stops_the_run_and_names_the_origin(make_trainer: MakeTrainer,
     trainer = make_trainer(callbacks=[NonFiniteGuard(limit=2)], limit_val_batches=0)
     with (
         pytest.warns(UserWarning, match=SKIPPED),
-        pytest.raises(NonFiniteError, match=r"2 steps .*non_finite\.limit.*images themselves"),
+        pytest.raises(NonFiniteError, match=r"2 steps in a row .*non_finite\.limit.*images themselves"),
     ):
         trainer.fit(ImageClassification(tiny), datamodule=BadBatches(bad=(1, 2)))
+
+
+def test_single_bad_steps_are_no_row(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    guard = NonFiniteGuard(limit=2)
+    trainer = make_trainer(callbacks=[guard], limit_val_batches=0, max_epochs=2)
+    with pytest.warns(UserWarning, match=SKIPPED):
+        trainer.fit(ImageClassification(tiny), datamodule=BadBatches())
+    assert guard.skipped == 2
+
+
+class SpoiledStudent(Callback):
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassification)
+        pl_module.student.get_parameter("head.linear.bias").data.fill_(torch.nan)
+
+
+class Exported(Callback):
+    reached = False
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.reached = True
+
+
+@pytest.mark.filterwarnings("ignore:Step . was skipped:UserWarning")
+@pytest.mark.parametrize(
+    ("bad", "spoiling", "message"),
+    [
+        ((1, 3), [], "3 of 4 steps were skipped"),
+        ((0, 0), [SpoiledStudent()], "val/loss_raw = nan: nothing is exported"),
+    ],
+)
+def test_a_run_without_result_fails_before_the_export(
+    bad: tuple[int, int], spoiling: list[Callback], message: str, make_trainer: MakeTrainer, tiny: MobileMambaConfig
+) -> None:
+    exported = Exported()
+    trainer = make_trainer(callbacks=[NonFiniteGuard(), *spoiling, exported], num_sanity_val_steps=0)
+    with pytest.raises(NonFiniteError, match=message):
+        trainer.fit(ImageClassification(tiny), datamodule=BadBatches(bad))
+    assert not exported.reached
+
+
+def test_the_teacher_is_named(make_trainer: MakeTrainer, tiny: MobileMambaConfig) -> None:
+    class Overflowing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :4] / 0
+
+    class WithTeacher(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert isinstance(pl_module, ImageClassification)
+            pl_module.set_unregistered("teacher", Overflowing())
+
+    trainer = make_trainer(callbacks=[WithTeacher(), NonFiniteGuard(limit=1)], limit_val_batches=0)
+    with (
+        pytest.warns(UserWarning, match=SKIPPED),
+        pytest.raises(NonFiniteError, match="the teacher's logits are not finite"),
+    ):
+        trainer.fit(ImageClassification(tiny), datamodule=TinyData())
 
 
 # The first step is left out, which torch takes for a mistake in the order of calls.

@@ -74,9 +74,10 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_best_and_last_are_kept_under_fixed_names(run: Run) -> None:
     folder = run.folder / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt", "last.previous.ckpt"]
     assert run.best.monitor == ("val/top1_ema" if run.averaging else "val/top1_raw")
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert torch.load(folder / "last.previous.ckpt", weights_only=True)["epoch"] == 0
 
 
 def test_files_are_exported_and_listed(run: Run) -> None:

@@ -71,7 +71,7 @@ def test_a_resumed_run_goes_on_with_its_record(fit: Fit, tmp_path: Path) -> None
     again = recorded(tmp_path)
     assert again.pop("seconds") <= after.pop("seconds")
     assert again == after
-    assert (again["validation_images"], len(again["metrics"])) == (24, 3)
+    assert (again["validation_images"], len(again["metrics"])) == (24, 4)
 
 
 class Spoil(Callback):

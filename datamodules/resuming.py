@@ -1,0 +1,78 @@
+"""Where in the data a run is, and how its steps are divided: what it keeps when it goes on, also on other devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from mobilemamba.errors import UserError
+
+
+class ResumedData(LightningDataModule):
+    """Data of a run that goes on with the next batch, after any step.
+
+    Attributes:
+        batch_size: Images per batch and process.
+        global_batch_size: Images per optimiser step, over all processes and accumulated batches; None: not given.
+    """
+
+    batch_size: int
+    global_batch_size: int | None
+    _resumed_at: tuple[int, int] | None = None
+
+    def divide_batch(self) -> None:
+        """Set batch_size to the share of a process and an accumulated batch in global_batch_size, where it is given.
+
+        Raises:
+            UserError: When there is no such share.
+        """
+        images = self.global_batch_size
+        if images is None or self.trainer is None:
+            return
+        processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        if images < processes * accumulated or images % (processes * accumulated):
+            raise UserError(
+                f"data.global_batch_size = {images} must be a multiple of {processes} processes x {accumulated} "
+                "accumulated batches: change trainer.devices, trainer.num_nodes or trainer.accumulate_grad_batches, or "
+                "set it to null and give data.batch_size."
+            )
+        self.batch_size = images // (processes * accumulated)
+
+    def take_position(self) -> tuple[int, int]:
+        """Return the epoch in which a loader begins, and the batches of it that are done.
+
+        Lightning loads a checkpoint's loops after it has made the loader, so the first one takes what this module has
+        loaded.
+        """
+        position = self._resumed_at or self._position()
+        self._resumed_at = None
+        return position
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the draws of a resumed run begin: its loader is made before the trainer knows that itself."""
+        epoch, batches = self._position()
+        return {"epoch": epoch, "images": batches * self._images_per_batch()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the run that wrote a checkpoint was; older ones, written between epochs, do not say it."""
+        if "epoch" in state_dict:
+            self._resumed_at = state_dict["epoch"], state_dict["images"] // self._images_per_batch()
+
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch that a run is in and the batches of it that are done: not (0, 0) in one that goes on."""
+        if self.trainer is None:
+            return 0, 0
+        loop: Any = self.trainer.fit_loop
+        epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if epoch.started == epoch.processed:
+            return epoch.processed, 0
+        return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)
+
+    def _images_per_batch(self) -> int:
+        """Return the images of a batch over all processes: their batches are one part of an epoch's draws."""
+        return self.batch_size * self.rank_and_world_size()[1]
+
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """Return the index of this process and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -1,0 +1,45 @@
+"""Runs that go on with another number of images per step: other processes, batch sizes or accumulated batches.
+
+Lightning counts steps and batches. What depends on them is put where as many images have been seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+
+
+def follow_images(checkpoint: dict[str, Any], images_per_step: int, images_per_batch: int, scales_rate: bool) -> None:
+    """Move schedule, learning rate and position in the epoch of a checkpoint to another number of images, in place.
+
+    Args:
+        checkpoint: Content of a training checkpoint; those from before this version do not say their numbers, and are
+            left as they are.
+        images_per_step: Images of an optimiser step, over all processes, from now on.
+        images_per_batch: Images of a batch, over all processes, from now on.
+        scales_rate: Whether the learning rate is in proportion to the images of a step.
+    """
+    before = checkpoint["mobilemamba"].get("images")
+    if before is None or before == {"step": images_per_step, "batch": images_per_batch}:
+        return
+    ratio = images_per_step / before["step"]
+    factor = ratio if scales_rate else 1.0
+    for schedule in checkpoint["lr_schedulers"]:
+        schedule["last_epoch"] = round(schedule["last_epoch"] / ratio)
+        schedule["_step_count"] = schedule["last_epoch"] + 1
+        for name in ("base_lrs", "_last_lr"):
+            schedule[name] = [rate * factor for rate in schedule[name]]
+    for optimizer in checkpoint["optimizer_states"]:
+        for group in optimizer["param_groups"]:
+            group.update({name: group[name] * factor for name in ("lr", "initial_lr") if name in group})
+    loop = checkpoint["loops"]["fit_loop"]
+    if loop["epoch_progress"]["current"]["started"] > loop["epoch_progress"]["current"]["processed"]:
+        current = loop["epoch_loop.batch_progress"]["current"]
+        moved = current["processed"] * before["batch"] // images_per_batch - current["processed"]
+        current.update({name: count + moved for name, count in current.items()})
+    rate = "is scaled in proportion" if scales_rate else "stays"
+    rank_zero_info(
+        f"This run goes on with {images_per_step} images per step instead of {before['step']}: its schedule goes on "
+        f"where as many images have been seen, and its learning rate {rate}."
+    )
