@@ -17,6 +17,7 @@ from datamodules.dense import DenseDataModule
 from datamodules.loaders import LoaderDataModule
 from lightning_modules.classification import ImageClassification
 from lightning_modules.configs import find_config
+from lightning_modules.detection import ObjectDetection
 from lightning_modules.segmentation import SemanticSegmentation
 from lightning_modules.student import StudentModule
 from mobilemamba.errors import UserError, require
@@ -61,6 +62,7 @@ TASKS = {
         {"data.num_classes": "model.network.num_classes", "data.image_size": "model.image_size"},
     ),
     "segmentation": TaskParts(SemanticSegmentation, DenseDataModule, IMAGE_LINKS, OF_CLASSIFIERS),
+    "detection": TaskParts(ObjectDetection, DenseDataModule, IMAGE_LINKS, (*OF_CLASSIFIERS, "complexity")),
 }
 
 

@@ -120,5 +120,5 @@ def test_a_backbone_begins_from_the_weights_of_a_classifier(tmp_path: Path) -> N
 def test_an_unknown_task_is_named(failure: Callable[[list[str]], tuple[int, str]]) -> None:
     assert failure(["fit", "--task", "depth"]) == (
         1,
-        "error: task = 'depth' must be one of classification, segmentation.\n",
+        "error: task = 'depth' must be one of classification, segmentation, detection.\n",
     )
