@@ -20,6 +20,9 @@ from mobilemamba.errors import require
 BRIGHTEST = 16
 INK = 0.35
 """Share of the brightest level above which a pixel belongs to a digit."""
+SIDES = (0.35, 0.6)
+"""Range of a digit's side, relative to the scene's."""
+TRIES = 6
 VALIDATION_SHARE = 0.2
 SPLITS = {"train": 0, "val": 1, "test": 2, "predict": 1}
 """Which scenes a split has; the digits in those that are not trained on are others, too."""
@@ -61,14 +64,16 @@ def compose(seed: tuple[int, ...], size: int, most: int, is_training: bool) -> S
     labels, areas = [], []
     for index in range(int(generator.integers(1, most + 1))):
         which = int(generator.integers(len(classes)))
-        side = int(generator.uniform(0.25, 0.55) * size)
-        left, top = generator.integers(0, size - side + 1, 2)
+        side = int(generator.uniform(*SIDES) * size)
         shape = Image.fromarray(pictures[which]).resize((side, side), Image.Resampling.BICUBIC)
         strength = np.asarray(shape, dtype=np.float32)[..., None] / 255
-        place = slice(top, top + side), slice(left, left + side)
+        ink = strength[..., 0] > INK
+        # Of a few places the one where it covers least: digits overlap, but rarely hide each other.
+        corners = generator.integers(0, size - side + 1, (TRIES, 2)).tolist()
+        places = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
+        place = min(places, key=lambda place: int((owner[place][ink] >= 0).sum()))
         colour = generator.uniform(0.6, 1.0, 3).astype(np.float32)
         image[place] = image[place] * (1 - strength) + colour * strength
-        ink = strength[..., 0] > INK
         owner[place][ink] = index
         labels.append(int(classes[which]))
         areas.append(int(ink.sum()))
@@ -118,7 +123,7 @@ class DigitScenesDataModule(DenseDataModule):
     ) -> None:
         count = 11 if self.is_segmentation else 10
         require(num_classes in (None, count), "data.num_classes", num_classes, f"{count}, or null")
-        require(image_size >= 32, "data.image_size", image_size, "32 or more: digits are a quarter of it")
+        require(image_size >= 32, "data.image_size", image_size, "32 or more: digits are a third of it")
         for name, value in (("scenes", scenes), ("validation_scenes", validation_scenes), ("most_digits", most_digits)):
             require(value > 0, f"data.{name}", value, "1 or more")
         super().__init__(
