@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
@@ -16,10 +15,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
 from datamodules.image_files import Images, Source, targets_of
-from datamodules.loading import ResumedLoader, leave_signals
+from datamodules.loaders import LoaderDataModule
 from datamodules.mixing import Mixer, MixingConfig
-from datamodules.resuming import ResumedData
-from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import find_images, printable
@@ -41,7 +38,7 @@ LEAST = {
 }
 
 
-class ClassificationDataModule(ResumedData):
+class ClassificationDataModule(LoaderDataModule):
     """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
@@ -158,7 +155,7 @@ class ClassificationDataModule(ResumedData):
         for split in splits:
             if split not in self.datasets:
                 self.datasets[split] = self._dataset(split)
-        self._evaluation_batches(self.datasets[splits[-1]])
+        self.evaluation_batches(len(self.datasets[splits[-1]]))
         share = len(self.datasets[splits[0]]) // self.rank_and_world_size()[1]
         if stage == "fit" and share < self.batch_size:
             raise UserError(
@@ -198,18 +195,10 @@ class ClassificationDataModule(ResumedData):
         return sum(dataset.corrupt_count for dataset in self.datasets.values())
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Load augmented batches in a new order every epoch; the last partial batch is dropped.
-
-        With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
-        """
+        """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
         dataset = self.datasets["train"]
-        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        kind = RepeatingSampler if overfits else TrainingSampler
         targets = targets_of(dataset.images) if self.balance else None
-        epoch, batches = self.take_position()
-        options: Any = (self.repeats, self.balance, targets, epoch, batches * self.batch_size)
-        sampler = kind(len(dataset), self.seed, *self.rank_and_world_size(), *options)
-        return self._loader(dataset, ResumedLoader, batch_size=self.batch_size, sampler=sampler, drop_last=True)
+        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -273,24 +262,9 @@ class ClassificationDataModule(ResumedData):
         samples = (images[index] for index in range(len(images)))
         return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]
 
-    def _evaluation_batches(self, dataset: ReadableImages) -> EvaluationBatchSampler:
-        rank, world_size = self.rank_and_world_size()
-        return EvaluationBatchSampler(range(len(dataset)), self.batch_size, rank=rank, world_size=world_size)
-
     def _evaluation_loader(self, dataset: ReadableImages) -> DataLoader[Any]:
-        return self._loader(dataset, batch_sampler=self._evaluation_batches(dataset), collate_fn=collate_readable)
-
-    def _loader(
-        self, dataset: ReadableImages, kind: type[DataLoader[Any]] = DataLoader, **options: Any
-    ) -> DataLoader[Any]:
-        return kind(
-            dataset,
-            num_workers=self.num_workers,
-            worker_init_fn=leave_signals,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
+        batches = self.evaluation_batches(len(dataset))
+        return self.loader(dataset, batch_sampler=batches, collate_fn=collate_readable)
 
     def _report_corrupt_images(self) -> None:
         count = self.corrupt_count

@@ -18,7 +18,7 @@ class ResumedData(LightningDataModule):
     """
 
     batch_size: int
-    global_batch_size: int | None
+    global_batch_size: int | None = None
     _resumed_at: tuple[int, int] | None = None
 
     def divide_batch(self) -> None:

@@ -72,15 +72,21 @@ def class_counts(data: ClassificationData) -> list[int]:
     return list(counts)
 
 
-def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMetadata) -> None:
+def check_data(network: MobileMambaConfig, known: int, num_classes: int, metadata: ModelMetadata) -> None:
     """Check that a network can take the images of the data and tell its classes.
+
+    Args:
+        network: Its architecture.
+        known: Classes that it tells apart.
+        num_classes: Classes of the data.
+        metadata: What the data are like.
 
     Raises:
         UserError: Names both values and what to change.
     """
-    if network.num_classes != num_classes:
+    if known != num_classes:
         raise UserError(
-            f"model.network.num_classes = {network.num_classes}, but the data have {num_classes} classes: set "
+            f"model.network.num_classes = {known}, but the data have {num_classes} classes: set "
             f"data.num_classes, to which the model's is linked, to {num_classes}."
         )
     if min(metadata.image_size) < network.min_image_size:
@@ -96,12 +102,15 @@ def check_data(network: MobileMambaConfig, num_classes: int, metadata: ModelMeta
         )
 
 
-def check_checkpoint(checkpoint: Mapping[str, Any], network: MobileMambaConfig) -> ModelMetadata:
+def check_checkpoint(
+    checkpoint: Mapping[str, Any], network: MobileMambaConfig, head: Mapping[str, Any]
+) -> ModelMetadata:
     """Check that a checkpoint is of this project and this architecture.
 
     Args:
         checkpoint: Content of a training checkpoint.
         network: The architecture to load into.
+        head: What of the network is not described by that, by option; empty for a classifier.
 
     Returns:
         What the checkpoint says of the data that its weights were trained on.
@@ -120,6 +129,12 @@ def check_checkpoint(checkpoint: Mapping[str, Any], network: MobileMambaConfig) 
         f"{name}: checkpoint {of_file[name]}, model {of_model[name]}"
         for name in of_model
         if of_file[name] != of_model[name] and name not in _REGULARISATION_FIELDS
+    ]
+    of_head = checkpoint["mobilemamba"].get("head", {})
+    differing += [
+        f"{name}: checkpoint {of_head.get(name)}, model {head.get(name)}"
+        for name in sorted(of_head.keys() | head.keys())
+        if of_head.get(name) != head.get(name)
     ]
     if differing:
         raise UserError(

@@ -20,14 +20,13 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules import ClassificationDataModule
 from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole, newest_whole_checkpoint
-from lightning_modules.classification import ImageClassification
 from lightning_modules.parser import Parser
 from lightning_modules.run_folder import Run, removed_where_refused, run_of_checkpoint
 from lightning_modules.run_record import LAST_CHECKPOINT
 from lightning_modules.starting_weights import follow_weights
+from lightning_modules.tasks import TASKS, task_of_arguments
 from mobilemamba.checkpoints import read_file
 from mobilemamba.errors import UserError, require
 from mobilemamba.metadata import ModelMetadata
@@ -110,9 +109,11 @@ class CommandLine(LightningCLI):
             name: {"usage": f"lightning {name} [--config FILE] [--SECTION.OPTION VALUE ...]"}
             for name in self.subcommands()
         }
+        words = [str(word) for word in args] if isinstance(args, (list, tuple)) else None
+        self.task = task_of_arguments(words)
         super().__init__(
-            model_class=ImageClassification,
-            datamodule_class=ClassificationDataModule,
+            model_class=TASKS[self.task].module,
+            datamodule_class=TASKS[self.task].data,
             subclass_mode_data=True,
             parser_class=Parser,
             save_config_callback=SaveFitConfig,
@@ -127,14 +128,16 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sections of run and callbacks, and link what must agree."""
+        parser.add_argument("--task", type=str, default=self.task, help=f"What is trained: {', '.join(TASKS)}.")
         parser.add_class_arguments(Run, "run")
         switches = parser.add_argument_group("Which callbacks run; the options of each are in the section of its name")
         for section, callback in CALLBACKS.items():
             summary = (callback.__doc__ or "").partition("\n")[0]
-            switches.add_argument(f"--enable.{section}", type=bool, default=True, help=summary)
+            is_used = section not in TASKS[self.task].left_out
+            switches.add_argument(f"--enable.{section}", type=bool, default=is_used, help=summary)
             parser.add_class_arguments(callback, section)
-        parser.link_arguments("data.num_classes", "model.network.num_classes", apply_on="instantiate")
-        parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
+        for source, target in TASKS[self.task].links.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from checkpoints: Lightning would load the file before it is checked."""

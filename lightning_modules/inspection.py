@@ -22,16 +22,22 @@ class Task(Protocol):
     """A LightningModule that trains a network, as callbacks know it; ImageClassification is one.
 
     Attributes:
+        headline: Metric by which weights are compared, higher is better.
         student: The network, with raw weights.
         ema_student: The network with averaged weights, where there are any.
         teacher: What it is distilled from in fit, where there is any.
         metadata: What the data are like; known from the module's setup on.
     """
 
+    headline: str
     student: MobileMamba
     ema_student: nn.Module | None
     teacher: nn.Module | None
     metadata: ModelMetadata | None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart."""
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:
         """Set an attribute to a network without making it a submodule."""

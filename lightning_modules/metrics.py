@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 from lightning_modules.losses import cross_entropy
+from lightning_modules.segmentation_loss import pixel_cross_entropy
 
 CLEAR_SHARE = 0.8
 """Share of one class in a label from which on an image counts as one of that class."""
@@ -29,7 +30,27 @@ def recognised(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return (logits.argmax(1) == classes).float(), (share >= CLEAR_SHARE).float()
 
 
-class EvaluationMetrics(nn.Module):
+class MetricSet(nn.Module):
+    """Metrics by their names, which are the only children."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return figures by their names, over all processes since the last reset."""
+        return {name: metric.compute() for name, metric in self._named()}
+
+    def reset(self) -> None:
+        """Forget all batches; to be called before the first one too.
+
+        Processes spawned on a CPU share the memory of what a metric held until then, and would count into one another.
+        """
+        for _, metric in self._named():
+            metric.reset()
+
+    def _named(self) -> Iterator[tuple[str, Metric]]:
+        """Go through all metrics."""
+        return ((name, cast(Metric, metric)) for name, metric in self.named_children())
+
+
+class EvaluationMetrics(MetricSet):
     """Top-1, top-5 and macro accuracy and macro F1 in [0, 1], and the cross entropy in nats per sample.
 
     Sums are kept per process and added up across processes in :meth:`compute` alone, so processes may see different
@@ -62,18 +83,36 @@ class EvaluationMetrics(nn.Module):
                 metric.update(logits, targets)
         self.loss.update(cross_entropy(logits, targets), weight=len(targets))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return "top1", "top5", "macro_accuracy", "f1" and "loss" over all processes since the last reset."""
-        return {name: metric.compute() for name, metric in self._named()}
 
-    def reset(self) -> None:
-        """Forget all batches; to be called before the first one too.
+class SegmentationMetrics(MetricSet):
+    """Mean IoU, mean accuracy and accuracy of pixels in [0, 1], and the cross entropy in nats per pixel.
 
-        Processes spawned on a CPU share the memory of what a metric held until then, and would count into one another.
+    All are of the pixels of the whole data set together; means are over classes that are there or were predicted.
+
+    Args:
+        num_classes: Classes of the network.
+        ignore_index: Index of pixels that do not count.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"ignore_index": ignore_index, "validate_args": False}
+        self.miou = MulticlassJaccardIndex(num_classes, average="macro", **options)
+        self.mean_accuracy = MulticlassAccuracy(num_classes, average="macro", **options)
+        self.pixel_accuracy = MulticlassAccuracy(num_classes, average="micro", **options)
+        self.loss = MeanMetric()
+        self.ignore_index = ignore_index
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (B, num_classes, H, W).
+            targets: Class indices (B, H, W).
         """
-        for _, metric in self._named():
-            metric.reset()
-
-    def _named(self) -> Iterator[tuple[str, Metric]]:
-        """Go through all metrics, which are the only children."""
-        return ((name, cast(Metric, metric)) for name, metric in self.named_children())
+        classes = logits.argmax(dim=1)
+        for name, metric in self._named():
+            if name != "loss":
+                metric.update(classes, targets)
+        loss = pixel_cross_entropy(logits, targets, self.ignore_index)
+        self.loss.update(loss, weight=(targets != self.ignore_index).sum())

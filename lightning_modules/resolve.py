@@ -53,7 +53,7 @@ class FitParser(CommandLine):
             # Network, data and callbacks check their options; a trainer would look for devices of this machine.
             built = self.parser.instantiate_classes(config)["fit"]
             network, metadata = built.model.network_config, built.data.metadata()
-            check_data(network, built.data.num_classes, metadata)
+            check_data(network, built.model.num_classes, built.data.num_classes, metadata)
         except ArgumentError as error:
             return {"error": str(error)}
         except Exception as error:

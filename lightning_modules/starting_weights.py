@@ -93,8 +93,10 @@ def follow_weights(data: Any, trained: ModelMetadata, is_evaluation: bool) -> No
         return
     followed, defaults = [], options_of_class(type(data))
     for name, value in _preprocessing(trained).items():
-        default = defaults.get(name)
-        is_default = getattr(data, name, None) == (tuple(default) if isinstance(default, list) else default)
+        if name not in defaults:
+            continue
+        default = defaults[name]
+        is_default = getattr(data, name) == (tuple(default) if isinstance(default, list) else default)
         if is_default and getattr(data, name) != value and (is_evaluation or name != "image_size"):
             setattr(data, name, value)
             followed.append(f"data.{name} = {value}")

@@ -7,7 +7,7 @@ follows github.com/lewandofskee/MobileMamba/blob/0980f48, whose weights load exa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -38,11 +38,21 @@ class MobileMamba(nn.Module):
         self.num_classes = config.num_classes
         self.in_chans = config.in_chans
         self.num_features = config.widths[-1]
-        self.feature_info = [
-            {"num_chs": width, "reduction": config.stem_stride * 2**stage, "module": f"stages.{stage}"}
-            for stage, width in enumerate(config.widths)
-        ]
         self.stem = Stem(config)
+        self.feature_info = [
+            *(
+                {
+                    "num_chs": config.widths[0] * 2 ** (level + 1) // config.stem_stride,
+                    "reduction": 2 ** (level + 1),
+                    "module": f"stem.{2 * level + 1}",
+                }
+                for level in range(config.num_stem_levels)
+            ),
+            *(
+                {"num_chs": width, "reduction": config.stem_stride * 2**stage, "module": f"stages.{stage}"}
+                for stage, width in enumerate(config.widths)
+            ),
+        ]
         rates = iter(_drop_path_rates(config.drop_path_rate, sum(config.depths)))
         self.stages = nn.Sequential(
             *(Stage(config, stage, [next(rates) for _ in range(depth)]) for stage, depth in enumerate(config.depths))
@@ -80,13 +90,14 @@ class MobileMamba(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the feature maps of chosen stages, as timm models do.
+        """Return chosen feature maps, as timm models do.
 
         Args:
             x: Images, (B, C, H, W).
-            indices: The last n stages for a number, the named ones for a list, all for None.
+            indices: The last n maps for a number, those of feature_info (the stem's before the stages') for a list,
+                the stages' for None.
             norm: Accepted for timm's interface; stages end without a norm.
-            stop_early: Leave out stages behind the last wanted one.
+            stop_early: Leave out what is behind the last wanted map.
             output_fmt: "NCHW", the only format.
             intermediates_only: Return the list alone.
 
@@ -99,12 +110,12 @@ class MobileMamba(nn.Module):
         if output_fmt != "NCHW":
             raise UserError(f"output_fmt = {output_fmt!r} must be 'NCHW': MobileMamba gives no other feature maps.")
         self._check_input(x)
-        wanted, last = feature_take_indices(len(self.stages), indices)
+        wanted, last = feature_take_indices(len(self.feature_info), len(self.stages) if indices is None else indices)
+        modules = [self.feature_info[index]["module"] for index in wanted]
         features = []
-        x = self.stem(x)
-        for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
-            if index in wanted:
+        for name, module in self._levels(last if stop_early else len(self.feature_info)):
+            x = module(x)
+            if name in modules:
                 features.append(x)
         return features if intermediates_only else (x, features)
 
@@ -112,10 +123,12 @@ class MobileMamba(nn.Module):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the stages that the given intermediates do not need, and with them the classifier (timm interface)."""
-        wanted, last = feature_take_indices(len(self.stages), indices)
-        if last + 1 < len(self.stages):
-            self.stages = self.stages[: last + 1]
-            self.num_features = self.config.widths[last]
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        if last + 1 < len(self.feature_info):
+            self.stages = self.stages[: max(last + 1 - self.config.num_stem_levels, 0)]
+            self.feature_info = self.feature_info[: last + 1]
+            # Without stages the whole stem is left.
+            self.num_features = self.config.widths[max(len(self.stages) - 1, 0)]
             prune_head = True
         if prune_head:
             self.reset_classifier(0, "")
@@ -165,6 +178,14 @@ class MobileMamba(nn.Module):
         """Recompute blocks in the backward pass instead of storing their activations."""
         for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable
+
+    def _levels(self, last: int) -> Iterator[tuple[str, nn.Module]]:
+        """Go through the layers of the stem and the stages up to a feature map, by the names of feature_info."""
+        for parent, modules in (("stem", self.stem), ("stages", self.stages)):
+            for index, module in enumerate(modules):
+                yield f"{parent}.{index}", module
+                if f"{parent}.{index}" == self.feature_info[min(last, len(self.feature_info) - 1)]["module"]:
+                    return
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:

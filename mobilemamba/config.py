@@ -102,6 +102,11 @@ class MobileMambaConfig:
         return len(self.widths)
 
     @property
+    def num_stem_levels(self) -> int:
+        """Number of the stem's feature maps before its last one, at strides 2, 4 and so on."""
+        return self.stem_stride.bit_length() - 2
+
+    @property
     def min_image_size(self) -> int:
         """Smallest height or width in pixels: the last stage still has one pixel."""
         return int(self.stem_stride * 2 ** (self.num_stages - 1))

@@ -59,7 +59,8 @@ class MultiKernelConv(nn.Module):
         centre[:, :, height // 2, width // 2] = 1
         self.group_channels[-1] += channels
         count = self.group_channels[-1]
-        wider = nn.Conv2d(count, count, (height, width), padding=(height // 2, width // 2), groups=count, device="meta")
+        wider = nn.Conv2d(count, count, (height, width), groups=count, device="meta")
+        wider.padding, wider.dilation = conv.padding, conv.dilation
         wider.weight = nn.Parameter(torch.cat([weight, centre]))
         wider.bias = nn.Parameter(torch.cat([bias, bias.new_zeros(channels)]))
         weight, bias = affine.weight.flatten(), affine.bias.flatten()

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.config import MobileMambaConfig
+from mobilemamba.dilation import keep_resolution
+from mobilemamba.errors import require
 from mobilemamba.pretrained import PUBLISHED_REPOSITORY, download_published
 from mobilemamba.published import adapt_state
 
@@ -78,21 +81,33 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    """Build a variant; kwargs are those of timm's builder and fields of MobileMambaConfig."""
+    """Build a variant.
+
+    Args:
+        name: Its name.
+        pretrained: Whether to load published weights.
+        kwargs: Those of timm's builder, fields of MobileMambaConfig, output_stride (16 or 32 keeps the resolution of
+            what follows: see :mod:`mobilemamba.dilation`) and img_size, which nothing depends on.
+    """
     overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
     tag = kwargs.get("pretrained_cfg") or "dist_in1k"  # timm hands over the tag of "name.tag" here
     has_other_source = not isinstance(tag, str) or overlay.keys() & {"file", "url", "state_dict"}
     if pretrained and not has_other_source:
         overlay["state_dict"] = download_published(name, distilled=tag.startswith("dist"))
     config = VARIANTS[name].config
-    feature_cfg = {"out_indices": tuple(range(config.num_stages)), "flatten_sequential": True}
 
-    def build(**overrides: Any) -> MobileMamba:
+    def build(output_stride: int | None = None, img_size: Any = None, **overrides: Any) -> MobileMamba:
         known = {field.name for field in fields(MobileMambaConfig)}
         unknown = sorted(overrides.keys() - known)
         if unknown:
+            known |= {"output_stride", "img_size"}
             raise TypeError(f"{name} has no option {', '.join(unknown)}; options are {', '.join(sorted(known))}.")
-        return MobileMamba(replace(config, **overrides))
+        network = MobileMamba(replace(config, **overrides))
+        smallest, sides = network.config.min_image_size, img_size if isinstance(img_size, (tuple, list)) else [img_size]
+        require(img_size is None or min(sides) >= smallest, "img_size", img_size, f"{smallest} pixels or more")
+        if output_stride is not None:
+            keep_resolution(network, output_stride)
+        return network
 
     return build_model_with_cfg(
         build,
@@ -100,9 +115,18 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
         pretrained,
         pretrained_cfg_overlay=overlay or None,
         pretrained_filter_fn=adapt_state,
-        feature_cfg=feature_cfg,
+        feature_cfg={"out_indices": _default_maps(kwargs, config), "flatten_sequential": True},
         **kwargs,
     )
+
+
+def _default_maps(kwargs: dict[str, Any], config: MobileMambaConfig) -> tuple[int, ...]:
+    """Return which of feature_info's maps features_only gives where no out_indices are named: those of the stages."""
+    first = int(kwargs.get("stem_stride", config.stem_stride)).bit_length() - 2
+    last = first + len(kwargs.get("widths", config.widths))
+    # On the meta device nothing can be computed: segmentation_models_pytorch builds a network there to ask which maps
+    # there are, and takes only networks that begin at stride 2, 4 or 1.
+    return tuple(range(0 if torch.empty(0).is_meta else first, last))
 
 
 @register_model

@@ -7,10 +7,12 @@ WTConv (Finder et al., ECCV 2024, arXiv:2407.05848).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mobilemamba import dispatch
 from mobilemamba.bimamba import BiMamba
@@ -98,9 +100,13 @@ class WaveletMamba(nn.Module):
         self.mamba = mamba
         self.mamba_scale: nn.Module | None = None if mamba is None else ChannelScale(channels, 1.0)
         self.wavelet = wavelet
+        self.subgrid_dilation = 1  # see mobilemamba.dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix x, (B, C, H, W), over the whole map."""
+        return self._mix(x) if self.subgrid_dilation == 1 else on_subgrids(self._mix, x, self.subgrid_dilation)
+
+    def _mix(self, x: Tensor) -> Tensor:
         parts = [] if self.mamba is None or self.mamba_scale is None else [self.mamba_scale(self.mamba(x))]
         parts += [] if self.wavelet is None else [self.wavelet(x)]
         return sum(parts[1:], parts[0])
@@ -115,3 +121,16 @@ class WaveletMamba(nn.Module):
             cast(Tensor, projection.bias).mul_(scale)
             self.mamba_scale = nn.Identity()
         return self
+
+
+def on_subgrids(layer: Callable[[Tensor], Tensor], x: Tensor, dilation: int) -> Tensor:
+    """Run a layer that keeps shapes on every d-th pixel of x, (B, C, H, W), once for each of the d x d offsets.
+
+    Sizes that d does not divide are padded with zeros meanwhile.
+    """
+    batch, channels, height, width = x.shape
+    x = F.pad(x, (0, -width % dilation, 0, -height % dilation))
+    grids = F.pixel_unshuffle(x, dilation).unflatten(1, (channels, dilation**2))
+    y = layer(grids.transpose(1, 2).flatten(0, 1))  # (B d d, C, H / d, W / d)
+    y = y.unflatten(0, (batch, dilation**2)).transpose(1, 2).flatten(1, 2)
+    return F.pixel_shuffle(y, dilation)[..., :height, :width]

@@ -136,7 +136,7 @@ def start_from(network: MobileMamba, weights: Weights) -> bool:
     """
     state, own = adapt_state(weights.state, network), network.state_dict()
     head = [name for name in own if name.startswith("head.")]
-    has_other_head = any(name not in state or state[name].shape != own[name].shape for name in head)
+    has_other_head = not head or any(name not in state or state[name].shape != own[name].shape for name in head)
     if has_other_head:
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
         state |= {name: own[name] for name in head}

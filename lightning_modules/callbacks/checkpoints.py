@@ -25,7 +25,7 @@ class BestCheckpoint(ModelCheckpoint):
     Hooks: ``setup`` chooses the metric; the rest is Lightning's.
 
     Args:
-        monitor: Metric to compare, higher is better. Null: val/top1_ema, or val/top1_raw in a run without EMA.
+        monitor: Metric to compare, higher is better. Null: the task's, val/top1_ema, or val/top1_raw without EMA.
         dirpath: Folder. Null: "checkpoints" in the run's folder.
         every_n_epochs: Epochs between two looks at the metric.
     """
@@ -34,7 +34,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(
             dirpath=dirpath,
             filename="best",
-            monitor=monitor or "val/top1_ema",
+            monitor=monitor,
             mode="max",
             every_n_epochs=every_n_epochs,
             enable_version_counter=False,
@@ -42,10 +42,11 @@ class BestCheckpoint(ModelCheckpoint):
         self._monitor_is_chosen = monitor is not None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare raw weights where there are no others."""
+        """Compare averaged weights by the task's metric, or raw ones where there are no others."""
         # Lightning puts this behind other callbacks, so that EMA has been set up.
-        if not self._monitor_is_chosen and task_of(pl_module).ema_student is None:
-            self.monitor = "val/top1_raw"
+        if not self._monitor_is_chosen:
+            task = task_of(pl_module)
+            self.monitor = f"val/{task.headline}_{'raw' if task.ema_student is None else 'ema'}"
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

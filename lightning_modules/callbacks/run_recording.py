@@ -126,7 +126,7 @@ class RunRecording(Callback):
             epochs=trainer.current_epoch + (0 if finished else 1),
             steps=trainer.global_step,
             seconds=round(self.seconds, 3),
-            num_classes=student.num_classes,
+            num_classes=task_of(pl_module).num_classes,
             validation_images=self.validation_images,
             parameters=sum(parameter.numel() for parameter in student.parameters()),
             device=device_name(device),

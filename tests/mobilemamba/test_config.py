@@ -66,5 +66,5 @@ def test_four_stages_at_stride_four() -> None:
         wavelet_kernels=(7, 7, 5, 3),
     )
     model = MobileMamba(config)
-    assert [info["reduction"] for info in model.feature_info] == [4, 8, 16, 32]
+    assert [info["reduction"] for info in model.feature_info] == [2, 4, 8, 16, 32]
     assert config.min_image_size == 32

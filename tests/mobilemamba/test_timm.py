@@ -11,19 +11,6 @@ CONTAINERS = (torch.nn.ModuleList, torch.nn.ParameterList)
 TINY = {"widths": (32, 40, 48), "num_classes": 10}
 
 
-def test_features_only_gives_the_stages() -> None:
-    model = timm.create_model("mobilemamba_s6", widths=(32, 40, 48), features_only=True, out_indices=(0, 1, 2))
-    maps = model(torch.randn(2, 3, 96, 64))
-    assert [tuple(feature_map.shape) for feature_map in maps] == [(2, 32, 6, 4), (2, 40, 3, 2), (2, 48, 2, 1)]
-    assert model.feature_info.channels() == [32, 40, 48]
-    assert model.feature_info.reduction() == [16, 32, 64]
-
-
-def test_features_only_accepts_num_classes() -> None:
-    model = timm.create_model("mobilemamba_s6", num_classes=10, features_only=True, out_indices=(0, 1, 2))
-    assert model.feature_info.channels() == [192, 384, 448]
-
-
 def test_reset_classifier_and_pre_logits() -> None:
     model = timm.create_model("mobilemamba_s6", **TINY).eval()
     images = torch.randn(2, 3, 64, 64)
@@ -38,11 +25,14 @@ def test_reset_classifier_and_pre_logits() -> None:
 def test_intermediates_and_pruning() -> None:
     model = timm.create_model("mobilemamba_s6", **TINY).eval()
     images = torch.randn(1, 3, 64, 64)
-    last, maps = model.forward_intermediates(images, indices=[0, 2])
+    last, maps = model.forward_intermediates(images, indices=[3, 5])
     assert torch.equal(last, maps[-1])
     assert [m.shape[1] for m in maps] == [32, 48]
-    assert model.prune_intermediate_layers([1]) == [1]
+    assert model.prune_intermediate_layers([1, 4]) == [1, 4]
     assert model(images).shape == (1, 40, 2, 2)
+    assert [m.shape[1] for m in model.forward_intermediates(images, [1, 4], intermediates_only=True)] == [8, 40]
+    assert model.prune_intermediate_layers([1]) == [1]
+    assert model.forward_intermediates(images, 1, stop_early=True)[0].shape == (1, 8, 16, 16)
     with pytest.raises(ValueError, match="NLC"):
         model.forward_intermediates(images, output_fmt="NLC")
 

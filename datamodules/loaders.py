@@ -1,0 +1,76 @@
+"""Loaders of any data: which images a process sees comes from a seed, not from the trainer or the loader processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.loading import ResumedLoader, leave_signals
+from datamodules.resuming import ResumedData
+from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
+
+
+class LoaderDataModule(ResumedData):
+    """Loaders of training images in a new order every epoch, and of each image to evaluate once over all processes.
+
+    Attributes:
+        num_workers: Loader processes per training process; 0 loads in the training process.
+        seed: Seed of orders and augmentations.
+    """
+
+    num_workers: int
+    seed: int
+
+    def training_loader(
+        self,
+        dataset: Dataset[Any],
+        length: int,
+        repeats: int = 1,
+        balance: float = 0.0,
+        targets: np.ndarray | None = None,
+        **options: Any,
+    ) -> DataLoader[Any]:
+        """Load augmented batches in a new order every epoch; the last partial batch is dropped.
+
+        With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
+
+        Args:
+            dataset: Takes a :class:`datamodules.sampling.Draw`.
+            length: Images in it.
+            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next two.
+            balance: See there.
+            targets: See there.
+            options: Of the loader.
+        """
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        kind = RepeatingSampler if overfits else TrainingSampler
+        epoch, batches = self.take_position()
+        done = batches * self.batch_size
+        sampler = kind(length, self.seed, *self.rank_and_world_size(), repeats, balance, targets, epoch, done)
+        options |= {"batch_size": self.batch_size, "sampler": sampler, "drop_last": True}
+        return self.loader(dataset, ResumedLoader, **options)
+
+    def evaluation_batches(self, length: int) -> EvaluationBatchSampler:
+        """Return the batches of this process of so many images.
+
+        Raises:
+            UserError: When there are too few images for all processes.
+        """
+        rank, world_size = self.rank_and_world_size()
+        return EvaluationBatchSampler(range(length), self.batch_size, rank=rank, world_size=world_size)
+
+    def loader(
+        self, dataset: Dataset[Any], kind: type[DataLoader[Any]] = DataLoader, **options: Any
+    ) -> DataLoader[Any]:
+        """Return a loader with this module's number of processes."""
+        return kind(
+            dataset,
+            num_workers=self.num_workers,
+            worker_init_fn=leave_signals,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )

@@ -1,0 +1,207 @@
+"""Scenes composed of scikit-learn's handwritten digits: data for dense tasks that need no download.
+
+Several digits of different sizes and colours lie on a textured ground, later ones over earlier ones. Image, boxes,
+masks and labels come from one generator: a scene depends on its seed alone.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from datamodules.dense import DenseAugmentation, DenseDataModule, Sample
+from mobilemamba.errors import require
+
+BRIGHTEST = 16
+INK = 0.35
+"""Share of the brightest level above which a pixel belongs to a digit."""
+SIDES = (0.35, 0.6)
+"""Range of a digit's side, relative to the scene's."""
+TRIES = 6
+VALIDATION_SHARE = 0.2
+SPLITS = {"train": 0, "val": 1, "test": 2, "predict": 1}
+"""Which scenes a split has; the digits in those that are not trained on are others, too."""
+
+MILD_AUGMENTATION = DenseAugmentation(scale=(0.9, 1.2), horizontal_flip=0.0, photometric=0.0)
+VISIBLE = 0.4
+"""Share of a digit that later ones leave uncovered; otherwise it counts as ground, and has no box."""
+
+
+class Scene(NamedTuple):
+    """A picture and its digits.
+
+    Args:
+        image: Colours (S, S, 3) in uint8.
+        masks: Visible pixels of each digit (N, S, S), bool.
+        labels: Which digits (N,), 0 to 9.
+        boxes: Around the visible pixels (N, 4): left, top, right, bottom in pixels, the last two exclusive.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+
+
+def compose(seed: tuple[int, ...], size: int, most: int, is_training: bool) -> Scene:
+    """Return the scene of a seed.
+
+    Args:
+        seed: Numbers from 0.
+        size: Height and width in pixels.
+        most: Digits at most; at least one is tried.
+        is_training: Whether its digits are those to train with.
+    """
+    generator = np.random.default_rng(seed)
+    pictures, classes = _digits(is_training)
+    image = _ground(generator, size)
+    owner = np.full((size, size), -1)
+    labels, areas = [], []
+    for index in range(int(generator.integers(1, most + 1))):
+        which = int(generator.integers(len(classes)))
+        side = int(generator.uniform(*SIDES) * size)
+        shape = Image.fromarray(pictures[which]).resize((side, side), Image.Resampling.BICUBIC)
+        strength = np.asarray(shape, dtype=np.float32)[..., None] / 255
+        ink = strength[..., 0] > INK
+        # Of a few places the one where it covers least: digits overlap, but rarely hide each other.
+        corners = generator.integers(0, size - side + 1, (TRIES, 2)).tolist()
+        places = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
+        place = min(places, key=lambda place: int((owner[place][ink] >= 0).sum()))
+        colour = generator.uniform(0.6, 1.0, 3).astype(np.float32)
+        image[place] = image[place] * (1 - strength) + colour * strength
+        owner[place][ink] = index
+        labels.append(int(classes[which]))
+        areas.append(int(ink.sum()))
+    masks = np.stack([owner == index for index in range(len(labels))])
+    seen = masks.sum(axis=(1, 2)) > VISIBLE * np.array(areas)
+    masks = masks[seen]
+    pixels = (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return Scene(pixels, masks, np.array(labels, dtype=np.int64)[seen], _boxes(masks))
+
+
+class DigitScenesDataModule(DenseDataModule):
+    """Scenes of digits to segment: class 0 is the ground, digit d is class d + 1.
+
+    Args:
+        num_classes: 11; there are no others.
+        image_size: Height and width of a scene in pixels.
+        batch_size: Images per batch and process.
+        num_workers: Loader processes; scenes are made quickly, so 0 is fast.
+        scenes: Scenes of an epoch of training.
+        validation_scenes: Scenes to validate, and as many others to test.
+        most_digits: Digits of a scene at most.
+        augmentation: Augmentation of training scenes; mild by default and without mirror images.
+        mean: Channel means to normalise with.
+        std: Channel standard deviations to normalise with.
+        kwargs: Further options of DenseDataModule.
+
+    Raises:
+        UserError: When an option is out of range; names field, value and remedy.
+    """
+
+    is_segmentation = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        image_size: int = 96,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        scenes: int = 640,
+        validation_scenes: int = 96,
+        most_digits: int = 4,
+        augmentation: DenseAugmentation = MILD_AUGMENTATION,
+        mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        std: tuple[float, ...] = (0.5, 0.5, 0.5),
+        **kwargs: Any,
+    ) -> None:
+        count = 11 if self.is_segmentation else 10
+        require(num_classes in (None, count), "data.num_classes", num_classes, f"{count}, or null")
+        require(image_size >= 32, "data.image_size", image_size, "32 or more: digits are a third of it")
+        for name, value in (("scenes", scenes), ("validation_scenes", validation_scenes), ("most_digits", most_digits)):
+            require(value > 0, f"data.{name}", value, "1 or more")
+        super().__init__(
+            num_classes=count,
+            image_size=image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augmentation=augmentation,
+            mean=mean,
+            std=std,
+            **kwargs,
+        )
+        self.scenes, self.validation_scenes, self.most_digits = scenes, validation_scenes, most_digits
+        ground = ("ground",) if self.is_segmentation else ()
+        self.class_names = (*ground, *map(str, range(10)))
+
+    def find(self, split: str) -> int:
+        """Return the number of scenes of a split."""
+        return self.scenes if split == "train" else self.validation_scenes
+
+    def read(self, split: str, index: int) -> Sample:
+        """Return a scene with the classes of its pixels, or with its digits' boxes and masks."""
+        scene = compose((SPLITS[split], index), self.image_size, self.most_digits, split == "train")
+        image = tv_tensors.Image(torch.from_numpy(scene.image).permute(2, 0, 1))
+        target = {} if split == "predict" else self.target(scene)
+        return Sample(image, target, f"scene-{index:03d}")
+
+    def target(self, scene: Scene) -> dict[str, Any]:
+        """Return the classes of a scene's pixels."""
+        classes = (scene.masks * (scene.labels + 1)[:, None, None]).sum(axis=0)
+        return {"mask": tv_tensors.Mask(torch.from_numpy(classes.astype(np.uint8)))}
+
+
+class DigitScenesDetectionDataModule(DigitScenesDataModule):
+    """Scenes of digits to detect: boxes, masks and classes 0 to 9; for options see :class:`DigitScenesDataModule`."""
+
+    is_segmentation = False
+
+    def target(self, scene: Scene) -> dict[str, Any]:
+        """Return the digits' boxes, labels and masks."""
+        size = (self.image_size, self.image_size)
+        boxes = torch.from_numpy(scene.boxes.astype(np.float32))
+        return {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+            "labels": torch.from_numpy(scene.labels),
+            "masks": tv_tensors.Mask(torch.from_numpy(scene.masks)),
+        }
+
+
+def _ground(generator: np.random.Generator, size: int) -> np.ndarray:
+    """Return a texture (S, S, 3) in [0, 0.5]: noise of several scales in one hue."""
+    texture = np.zeros((size, size), dtype=np.float32)
+    for cells in (4, 12, size):
+        noise = Image.fromarray(generator.random((cells, cells)).astype(np.float32))
+        texture += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / 3
+    colour = generator.uniform(0.2, 0.5, 3).astype(np.float32)
+    return np.clip(texture, 0, 1)[..., None] * colour
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """Return boxes (N, 4) around the pixels of masks (N, S, S), none of which is empty."""
+    boxes = np.zeros((len(masks), 4), dtype=np.int64)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+@cache
+def _digits(is_training: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures (N, 8, 8) in uint8 and their digits (N,), of one part of all."""
+    # Imported here: scikit-learn takes a while.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    parts = train_test_split(
+        np.arange(len(digits.target)), test_size=VALIDATION_SHARE, random_state=0, stratify=digits.target
+    )
+    chosen = parts[0 if is_training else 1]
+    return (digits.images[chosen] * (255 / BRIGHTEST)).astype(np.uint8), digits.target[chosen]

@@ -1,0 +1,124 @@
+"""Segmentation: losses and metrics by hand, and a run by the command from fit to prediction."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules.scenes import DigitScenesDataModule
+from lightning_modules.callbacks import EMA
+from lightning_modules.cli import main
+from lightning_modules.metrics import SegmentationMetrics
+from lightning_modules.segmentation import SemanticSegmentation
+from lightning_modules.segmentation_loss import dice_loss, pixel_cross_entropy, segmentation_loss
+from mobilemamba import MobileMamba, MobileMambaConfig, UserError
+from mobilemamba.semantic_fpn import SemanticFPN
+from tests.lightning_modules.small_runs import quiet_trainer
+
+TINY = MobileMambaConfig(num_classes=0, stem_stride=8, widths=(16, 32, 32), depths=(1, 1, 1))
+SCENES: dict[str, Any] = {"image_size": 64, "batch_size": 4, "scenes": 8, "validation_scenes": 4}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers:UserWarning",
+    "ignore:Found .* in eval mode:UserWarning",
+    "ignore:The warm-up of .* is not over:UserWarning",
+)
+
+
+def module(**options: Any) -> SemanticSegmentation:
+    return SemanticSegmentation(TINY, num_classes=11, channels=16, **options)
+
+
+def test_losses_are_those_computed_by_hand() -> None:
+    targets = torch.tensor([[[0, 1, 255, 255]]])
+    logits = torch.zeros(1, 2, 1, 4)
+    assert pixel_cross_entropy(logits, targets, 255).item() == pytest.approx(math.log(2))
+    # Each class: one pixel, of probability 1/2, and 1/2 elsewhere: (2 * 0.5 + 1) / (1 + 1 + 1).
+    assert dice_loss(logits, targets, 255).item() == pytest.approx(1 - 2 / 3)
+    both = segmentation_loss(logits, targets, "both", 255)
+    assert both.total.item() == pytest.approx(math.log(2) + 1 / 3)
+    assert segmentation_loss(logits, targets, "dice", 255).cross_entropy is None
+    certain = 100 * torch.tensor([[[[1.0, 0, 0, 0]], [[0, 1.0, 0, 0]]]])
+    assert segmentation_loss(certain, targets, "both", 255).total.item() == pytest.approx(0, abs=1e-6)
+    assert segmentation_loss(logits, torch.full_like(targets, 255), "both", 255).total.item() == 0
+
+
+def test_metrics_are_those_computed_by_hand() -> None:
+    metrics = SegmentationMetrics(4, 255)
+    targets = torch.tensor([[[0, 0, 0, 1, 2, 255]]])
+    chosen = torch.tensor([[[0, 0, 1, 1, 1, 1]]])
+    metrics.update(100 * torch.nn.functional.one_hot(chosen, 4).permute(0, 3, 1, 2).float(), targets)
+    figures = {name: value.item() for name, value in metrics.compute().items()}
+    assert figures["miou"] == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
+    assert figures["mean_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert figures["pixel_accuracy"] == pytest.approx(3 / 5)
+
+
+def test_semantic_fpn_has_the_published_number_of_parameters() -> None:
+    network = SemanticFPN(MobileMamba(MobileMambaConfig(widths=(200, 376, 448), depths=(2, 3, 2))), 150)
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(19.8e6, rel=0.01)
+    assert module()(torch.randn(2, 3, 67, 129)).shape == (2, 11, 67, 129)
+
+
+@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "pspnet", "segformer"])
+def test_decoders_of_smp_are_taken_by_name(decoder: str) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="the extra `dense` is not installed")
+    segmentation = module(decoder=decoder)
+    logits = segmentation(torch.randn(2, 3, 67, 96))
+    assert logits.shape == (2, 11, 67, 96)
+    logits.square().mean().backward()
+    assert not [name for name, p in segmentation.student.named_parameters() if p.grad is None]
+    with pytest.raises(UserError, match="'unknown' cannot be made"):
+        module(decoder="unknown")
+
+
+def test_a_run_is_fitted_evaluated_and_used_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[[list[str]], tuple[int, str]]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    config = {
+        "task": "segmentation",
+        "model": {"network": {"stem_stride": 8, "widths": [16, 32, 32], "depths": [1, 1, 1]}, "channels": 16},
+        "data": {"class_path": "datamodules.scenes.DigitScenesDataModule", "init_args": SCENES},
+        "run": {"folder": str(tmp_path), "name": "scenes"},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(tmp_path / "config.yaml")])
+    run = tmp_path / "scenes" / "version_0"
+    both = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    for command in ("validate", "test", "predict"):
+        main([command, *both])
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert content["mobilemamba"]["head"]["decoder"] == "semantic_fpn"
+    assert "val/miou_ema" in (run / "record.json").read_text()
+    assert "channels: checkpoint 16, model 8" in failure(["test", *both, "--model.channels", "8"])[1]
+
+
+def test_a_backbone_begins_from_the_weights_of_a_classifier(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    classifier = MobileMamba(MobileMambaConfig(stem_stride=8, widths=(16, 32, 32), depths=(1, 1, 1), num_classes=7))
+    torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
+    segmentation = module(weights=str(tmp_path / "classifier.pth"), freeze="backbone")
+    before = {name: value.clone() for name, value in segmentation.student.state_dict().items()}
+    assert torch.equal(before["pyramid.network.stem.0.conv.weight"], classifier.state_dict()["stem.0.conv.weight"])
+    trainer = quiet_trainer(tmp_path, callbacks=[EMA(decay=0.5)], use_distributed_sampler=False)
+    trainer.fit(segmentation, datamodule=DigitScenesDataModule(**SCENES))
+    after = segmentation.student.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert not [name for name in changed if name.startswith("pyramid.network")]
+    assert "classifier.weight" in changed
+
+
+def test_an_unknown_task_is_named(failure: Callable[[list[str]], tuple[int, str]]) -> None:
+    assert failure(["fit", "--task", "depth"]) == (
+        1,
+        "error: task = 'depth' must be one of classification, segmentation, detection.\n",
+    )
