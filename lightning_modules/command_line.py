@@ -211,6 +211,9 @@ class CommandLine(LightningCLI):
         given = kwargs["callbacks"] or []
         # All but the table of predictions act in fit alone, and would only try to restore their state elsewhere.
         acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(str(self.subcommand), ())
+        acting = set(acting)
+        if kwargs["enable_checkpointing"] is False:  # the user wants no file of that kind
+            acting -= {"interrupt"}
         own = [built[section] for section in CALLBACKS if section in acting and built.enable[section]]
         kwargs["callbacks"] = [*(given if isinstance(given, list) else [given]), *own]
         if self.subcommand != "fit":
