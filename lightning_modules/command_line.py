@@ -219,6 +219,8 @@ class CommandLine(LightningCLI):
         acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(
             str(self.subcommand), {"class_results"}
         )
+        if kwargs["enable_checkpointing"] is False:  # the user wants no file of that kind
+            acting = acting - {"interrupt"}
         own = [built[section] for section in CALLBACKS if section in acting and built.enable[section]]
         given = given if isinstance(given, list) else [given]
         if kwargs.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
