@@ -121,12 +121,13 @@ def ablate(
         "command to try them again."
     )
     if len(failed) < len(runs):
-        from experiments.studies.report.command import (
-            write_report,
-        )  # imported here: tables and pictures are the end of hours
+        # Imported here: tables and pictures are the end of hours.
+        from experiments.studies.report.command import write_report
 
         try:
-            write_report(folder)
+            path = write_report(folder)
+            tables = path.read_text(encoding="utf-8").partition("\n![")[0]  # what comes before the pictures
+            print(f"{tables}\n\nThe whole report: {path}")
         except Exception:
             if failed:  # said in any case, though the command ends with the other error
                 print(failures, file=sys.stderr)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.Jsonar
 
 
 def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
@@ -58,6 +58,9 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
     started = [line for line in (run / "fit.log").read_text().splitlines() if line.startswith("$ ")]
     assert ["--ckpt_path" in line for line in started] == [False, True]
     report = (folder / "report" / "report.md").read_text()
+    printed = capsys.readouterr().out
+    assert f"The whole report: {folder / 'report' / 'report.md'}" in printed
+    assert next(line for line in report.splitlines() if line.startswith("| without_scan")) in printed
     assert "2 of 2 runs have finished" in report
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["base"] == "whole"
