@@ -66,6 +66,7 @@ def publish(
     """
     on_hub, repository = to.startswith("hf-hub:"), to.removeprefix("hf-hub:")
     target = Path(to.removeprefix("local-dir:")).expanduser()
+    name = repository if on_hub else f"OWNER/{target.name}"
     if on_hub and repository.count("/") != 1:
         raise UserError(f"--to {to} must name a repository as hf-hub:OWNER/NAME.")
     if not on_hub and target.exists():
@@ -80,7 +81,7 @@ def publish(
         folder.mkdir()
         architecture = _write(folder, network, metadata)
         difference = _difference(network, folder, metadata)
-        card = model_card(weights, architecture, network, metadata, weights_kind, licence, difference, repository)
+        card = model_card(weights, architecture, network, metadata, weights_kind, licence, difference, name)
         write_text(folder / "README.md", card)
         if on_hub:
             _upload(folder, repository, private)

@@ -38,6 +38,7 @@ def test_a_published_folder_is_the_same_network_to_timm_and_to_this_project(chec
     card = (folder / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "timm"
     assert "blue, green, red" in card
+    assert 'timm.create_model("hf-hub:OWNER/published", pretrained=True)' in card
     assert not list(tmp_path.rglob(".publish*"))
 
 
