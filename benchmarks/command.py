@@ -51,7 +51,7 @@ def benchmark(
         warmup: Rounds before the timed ones.
         rounds: Timed rounds. Null: 30, in training 5.
         repeats: Calls of each form in a round.
-        output: JSON file. Null: latency.json, in training training_step.json.
+        output: JSON file. Null: runs/latency.json, in training runs/training_step.json.
         picture: PNG file of published accuracy against measured latency.
 
     Raises:
@@ -63,7 +63,7 @@ def benchmark(
         raise UserError("--picture shows latency: leave it out with --training.")
     set_threads(threads)
     place = find_device(device)
-    path = output or Path("training_step.json" if training else "latency.json")
+    path = output or Path("runs") / ("training_step.json" if training else "latency.json")
     if not training:
         check_forms(forms, place)
     for file in (path, picture):

@@ -63,7 +63,7 @@ def int8(
     validation: Path | None = None,
     threads: PositiveInt | None = None,
     rounds: PositiveInt = 30,
-    output: Path = Path("int8.json"),
+    output: Path = Path("runs/int8.json"),
 ) -> None:
     """Quantise parts of a network, compare and time the files.
 

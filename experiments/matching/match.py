@@ -65,7 +65,7 @@ def match(
         compile: Run by torch.compile.
         rounds: Timed rounds.
         repeats: Calls of each network in a round.
-        output: YAML file to write. Null: LAYOUT_as_REFERENCE.yaml.
+        output: YAML file to write. Null: runs/LAYOUT_as_REFERENCE.yaml.
 
     Raises:
         UserError: When an option does not fit, before anything is measured; or when no widths match.
@@ -75,7 +75,7 @@ def match(
     found_layout, place = find_layout(layout), find_device(device)
     candidate = build(reference, place, image_size)
     channels, *size = candidate.image_shape
-    path = output or Path(f"{found_layout.name}_as_{reference}.yaml")
+    path = output or Path("runs") / f"{found_layout.name}_as_{reference}.yaml"
     require(0 < tolerance < 1, "--tolerance", tolerance, "a share between 0 and 1, such as 0.03")
     require(rounds >= PARTS, "--rounds", rounds, f"{PARTS} or more, they show the error")
     require(metric != "latency" or batch_size in (None, 1), "--batch-size", batch_size, "1 for the latency")

@@ -28,7 +28,7 @@ class PredictionsFile(Callback):
         path: The file to write; an existing one is replaced.
     """
 
-    def __init__(self, path: str = "predictions.csv") -> None:
+    def __init__(self, path: str = "runs/predictions.csv") -> None:
         self.path = path
         self._rows: Rows = {}
 

@@ -43,7 +43,7 @@ def erf(
     weights: WeightSource = "ema",
     pretrained: bool = False,
     radii: list[NonNegativeInt] = [8, 16, 32, 64, 128],  # noqa: B006
-    output: Path = Path("erf.png"),
+    output: Path = Path("runs/erf.png"),
     device: str = "cpu",
 ) -> None:
     """Draw and measure effective receptive fields of networks, side by side.

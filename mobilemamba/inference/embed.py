@@ -25,7 +25,7 @@ def embed(
     weights: str,
     weights_kind: Literal["ema", "raw"] = "ema",
     variant: str | None = None,
-    output: Path = Path("embeddings.safetensors"),
+    output: Path = Path("runs/embeddings.safetensors"),
     neighbours: int = 20,
     batch_size: int = 32,
     num_workers: int = 0,

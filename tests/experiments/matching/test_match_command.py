@@ -103,7 +103,7 @@ def test_latency_is_of_single_images(layout: Path, scripted_times: list[int]) ->
     options = ["--layout", str(layout), "--metric", "latency", "--image-size", "64", "96"]
     assert main(["match", "--reference", "mobilemamba_s6", *options]) == 0
     assert set(scripted_times) == {1}
-    text = Path("tiny_as_mobilemamba_s6.yaml").read_text()
+    text = Path("runs/tiny_as_mobilemamba_s6.yaml").read_text()
     assert "times the latency of mobilemamba_s6 (" in text
     assert " ms): latency on " in text.replace("\n# ", " ")
 
@@ -120,7 +120,7 @@ def test_real_times_are_compared(layout: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.usefixtures("reference")
 def test_multiply_accumulates_are_matched_without_timing(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["match", "--reference", "mobilemamba_s6", "--layout", str(layout), "--metric", "macs"]) == 0
-    text = Path("tiny_as_mobilemamba_s6.yaml").read_text()
+    text = Path("runs/tiny_as_mobilemamba_s6.yaml").read_text()
     assert "times the MACs of mobilemamba_s6: multiply-accumulates at 64 x 64 pixels" in text
     assert "standard error" not in text
 
