@@ -213,6 +213,7 @@ def draw(trials: list[Trial]) -> Figure:
         axes.plot([t.images for t in own], [100 * t.top1 for t in own], "o", color=f"C{number}", alpha=0.4)
     axes.set(xscale="log", xlabel="training images of each new class", ylabel="validation top-1 in percent")
     axes.set_xticks(counts, map(str, counts))
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
