@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lightning_modules.checks import class_counts
 from lightning_modules.losses import (
@@ -18,7 +17,7 @@ from lightning_modules.losses import (
     classification_loss,
     distillation_loss,
 )
-from lightning_modules.metrics import EvaluationMetrics, recognised
+from lightning_modules.metrics import EvaluationMetrics, WeightedMean, recognised
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.starting_weights import Start, freeze_part
 from lightning_modules.student import StudentModule
@@ -95,7 +94,7 @@ class ImageClassification(StudentModule):
         self.student.to(memory_format=self._memory_format)
         self.student.set_grad_checkpointing(grad_checkpointing)
         self.set_metrics(lambda: EvaluationMetrics(network.num_classes))
-        self.train_top1 = MeanMetric(nan_strategy="disable")  # looking for NaN would wait for the device
+        self.train_top1 = WeightedMean()
         self.comparison = TeacherComparison()
 
     def setup(self, stage: str) -> None:

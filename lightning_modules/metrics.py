@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 from lightning_modules.losses import cross_entropy
@@ -28,6 +28,30 @@ def recognised(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return (logits.argmax(1) == targets).float(), torch.ones_like(targets, dtype=torch.float32)
     share, classes = targets.max(1)
     return (logits.argmax(1) == classes).float(), (share >= CLEAR_SHARE).float()
+
+
+class WeightedMean(Metric):
+    """Mean of values by weights, over all processes; NaN where one of the values is, or where nothing was added.
+
+    torchmetrics' MeanMetric leaves out values that are NaN, or with nan_strategy="disable" the weights.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, weights: Tensor | int = 1) -> None:
+        """Add values of any shape, and their weights, of the same shape or one for all."""
+        self.total += (values * weights).sum()
+        self.weight += (torch.ones_like(values) * weights).sum()
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return self.total / self.weight
 
 
 class MetricSet(nn.Module):
@@ -68,7 +92,7 @@ class EvaluationMetrics(MetricSet):
             self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
         self.macro_accuracy = MulticlassAccuracy(num_classes, average="macro", validate_args=False)
         self.f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        self.loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite is to be seen
+        self.loss = WeightedMean()
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -81,7 +105,7 @@ class EvaluationMetrics(MetricSet):
         for name, metric in self._named():
             if name != "loss":
                 metric.update(logits, targets)
-        self.loss.update(cross_entropy(logits, targets), weight=len(targets))
+        self.loss.update(cross_entropy(logits, targets), len(targets))
 
 
 class SegmentationMetrics(MetricSet):
@@ -100,7 +124,7 @@ class SegmentationMetrics(MetricSet):
         self.miou = MulticlassJaccardIndex(num_classes, average="macro", **options)
         self.mean_accuracy = MulticlassAccuracy(num_classes, average="macro", **options)
         self.pixel_accuracy = MulticlassAccuracy(num_classes, average="micro", **options)
-        self.loss = MeanMetric()
+        self.loss = WeightedMean()
         self.ignore_index = ignore_index
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -115,4 +139,4 @@ class SegmentationMetrics(MetricSet):
             if name != "loss":
                 metric.update(classes, targets)
         loss = pixel_cross_entropy(logits, targets, self.ignore_index)
-        self.loss.update(loss, weight=(targets != self.ignore_index).sum())
+        self.loss.update(loss, (targets != self.ignore_index).sum())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+
+from lightning_modules.metrics import WeightedMean
 
 
 class TeacherComparison(nn.Module):
@@ -16,8 +17,8 @@ class TeacherComparison(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.top1 = MeanMetric(nan_strategy="disable")  # looking for NaN would wait for the device
-        self.agreement = MeanMetric(nan_strategy="disable")
+        self.top1 = WeightedMean()
+        self.agreement = WeightedMean()
         self._answers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, batch_idx: int, teacher: nn.Module, batch: tuple[Tensor, Tensor], logits: Tensor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pickle
 import shlex
 import subprocess
 import sys
@@ -196,7 +195,7 @@ def test_lightning_itself_is_told_to_run_no_code(
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     monkeypatch.setattr(command_line, "read_file", lambda path: {})  # as if the file had been another one then
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(SystemExit):
         main([command, *small_run, "--ckpt_path", str(checkpoint_with_code)])
     assert not Path("code_was_run").exists()
 

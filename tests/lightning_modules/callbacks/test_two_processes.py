@@ -77,6 +77,6 @@ def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(
     trainer.fit(ImageClassification(tiny), datamodule=SplitData())
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["global_step"] == 3
-    assert content["callbacks"]["NonFiniteGuard"] == {"skipped": 1}
+    assert content["callbacks"]["NonFiniteGuard"] == {"skipped": 1, "skipped_in_a_row": 0}
     for state in ("state_dict", "current_model_state"):
         assert all(value.isfinite().all() for value in content[state].values() if value.is_floating_point())
