@@ -105,13 +105,14 @@ def follow_weights(data: Any, trained: ModelMetadata, is_evaluation: bool) -> No
 
 
 def check_preprocessing(data: ClassificationData, trained: ModelMetadata, is_evaluation: bool) -> None:
-    """Check that data prepare images as weights expect them; in training the size is free and the rest is warned of.
+    """Check that data prepare images as weights expect them; in training size and EXIF are free, the rest is warned of.
 
     Raises:
         UserError: When an evaluation would see other images; names every option with both values.
     """
     given, expected = _preprocessing(data.metadata()), _preprocessing(trained)
-    different = [name for name in given if given[name] != expected[name] and (is_evaluation or name != "image_size")]
+    free = () if is_evaluation else ("image_size", "exif_orientation")
+    different = [name for name in given if given[name] != expected[name] and name not in free]
     if different:
         text = "; ".join(f"data.{name} = {given[name]}, the weights expect {expected[name]}" for name in different)
         if not is_evaluation:
