@@ -148,14 +148,20 @@ def fake_resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return answers
 
 
+def fake_report(folder: Path) -> Path:
+    path = folder / "report" / "report.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("tables\n")
+    return path
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Replace the resolver, ``lightning`` and the report, and go to an empty folder."""
     fake = Fake(tmp_path)
     monkeypatch.setattr(plan, "resolve", fake_resolve)
     monkeypatch.setattr(execution, "lightning_program", lambda: fake.program)
-    report = "experiments.studies.report.command.write_report"
-    monkeypatch.setattr(report, lambda folder: (folder / "report").mkdir(exist_ok=True))
+    monkeypatch.setattr("experiments.studies.report.command.write_report", fake_report)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
