@@ -201,10 +201,16 @@ def _recognise(
 
 def _timm_folder(text: str, place: str, on_hub: bool) -> Weights:
     """Read a model that this project or timm has published: config.json and weights."""
-    description = json.loads(_file_of(text, place, ("config.json",), on_hub).read_text(encoding="utf-8"))
-    name = description.get("architecture")
+    file = _file_of(text, place, ("config.json",), on_hub)
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{text}: config.json is damaged ({error}): fetch or publish it again.") from error
+    if not isinstance(description, dict):
+        raise UserError(f"{text}: config.json must hold an object with an architecture.")
+    name = str(description.get("architecture"))
     require(name in VARIANTS, f"{text}: architecture", name, f"one of {', '.join(sorted(VARIANTS))}")
-    options = {"num_classes": description.get("num_classes", 1000), **description.get("model_args", {})}
+    options = {"num_classes": description.get("num_classes", 1000), **(description.get("model_args") or {})}
     unknown = options.keys() - {field.name for field in fields(MobileMambaConfig)}
     if unknown:
         raise UserError(f"{text}: model_args has options that this version does not know: {sorted(unknown)}.")
@@ -212,7 +218,7 @@ def _timm_folder(text: str, place: str, on_hub: bool) -> Weights:
     if "mobilemamba" in description:
         metadata = ModelMetadata.from_dict(description["mobilemamba"])
     else:
-        metadata = _timm_metadata(description.get("pretrained_cfg", {}), VARIANTS[name].image_size)
+        metadata = _timm_metadata(description.get("pretrained_cfg") or {}, VARIANTS[name].image_size)
     state = read_file(_file_of(text, place, WEIGHT_FILES, on_hub))
     return Weights(text, "raw", state, config, metadata)
 

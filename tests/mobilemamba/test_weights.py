@@ -92,6 +92,9 @@ def test_a_folder_of_timms_form_with_a_layout_of_its_own(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match="architecture = 'resnet18' must be one of"):
         load_network(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text('{"architecture": ')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        load_network(f"local-dir:{tmp_path}")
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
