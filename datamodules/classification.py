@@ -228,6 +228,11 @@ class ClassificationDataModule(LoaderDataModule):
         return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
 
     def _check_options(self) -> None:
+        if type(self) is ClassificationDataModule:
+            raise UserError(
+                "data.class_path must name data, such as ImageNetDataModule: put a config that does before this one, "
+                "such as --config s6, or give --data ImageNetDataModule."
+            )
         for name, least in LEAST.items():
             require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:

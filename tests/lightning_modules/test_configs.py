@@ -27,6 +27,7 @@ def test_shipped_configs_are_found_from_any_folder(tmp_path: Path, monkeypatch: 
         find_config("quickstrat")
 
 
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_the_quickstart_is_complete_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     resolved = FitParser().resolve(["--config", "quickstart"])
@@ -53,3 +54,10 @@ def test_a_mistyped_option_names_the_nearest(
     assert status == 2
     assert ("did you mean" in message) == (meant is not None)
     assert meant is None or f"; did you mean {meant}?" in message
+
+
+def test_a_config_that_only_changes_data_needs_one_that_names_them(failure: Failure) -> None:
+    status, message = failure(["fit", "--config", "finetune", "--model.weights", "null"])
+    assert status == 1
+    assert "error: data.class_path must name data, such as ImageNetDataModule" in message
+    assert "Traceback" not in message
