@@ -53,7 +53,8 @@ class ClassificationDataModule(LoaderDataModule):
     Args:
         num_classes: Classes of the targets.
         image_size: Height and width in pixels.
-        batch_size: Images per batch and process; the recipe is 1024 over 8 processes.
+        batch_size: Images per batch and process. Null: in fit what follows from global_batch_size; where that says
+            nothing, 128.
         global_batch_size: Images per optimiser step, over all processes and accumulated batches, from which batch_size
             follows in fit: the recipe then holds on any number of devices. Null: batch_size says it.
         num_workers: Loader processes per training process; 0 loads in the training process.
@@ -84,7 +85,7 @@ class ClassificationDataModule(LoaderDataModule):
         *,
         num_classes: int = 1000,
         image_size: int = 224,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         global_batch_size: int | None = None,
         num_workers: int = 8,
         augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
@@ -104,8 +105,8 @@ class ClassificationDataModule(LoaderDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
-        self.global_batch_size = global_batch_size
+        self.num_classes, self.image_size = num_classes, image_size
+        self.set_batch_size(batch_size, global_batch_size)
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct

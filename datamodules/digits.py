@@ -43,7 +43,7 @@ class DigitsDataModule(ClassificationDataModule):
         train_per_class: Training images of each class at most, the first ones; null for all.
         num_classes: As many as there are digits; null is the same.
         image_size: Height and width in pixels that the 8 x 8 digits are enlarged to.
-        batch_size: Images per batch and process.
+        batch_size: Images per batch and process. Null: in fit what follows from global_batch_size, else 64.
         num_workers: Loader processes; the images are in memory and small, so 0 is fast.
         augmentation: Augmentation of single images; mild by default and without flips.
         mixing: Mixing of batches; mild by default.
@@ -58,6 +58,8 @@ class DigitsDataModule(ClassificationDataModule):
         UserError: When an option is out of range; names field, value and remedy.
     """
 
+    DEFAULT_BATCH_SIZE = 64
+
     def __init__(
         self,
         *,
@@ -65,7 +67,7 @@ class DigitsDataModule(ClassificationDataModule):
         train_per_class: int | None = None,
         num_classes: int | None = None,
         image_size: int = 64,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         num_workers: int = 0,
         augmentation: AugmentationConfig = MILD_AUGMENTATION,
         mixing: MixingConfig = MILD_MIXING,

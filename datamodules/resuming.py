@@ -17,20 +17,36 @@ class ResumedData(LightningDataModule):
         global_batch_size: Images per optimiser step, over all processes and accumulated batches; None: not given.
     """
 
+    DEFAULT_BATCH_SIZE = 128
     batch_size: int
     global_batch_size: int | None = None
+    _given_batch_size: int | None = None
     _resumed_at: tuple[int, int] | None = None
+
+    def set_batch_size(self, batch_size: int | None, global_batch_size: int | None) -> None:
+        """Set what was given; None: not given."""
+        self._given_batch_size, self.global_batch_size = batch_size, global_batch_size
+        self.batch_size = self.DEFAULT_BATCH_SIZE if batch_size is None else batch_size
 
     def divide_batch(self) -> None:
         """Set batch_size to the share of a process and an accumulated batch in global_batch_size, where it is given.
 
         Raises:
-            UserError: When there is no such share.
+            UserError: When there is no such share, or batch_size is given and another.
         """
-        images = self.global_batch_size
+        images, given = self.global_batch_size, self._given_batch_size
         if images is None or self.trainer is None:
             return
         processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        if given is not None and given * processes * accumulated != images:
+            steps, rest = divmod(images, given * processes) if given > 0 else (0, 1)
+            remedy = f"set trainer.accumulate_grad_batches to {steps}, or " if not rest else ""
+            raise UserError(
+                f"data.batch_size = {given} contradicts data.global_batch_size = {images}: {processes} processes x "
+                f"{accumulated} accumulated batches of it have {given * processes * accumulated} images. To keep the "
+                f"recipe's step, {remedy}leave data.batch_size out; for steps of another size set "
+                "data.global_batch_size to null."
+            )
         if images < processes * accumulated or images % (processes * accumulated):
             raise UserError(
                 f"data.global_batch_size = {images} must be a multiple of {processes} processes x {accumulated} "

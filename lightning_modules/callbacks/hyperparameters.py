@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard.summary import hparams
 
+from lightning_modules.checks import data_of
 from lightning_modules.inspection import run_config
 from lightning_modules.run_log import tensorboard_writers
 
@@ -69,6 +70,7 @@ class Hyperparameters(Callback):
         for writer in tensorboard_writers(trainer):
             # Not writer.add_hparams: it opens a second file in a folder of its own, named for the time of day.
             options = shown_options(yaml.safe_load(path.read_text(encoding="utf-8")))
+            options["data.batch_size"] = data_of(trainer).batch_size  # that of a process, which may follow from another
             summaries = hparams(options, dict.fromkeys([*results, "train/loss"]))
             for part in parts:
                 writer._get_file_writer().add_summary(summaries[part])

@@ -171,6 +171,17 @@ def test_the_batch_of_a_step_is_divided(accumulated: int, size: int) -> None:
     assert data.batch_size == size
 
 
+def test_a_batch_given_beside_that_of_a_step_must_agree_with_it() -> None:
+    agreeing = DigitsDataModule(batch_size=32, global_batch_size=96)
+    assert len(fit(agreeing, max_epochs=1, limit_train_batches=1, accumulate_grad_batches=3)[0]) == 32
+    with pytest.raises(
+        UserError, match=r"data\.batch_size = 32 contradicts.* set trainer\.accumulate_grad_batches to 3"
+    ):
+        fit(DigitsDataModule(batch_size=32, global_batch_size=96), max_epochs=1)
+    with pytest.raises(UserError, match=r"data\.batch_size = 36 contradicts .*step, leave data\.batch_size out"):
+        fit(DigitsDataModule(batch_size=36, global_batch_size=96), max_epochs=1)
+
+
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     data = DigitsDataModule(global_batch_size=100)
     with pytest.raises(UserError, match=r"data\.global_batch_size = 100 must be a multiple of 1 processes x 3"):

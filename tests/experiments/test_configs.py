@@ -41,7 +41,7 @@ LAYOUTS = {
 
 NOT_NEEDED = ("best_checkpoint", "last_checkpoint", "export", *TENSORBOARD_CALLBACKS)
 TWO_STEPS = {
-    "data": {"init_args": {"batch_size": 2, "image_size": 64}},
+    "data": {"init_args": {"batch_size": 2, "global_batch_size": None, "image_size": 64}},
     "enable": dict.fromkeys(NOT_NEEDED, False),
     "trainer": {
         "accelerator": "cpu",
@@ -161,7 +161,9 @@ def test_a_launch_keeps_the_batch_of_the_recipe(name: str) -> None:
     config = resolved(command(name))
     trainer = config["trainer"]
     assert trainer["strategy"] == "ddp"
-    assert trainer["num_nodes"] * trainer["devices"] * config["data"]["init_args"]["batch_size"] == 1024
+    data = config["data"]["init_args"]
+    assert (data["global_batch_size"], data["batch_size"]) == (1024, None)
+    assert 1024 % (trainer["num_nodes"] * trainer["devices"]) == 0
     lines = [line for line in FILES[name].read_text().splitlines() if "# Command:" in line or "#SBATCH" in line]
     asked = re.findall(r"--(nproc-per-node|ntasks-per-node|gpus-per-node|nodes)[= ](\d+)", "\n".join(lines))
     assert asked
