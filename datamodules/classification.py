@@ -33,6 +33,7 @@ LEAST = {
     "batch_size": 1,
     "repeats": 1,
     "num_workers": 0,
+    "loader_timeout": 0,
     "max_corrupt": 0,
     "seed": 0,
 }
@@ -58,6 +59,7 @@ class ClassificationDataModule(LoaderDataModule):
         global_batch_size: Images per optimiser step, over all processes and accumulated batches, from which batch_size
             follows in fit: the recipe then holds on any number of devices. Null: batch_size says it.
         num_workers: Loader processes per training process; 0 loads in the training process.
+        loader_timeout: Seconds to wait for a batch of theirs before the run ends with an error; 0 waits for ever.
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
         repeats: Draws of each image in a row (repeated augmentation).
@@ -88,6 +90,7 @@ class ClassificationDataModule(LoaderDataModule):
         batch_size: int | None = None,
         global_batch_size: int | None = None,
         num_workers: int = 8,
+        loader_timeout: float = 600.0,
         augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
         mixing: MixingConfig = RECIPE_MIXING,
         repeats: int = 1,
@@ -108,6 +111,7 @@ class ClassificationDataModule(LoaderDataModule):
         self.num_classes, self.image_size = num_classes, image_size
         self.set_batch_size(batch_size, global_batch_size)
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
+        self.loader_timeout = loader_timeout
         self.repeats, self.seed = repeats, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
         self.override_preprocessing = override_preprocessing

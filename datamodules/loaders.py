@@ -19,9 +19,11 @@ class LoaderDataModule(ResumedData):
     Attributes:
         num_workers: Loader processes per training process; 0 loads in the training process.
         seed: Seed of orders and augmentations.
+        loader_timeout: Seconds to wait for a batch before the run ends with an error; 0 waits for ever.
     """
 
     num_workers: int
+    loader_timeout: float = 600.0
     seed: int
 
     def training_loader(
@@ -70,6 +72,7 @@ class LoaderDataModule(ResumedData):
             dataset,
             num_workers=self.num_workers,
             worker_init_fn=leave_signals,
+            timeout=self.loader_timeout if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,

@@ -1,7 +1,8 @@
-"""Loaders of a run that can be stopped by a signal after any step, and goes on with the next batch."""
+"""Loaders of a run that can be stopped by a signal after any step, and goes on with the next batch; what ends them."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from types import FrameType
 from typing import Any
@@ -39,3 +40,41 @@ def leave_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, end_next_time)
+
+
+def end_loader_processes() -> None:
+    """End those that a failed or interrupted run has left: otherwise the interpreter may wait for them for ever.
+
+    What it sends them are two SIGTERMs in a row, which on a busy machine arrive as one.
+    """
+    has_children = hasattr(signal, "SIGCHLD")
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if has_children else None  # torch's calls this a failure
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    if has_children:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def loader_failure(error: BaseException) -> str | None:
+    """Return what has become of a loader process, and what helps; None for an error of another kind.
+
+    Args:
+        error: What torch has raised.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "DataLoader" not in text:
+        return None
+    if "timed out" in text:
+        return (
+            "No batch came from the loader processes within data.loader_timeout: the storage hangs, or shared memory "
+            "is full (df -h /dev/shm; in a container, docker run --shm-size=16g). Go on from the last checkpoint with "
+            "a smaller data.num_workers, or a longer data.loader_timeout where reading is slow."
+        )
+    if "killed by signal" in text or "exited unexpectedly" in text:
+        return (
+            f"A loader process was ended from outside ({text.split('.')[0].strip()}): memory or shared memory is full "
+            "(free -h; df -h /dev/shm; in a container, docker run --shm-size=16g). Go on from the last checkpoint with "
+            "a smaller data.num_workers or data.batch_size."
+        )
+    return None

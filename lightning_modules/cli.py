@@ -24,11 +24,15 @@ def main(args: list[str] | None = None) -> None:
     hide_known_warnings()
     try:
         # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
+        from datamodules.loading import end_loader_processes
         from lightning_modules.command_line import CommandLine
         from lightning_modules.distributed import leave_process_group
 
         try:
             command = CommandLine(args)
+        except BaseException:
+            end_loader_processes()
+            raise
         finally:
             leave_process_group()
     except Exception as error:
@@ -53,13 +57,17 @@ def main(args: list[str] | None = None) -> None:
 def message_for_users(error: BaseException) -> str | None:
     """Return one line about what the user gave, or None for a fault in the code.
 
-    The user can mend three kinds of errors: those of this project's UserError, those of the system about files and
-    connections, and those that Lightning calls a misconfiguration.
+    The user can mend four kinds of errors: those of this project's UserError, those of the system about files and
+    connections, those that Lightning calls a misconfiguration, and loader processes that hang or were killed.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from datamodules.loading import loader_failure
     from mobilemamba.errors import UserError
 
+    failure = loader_failure(error)
+    if failure is not None:
+        return failure
     while not isinstance(error, (UserError, OSError, MisconfigurationException)):
         # jsonargparse puts what a class says of its options into a ValueError of its own.
         if not isinstance(error, ValueError) or error.__cause__ is None:

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_modules import callbacks
 from lightning_modules.checkpoint_files import keep_checkpoints_whole, newest_whole_checkpoint
 from lightning_modules.parser import Parser
-from lightning_modules.run_folder import Run, removed_where_refused, run_of_checkpoint
+from lightning_modules.run_folder import Run, held_alone, removed_where_refused, run_of_checkpoint
 from lightning_modules.run_record import LAST_CHECKPOINT
 from lightning_modules.starting_weights import follow_weights
 from lightning_modules.tasks import TASKS, task_of_arguments
@@ -251,7 +251,7 @@ class CommandLine(LightningCLI):
     def fit(self, **options: Any) -> None:
         """Train; errors of Lightning about one of the trainer's options, or a metric to monitor, are for the user."""
         try:
-            with removed_where_refused(self._run_folder, self.trainer):
+            with removed_where_refused(self._run_folder, self.trainer), held_alone(self._run_folder, self.trainer):
                 self.trainer.fit(**options)
         except (MisconfigurationException, RuntimeError, ValueError) as error:
             _check_monitors(self.trainer, error)

@@ -13,7 +13,11 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from lightning_modules.folder_lock import locked
 from mobilemamba.errors import UserError
+
+PATIENCE = 15.0
+"""Seconds in which the loader processes of a training process that was killed have ended."""
 
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
 
@@ -103,6 +107,22 @@ def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
                 for path in missing[1:]:
                     path.rmdir()
         raise
+
+
+@contextmanager
+def held_alone(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Keep other runs out of a run's folder, where it writes there at all.
+
+    Raises:
+        UserError: When another run is in it.
+    """
+    writes = trainer.loggers or trainer.checkpoint_callbacks
+    if trainer.fast_dev_run or not writes or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "run.version or run.name", PATIENCE):
+        yield
 
 
 def _keep_older_curves(file: Path) -> None:

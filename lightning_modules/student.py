@@ -8,10 +8,13 @@ checkpoints and copies of the module do not contain them. They are the frozen ``
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol, Self, cast
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -136,6 +139,12 @@ class StudentModule(LightningModule):
         """Drop the networks that are not submodules."""
         self.set_unregistered("teacher", None)
         self.set_unregistered("ema_student", None)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed drop path and dropout by run, process and batch, so that a run that goes on draws what it would have."""
+        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        names = int(os.environ.get("PL_GLOBAL_SEED", 0)), self.trainer.global_rank, batches.total.processed
+        torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -1,4 +1,4 @@
-"""Results as a table that reads well on the screen and in Markdown."""
+"""Results as a table that reads well on the screen and in Markdown, and cells of tables for other programs."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
     rules = (f" {'-' * width} " if index < left else f" {'-' * (width - 1)}: " for index, width in enumerate(widths))
     return "\n".join([line(header), f"|{'|'.join(rules)}|", *map(line, rows)])
+
+
+def safe_cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: where one would, it is behind an apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

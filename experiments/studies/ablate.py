@@ -14,13 +14,14 @@ from rich.console import Console
 
 from experiments.studies.definition import Layer, flatten, read_study
 from experiments.studies.devices import Worker, make_workers
-from experiments.studies.folder import check_unchanged, locked, make_runs, write_plan
+from experiments.studies.folder import check_unchanged, make_runs, write_plan
 from experiments.studies.local import LocalLauncher
 from experiments.studies.plan import Plan, fit_options, make_plan
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run, lightning_program
 from experiments.studies.schedule import Launcher, run_all
 from experiments.studies.slurm import ClusterLauncher
+from lightning_modules.folder_lock import locked
 from mobilemamba.errors import UserError
 from mobilemamba.tables import table
 
@@ -105,7 +106,7 @@ def ablate(
     if missing:
         raise UserError(missing)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder) as lock, ExitStack() as shown:
+    with locked(folder, "--output") as lock, ExitStack() as shown:
         write_plan(plan, study, folder)
         place: Launcher = on_cluster or LocalLauncher(workers, program, (lock,))
         progress = shown.enter_context(StudyProgress(len(runs), min(place.capacity, len(runs)), Console()))

@@ -1,4 +1,4 @@
-"""A study's folder: what is written into it, whether that belongs to the same study, and who uses it.
+"""A study's folder: what is written into it, whether that belongs to the same study.
 
 study.yaml            the study as given
 plan.json             its arms, with all that their overrides mean
@@ -9,16 +9,11 @@ report/               tables and pictures
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from filelock import lock_descriptor
 
 from experiments.studies.plan import Plan, differences
 from experiments.studies.runs import Run
@@ -28,9 +23,6 @@ from mobilemamba.files import write_json, write_text
 Value = TypeVar("Value")
 
 SHOWN_DIFFERENCES = 3
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems without locks answer, such as some of networks and clusters."""
 
 
 def make_runs(plan: Plan, folder: Path, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Run]:
@@ -94,40 +86,6 @@ def write_plan(plan: Plan, source: Path, folder: Path) -> None:
     text = source.read_text()
     write_text(folder / "study.yaml", text if "name" in yaml.safe_load(text) else f"name: {plan.study.name}\n{text}")
     write_json(folder / "plan.json", plan.to_json())
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Hold a folder, and yield the descriptor of its lock for processes that shall hold it too.
-
-    The system lets go of the lock when the last process with the descriptor ends, so that the runs of a killed study
-    keep others out. Where the file system knows no locks, nothing is held, and a warning says so.
-
-    Args:
-        folder: The study's folder; must exist.
-
-    Raises:
-        UserError: When another process holds it.
-    """
-    with (folder / ".lock").open("a+") as file:
-        try:
-            is_held = lock_descriptor(file.fileno(), blocking=False)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            is_held = True
-            warning = f"warning: the file system of {folder} knows no locks ({error.strerror})"
-            print(f"{warning}: run one study there at a time.", file=sys.stderr)
-        if not is_held:
-            file.seek(0)
-            raise UserError(
-                f"{folder} is in use by process {file.read() or '?'} or a run that it started: wait until they have "
-                "ended, or choose another --output."
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file.fileno()
 
 
 def _chosen(option: str, given: Sequence[Value] | None, known: Sequence[Value]) -> list[Value]:

@@ -29,6 +29,7 @@ from lightning_modules.pictures.class_results import (
 )
 from lightning_modules.run_log import log_picture, log_text, takes_pictures
 from mobilemamba.files import write_text
+from mobilemamba.tables import safe_cell
 
 PRINTED = 5
 """Classes that an evaluation prints."""
@@ -160,5 +161,7 @@ def write_results(path: Path, results: Sequence[ClassResult]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([field.name for field in fields(ClassResult)])
     for result in results:
-        rows.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in astuple(result)])
+        rows.writerow(
+            [f"{value:.4f}" if isinstance(value, float) else safe_cell(str(value)) for value in astuple(result)]
+        )
     write_text(path, text.getvalue())

@@ -34,9 +34,10 @@ class SaveOnInterrupt(Checkpoint):
     is given with auto_requeue off. A second Ctrl-C ends the run at once.
 
     Hooks: ``on_sanity_check_start`` and ``on_train_start`` take the signals over; ``on_train_batch_end``,
-    ``on_validation_end`` and ``on_train_epoch_end`` act on them, after all other callbacks; ``on_train_end`` and
-    ``on_exception`` give the signals back. After each optimiser step all processes agree on what to do, so that a
-    signal to one of them stops all at the same step. One that comes during validation waits for its end.
+    ``on_validation_batch_end``, ``on_validation_end`` and ``on_train_epoch_end`` act on them, after all other
+    callbacks; ``on_train_end`` and ``on_exception`` give the signals back. After each optimiser step and each batch of
+    a validation all processes agree on what to do, so that a signal to one of them stops all at the same place. A
+    validation that is cut short is not made up for: the run goes on with the next training batch.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,19 @@ class SaveOnInterrupt(Checkpoint):
     ) -> None:
         """Act after an optimiser step."""
         if can_stop_after(trainer, batch_idx):
+            self._act(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Act inside a validation, which may take longer than a scheduler waits."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._act(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,6 +13,7 @@ from torch import distributed
 from lightning_modules.inspection import metadata_of
 from mobilemamba.errors import UserError
 from mobilemamba.files import atomic_write, check_writable
+from mobilemamba.tables import safe_cell
 
 Rows = dict[str, list[tuple[int, float]]]
 """Classes and probabilities, best first, by an image's path."""
@@ -75,8 +76,9 @@ class PredictionsFile(Callback):
                 table = csv.writer(file)
                 table.writerow(["path", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
                 for path in sorted(rows):
-                    best = ((str(index) if names is None else names[index], f"{p:.6f}") for index, p in rows[path])
-                    table.writerow([path, *(cell for pair in best for cell in pair)])
+                    named = ((str(index) if names is None else names[index], p) for index, p in rows[path])
+                    cells = (cell for name, p in named for cell in (safe_cell(name), f"{p:.6f}"))
+                    table.writerow([safe_cell(path), *cells])
             rank_zero_info(f"Predictions of {len(rows)} images: {self.path}")
 
 

@@ -17,6 +17,7 @@ from mobilemamba.errors import UserError, require
 from mobilemamba.files import atomic_write
 from mobilemamba.images import printable
 from mobilemamba.inference.batches import find_all, read_batches, refuse_unreadable
+from mobilemamba.tables import safe_cell
 from mobilemamba.weights import load_network
 
 
@@ -85,9 +86,8 @@ def write_embeddings(features: Tensor, files: Sequence[Path], classes: Sequence[
         save_file({"features": features.contiguous()}, unfinished)
         table = unfinished.with_suffix(".csv")
         with table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(
-                [("path", "class"), *zip(map(printable, files), map(printable, classes), strict=True)]
-            )
+            columns = ([safe_cell(printable(text)) for text in texts] for texts in (files, classes))
+            csv.writer(file).writerows([("path", "class"), *zip(*columns, strict=True)])
 
 
 def neighbour_accuracy(features: Tensor, classes: Sequence[str], neighbours: int) -> float:

@@ -14,7 +14,7 @@ from mobilemamba.files import atomic_write
 from mobilemamba.images import printable
 from mobilemamba.inference.batches import find_all, read_batches, refuse_unreadable
 from mobilemamba.inference.classifier import Classifier, open_classifier
-from mobilemamba.tables import table
+from mobilemamba.tables import safe_cell, table
 
 MOST_SHOWN = 20
 """Images whose classes are shown in the terminal; all of them are in the file of --output."""
@@ -140,4 +140,5 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             rows.writerow(header)
             for prediction in predictions:
                 pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-                rows.writerow([prediction.path, *(cell for name, p in pairs for cell in (name, f"{p:.6f}"))])
+                cells = (cell for name, p in pairs for cell in (safe_cell(name), f"{p:.6f}"))
+                rows.writerow([safe_cell(prediction.path), *cells])

@@ -23,12 +23,21 @@ class SignalAt(Callback):
         step: The step.
         number: The signal.
         rank: The process that it is sent to.
+        validating: Send it in the first batch of the validation after that step, instead.
     """
 
-    def __init__(self, step: int, number: int, rank: int = 0) -> None:
-        self.step, self.number, self.rank = step, number, rank
+    def __init__(self, step: int, number: int, rank: int = 0, validating: bool = False) -> None:
+        self.step, self.number, self.rank, self.validating = step, number, rank, validating
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self.validating:
+            self._send(trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.validating:
+            self._send(trainer)
+
+    def _send(self, trainer: Trainer) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
 
@@ -43,7 +52,7 @@ def write_config(folder: Path, **trainer: Any) -> Path:
             "init_args": {"image_size": 32, "batch_size": 8, "num_workers": 2},
         },
         "model": {
-            "network": {"stem_stride": 4, "widths": [16, 16, 32], "depths": [1, 1, 1]},
+            "network": {"stem_stride": 4, "widths": [16, 16, 32], "depths": [1, 1, 1], "drop_path_rate": 0.5},
             "schedule": {"warmup_epochs": 0},
         },
         "run": {"logger": "csv"},
@@ -55,9 +64,9 @@ def write_config(folder: Path, **trainer: Any) -> Path:
     return path
 
 
-def signal_at(step: int, number: int, rank: int = 0) -> str:
+def signal_at(step: int, number: int, rank: int = 0, validating: bool = False) -> str:
     """Return the option by which a run gets a signal."""
-    arguments = {"step": step, "number": int(number), "rank": rank}
+    arguments = {"step": step, "number": int(number), "rank": rank, "validating": validating}
     return f"--trainer.callbacks={yaml.safe_dump([{'class_path': f'{__name__}.SignalAt', 'init_args': arguments}])}"
 
 

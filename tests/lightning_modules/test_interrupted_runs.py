@@ -39,6 +39,19 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(number: int, status: in
     assert RunRecord.read((tmp_path / LAST).parents[1]).curves == RunRecord.read(whole.parents[1]).curves
 
 
+@pytest.mark.parametrize("validations", [1.0, 0.5])
+def test_a_signal_during_validation_waits_for_no_more_of_it(validations: float, whole: Path, tmp_path: Path) -> None:
+    options = {"limit_val_batches": 3, "val_check_interval": validations}
+    step = int(6 * validations)
+    config = ["--config", str(write_config(tmp_path, **options))]
+    ended = fit(tmp_path, *config, signal_at(step, signal.SIGTERM, validating=True))
+    assert ended.returncode == 143, ended.stderr
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step
+    resumed = fit(tmp_path, *config, "--run.resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_training(whole, tmp_path / LAST)
+
+
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path: Path) -> None:
     two = ["--config", str(write_config(tmp_path, devices=2, max_epochs=1)), "--data.num_workers=0"]
     ended = fit(tmp_path, *two, "--run.name=cut", signal_at(2, signal.SIGTERM, rank=1))

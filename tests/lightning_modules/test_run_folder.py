@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from lightning_modules.cli import main
-from lightning_modules.run_folder import Run, run_of_checkpoint
+from lightning_modules.run_folder import Run, held_alone, run_of_checkpoint
+from mobilemamba.errors import UserError
 from tests.lightning_modules.conftest import Failure
 
 
@@ -43,3 +46,19 @@ def test_a_missing_logger_is_one_line(logger: str, small_run: list[str], failure
 
 def test_a_checkpoint_elsewhere_is_of_no_run(tmp_path: Path) -> None:
     assert run_of_checkpoint(tmp_path / "checkpoints" / "last.ckpt") is None
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_modules.run_folder.PATIENCE", 0.3)
+    trainer = Trainer(accelerator="cpu", logger=False)
+    with held_alone(tmp_path, trainer):
+        expected = rf"is in use by process {os.getpid()} .* choose another run\.version or run\.name"
+        with pytest.raises(UserError, match=expected), held_alone(tmp_path, trainer):
+            pass
+    with held_alone(tmp_path, trainer):
+        pass
+
+
+def test_a_trial_holds_no_folder(tmp_path: Path) -> None:
+    with held_alone(tmp_path / "run", Trainer(accelerator="cpu", logger=False, fast_dev_run=True)):
+        assert not (tmp_path / "run").exists()

@@ -21,11 +21,11 @@ from rich.console import Console
 
 from experiments.studies import local, runs
 from experiments.studies.devices import make_workers
-from experiments.studies.folder import locked
 from experiments.studies.local import LocalLauncher
 from experiments.studies.progress import StudyProgress
 from experiments.studies.runs import Run
 from experiments.studies.schedule import run_all
+from lightning_modules.folder_lock import locked
 from mobilemamba.errors import UserError
 from tests.experiments.studies.conftest import Fake
 from tests.experiments.studies.report.conftest import record
@@ -274,14 +274,14 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
     killed.kill()
     killed.wait()
     try:
-        expected = f"out is in use by process {killed.pid} or a run that it started"
-        with pytest.raises(UserError, match=expected), locked(Path("out")):
+        expected = f"out is in use by process {killed.pid} or one that it started"
+        with pytest.raises(UserError, match=expected), locked(Path("out"), "--output"):
             pass
     finally:
         os.kill(int(fake.hanging), signal.SIGINT)
     while True:
         try:
-            with locked(Path("out")):
+            with locked(Path("out"), "--output"):
                 break
         except UserError:
             time.sleep(0.05)
@@ -296,10 +296,10 @@ def test_a_file_system_without_locks_is_warned_of(
 
     monkeypatch.setattr("fcntl.flock", flock)
     if number == errno.EIO:
-        with pytest.raises(OSError, match="error"), locked(tmp_path):
+        with pytest.raises(OSError, match="error"), locked(tmp_path, "--output"):
             pass
         return
-    with locked(tmp_path):
+    with locked(tmp_path, "--output"):
         pass
     assert "knows no locks" in capsys.readouterr().err
 
