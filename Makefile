@@ -5,7 +5,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # One thread for each of two processes: threads that wait for each other on busy cores are ten times slower.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: install demo check test slow minimum extras litert no-numba gpu format benchmark
+.PHONY: install demo check test slow minimum extras litert no-numba gpu format benchmark faults
 
 install: .venv/installed
 
@@ -64,3 +64,7 @@ format: install
 # Every figure of the README's sections on speed and formats. Formats whose extra is in .venv are measured, too.
 benchmark: install
 	$(BIN)/python -m benchmarks readme
+
+# What a run survives: faults at random places, each compared with a run without any.
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks faults

@@ -9,6 +9,7 @@ from lightning_modules.function_options import run_command
 COMMANDS = {
     "ceiling": ("benchmarks.ceiling:ceiling", "how near a network comes to what the machine can do"),
     "curves": ("benchmarks.curves:curves", "a picture of runs, read from their TensorBoard logs"),
+    "faults": ("benchmarks.faults:faults", "what a run survives: faults at random places"),
     "finetuning": ("benchmarks.finetuning:finetuning", "fine-tuning against scratch and a linear probe"),
     "formats": ("benchmarks.formats:formats", "every export format for a few networks"),
     "int8": ("benchmarks.int8:int8", "which parts of a network to quantise"),

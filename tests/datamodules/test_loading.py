@@ -40,7 +40,10 @@ def broken(number: int | None, **options: Any) -> DataLoader[int]:
     ("number", "expected"),
     [
         (None, "within data.loader_timeout: the storage hangs, or shared memory is full"),
-        (signal.SIGBUS, "A loader process was ended from outside .*(Bus error|exited unexpectedly).* a smaller data.num_workers"),
+        (
+            signal.SIGBUS,
+            "A loader process was ended from outside .*(Bus error|exited unexpectedly).* a smaller data.num_workers",
+        ),
     ],
 )
 def test_what_has_become_of_a_loader_process_is_said(number: int | None, expected: str) -> None:

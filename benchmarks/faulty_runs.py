@@ -1,0 +1,189 @@
+"""Runs of the real command, small ones, that something happens to, and the comparison of what they have learnt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+COMMAND = str(Path(sys.executable).with_name("lightning"))
+LAST = Path("runs/mobilemamba/version_0/checkpoints/last.ckpt")
+STEPS_FILE = "steps.txt"
+OFF = ("export", "receptive_field", "scan_decay", "class_results", "sample_images", "complexity", "summary")
+
+
+class Happening(Callback):
+    """Notes every optimiser step that begins, and does something before one of them.
+
+    Args:
+        step: Number of the optimiser step.
+        what: The name of a signal, which is sent to its own process; "hang" or "die" for one of its loader processes;
+            "nan" for a weight of the student; "lose" for the folder of a class. Null: nothing.
+        rank: The process that it happens to.
+        validating: It happens in the first batch of the validation after that step, instead.
+        folder: The folder that is lost.
+    """
+
+    def __init__(
+        self,
+        step: int = -1,
+        what: str | None = None,
+        rank: int = 0,
+        validating: bool = False,
+        folder: str = "",
+    ) -> None:
+        self.step, self.what, self.rank, self.validating, self.folder = step, what, rank, validating, folder
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note the step."""
+        if trainer.is_global_zero:
+            with Path(STEPS_FILE).open("a") as file:
+                file.write(f"{trainer.global_step}\n")
+        if not self.validating:
+            self._happen(trainer, pl_module)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Look whether it is time."""
+        if self.validating:
+            self._happen(trainer, pl_module)
+
+    def _happen(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self.step or trainer.global_rank != self.rank or self.what is None:
+            return
+        if self.what == "nan":
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(torch.nan)
+        elif self.what == "lose":
+            Path(self.folder).rename(f"{self.folder} lost")
+        elif self.what in ("hang", "die"):
+            number = signal.SIGSTOP if self.what == "hang" else signal.SIGKILL
+            iterator: Any = trainer.fit_loop._data_fetcher.combined_loader.flattened[0]._iterator  # type: ignore[union-attr]
+            for worker in iterator._workers:
+                os.kill(worker.pid, number)
+        else:
+            os.kill(os.getpid(), getattr(signal, self.what))
+
+
+def happening(**arguments: Any) -> str:
+    """Return the option by which something happens to a run; arguments are those of :class:`Happening`."""
+    path = f"{__name__}.{Happening.__name__}"
+    return f"--trainer.callbacks={yaml.safe_dump([{'class_path': path, 'init_args': arguments}])}"
+
+
+def write_config(folder: Path, **trainer: Any) -> Path:
+    """Write the config of a run on the digits; two epochs of six steps unless options of the trainer say otherwise."""
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    limits = {"max_epochs": 2, "limit_train_batches": 6, "limit_val_batches": 1}
+    config = {
+        "data": {
+            "class_path": "datamodules.DigitsDataModule",
+            "init_args": {"image_size": 32, "batch_size": 8, "num_workers": 2},
+        },
+        "model": {
+            "network": {"stem_stride": 4, "widths": [16, 16, 32], "depths": [1, 1, 1], "drop_path_rate": 0.5},
+            "schedule": {"warmup_epochs": 0},
+        },
+        "run": {"logger": "csv"},
+        "enable": dict.fromkeys(OFF, False),
+        "trainer": quiet | limits | trainer,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def start(folder: Path, *options: str, file_limit: int | None = None) -> subprocess.Popen[str]:
+    """Start ``lightning fit`` in a folder, in a group of processes of its own.
+
+    Args:
+        folder: Where it runs.
+        options: Of the command.
+        file_limit: Most bytes of a file that it may write, as on a full disk.
+    """
+
+    def limit() -> None:
+        import resource  # not on Windows
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
+        assert file_limit is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    return subprocess.Popen(
+        [sys.executable, COMMAND, "fit", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=None if file_limit is None else limit,
+    )
+
+
+def fit(folder: Path, *options: str, file_limit: int | None = None) -> tuple[int, str]:
+    """Run ``lightning fit`` in a folder to its end; return its status and all that it has written."""
+    process = start(folder, *options, file_limit=file_limit)
+    try:
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output
+
+
+def killed_after(process: subprocess.Popen[str], folder: Path, steps: int, seconds: float) -> None:
+    """Kill a run and all its processes so many seconds after it has begun so many more steps, or when it has ended.
+
+    Args:
+        process: The run.
+        folder: Where it runs.
+        steps: Steps to wait for.
+        seconds: And how long after them.
+    """
+    before = steps_begun(folder)
+    while steps_begun(folder) < before + steps and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def steps_begun(folder: Path) -> int:
+    """Return how many optimiser steps the runs in a folder have begun, repeated ones included."""
+    file = folder / STEPS_FILE
+    return len(file.read_text().split()) if file.is_file() else 0
+
+
+def different_parts(one: Path, other: Path) -> list[str]:
+    """Return where two checkpoints do not hold the same training, bit for bit: weights, averages, optimiser, steps."""
+    first, second = _training_state(one), _training_state(other)
+    different = [name for name in first.keys() & second.keys() if not _equal(first[name], second[name])]
+    return sorted([*different, *(first.keys() ^ second.keys())])
+
+
+def _training_state(path: Path) -> dict[str, Any]:
+    content = torch.load(path, weights_only=True)
+    parts = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
+    return dict(_flat({name: content[name] for name in parts if name in content}))
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (dict, list, tuple)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(part, f"{name}/{key}")
+    else:
+        yield name, value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
