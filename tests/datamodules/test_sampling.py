@@ -80,3 +80,12 @@ def test_evaluation_sees_every_image_once_in_equally_many_batches(
 def test_too_few_images_for_the_processes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size = 1"):
         EvaluationBatchSampler(range(3), 1, rank=0, world_size=2)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3), (4, 2)])
+def test_an_epoch_goes_on_with_another_number_of_processes(before: int, after: int) -> None:
+    done = 24  # images over all processes
+    first = [list(TrainingSampler(60, 3, rank, before, epoch=5))[: done // before] for rank in range(before)]
+    rest = [list(TrainingSampler(60, 3, rank, after, epoch=5, start=done // after)) for rank in range(after)]
+    draws = [draw for part in (*first, *rest) for draw in part]
+    assert sorted(draws) == sorted(TrainingSampler(60, 3, epoch=5))
