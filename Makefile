@@ -29,8 +29,9 @@ test: install
 slow: install
 	$(PYTEST) -m slow
 
+# On a machine with a GPU: its tests and the figures of CUDA, in nine minutes, into runs/gpu.
 gpu: install
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.gpu
 
 # Without Numba the inside of the mixers runs in plain operators.
 no-numba:
