@@ -13,11 +13,19 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
+from datamodules.datasets import (
+    EvaluationImages,
+    ReadableImages,
+    TrainingBatch,
+    TrainingImages,
+    collate_readable,
+    collate_training,
+)
 from datamodules.image_files import Images, Source, targets_of
 from datamodules.loaders import LoaderDataModule
 from datamodules.mixing import Mixer, MixingConfig
-from datamodules.transforms import AugmentationConfig, training_transform
+from datamodules.normalising import normalise
+from datamodules.transforms import AugmentationConfig, TrainingTransform
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import find_images, printable
 from mobilemamba.metadata import ModelMetadata
@@ -198,7 +206,8 @@ class ClassificationDataModule(LoaderDataModule):
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
         dataset = self.datasets["train"]
         targets = targets_of(dataset.images) if self.balance else None
-        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets)
+        options = {"collate_fn": collate_training}
+        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -219,13 +228,28 @@ class ClassificationDataModule(LoaderDataModule):
         return cast(EvaluationImages, self.datasets["val"])
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
-        """Mix a training batch on its device; with the last one of an epoch, say what could not be read."""
+        """Finish and mix a training batch on its device; with the last one of an epoch, say what could not be read."""
         if self.trainer is None or not self.trainer.training:
             return batch
+        if isinstance(batch, TrainingBatch):
+            batch = self.finish(batch)
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
+
+    def finish(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return a training batch as the network takes it, but for mixing: normalised and erased, on its device.
+
+        Args:
+            batch: What the loader gives.
+
+        Returns:
+            Images, float32 (B, 3, H, W), and class indices (B,).
+        """
+        images = normalise(batch.images, self.mean, self.std)
+        self.augmentation.erasing.erase(images, batch.rectangles)
+        return images, batch.targets
 
     def _check_options(self) -> None:
         if type(self) is ClassificationDataModule:
@@ -254,7 +278,7 @@ class ClassificationDataModule(LoaderDataModule):
             return EvaluationImages(self._prediction_images(), metadata, max_corrupt)
         images = self.load("val" if split == "test" and not self.has_test_images() else split)
         if split == "train":
-            return TrainingImages(images, metadata, training_transform(self.augmentation, metadata), max_corrupt)
+            return TrainingImages(images, metadata, TrainingTransform(self.augmentation, metadata), max_corrupt)
         return EvaluationImages(images, metadata, max_corrupt)
 
     def _prediction_images(self) -> Images[str]:

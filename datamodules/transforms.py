@@ -1,18 +1,23 @@
-"""How images become tensors in training: timm's augmentation. See :mod:`mobilemamba.preprocessing` for evaluation."""
+"""How images are augmented in training: as timm does. See :mod:`mobilemamba.preprocessing` for evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data import create_transform
+from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from datamodules.cropping import CropResizeFlip
+from datamodules.erasing import RandomErasing
 from datamodules.posterize import repair_posterize
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.preprocessing import Transform
 
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
 """What timm's policy strings begin with."""
@@ -67,26 +72,47 @@ class AugmentationConfig:
             if not 0 < low <= high:
                 raise UserError(f"augmentation.{name} = {(low, high)} must be (least, greatest) above 0.")
 
+    @property
+    def erasing(self) -> RandomErasing:
+        """What is erased."""
+        return RandomErasing(self.erasing_probability, self.erasing_mode)
 
-def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> Transform:
-    """Return a random transform from PIL images to normalised tensors (3, H, W)."""
-    repair_posterize()
-    transform = create_transform(
-        metadata.image_size,
-        is_training=True,
-        scale=config.crop_scale,
-        ratio=config.crop_ratio,
-        hflip=config.horizontal_flip,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        interpolation=config.interpolation,
-        mean=metadata.mean,
-        std=metadata.std,
-        re_prob=config.erasing_probability,
-        re_mode=config.erasing_mode,
-    )
-    if config.rotation or config.translation:
-        shift = (config.translation, config.translation)
-        move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
-        transform.transforms.insert(0, move)
-    return cast(Transform, transform)
+
+class TrainingTransform:
+    """Random augmentation of one image, which leaves bytes; normalising and erasing are for a whole batch.
+
+    Args:
+        config: What to do.
+        metadata: Size of the images, and their mean colour, with which what comes from outside is filled.
+    """
+
+    def __init__(self, config: AugmentationConfig, metadata: ModelMetadata) -> None:
+        repair_posterize()
+        crop, augment, _ = create_transform(
+            metadata.image_size,
+            is_training=True,
+            scale=config.crop_scale,
+            ratio=config.crop_ratio,
+            color_jitter=config.color_jitter or None,
+            auto_augment=config.auto_augment,
+            interpolation=config.interpolation,
+            mean=metadata.mean,
+            std=metadata.std,
+            separate=True,
+        )
+        self.move: transforms.RandomAffine | None = None
+        if config.rotation or config.translation:
+            shift = (config.translation, config.translation)
+            self.move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
+        self.crop = CropResizeFlip(crop.transforms[0], config.horizontal_flip)
+        self.augment = augment
+        self.erasing = config.erasing
+
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        """Return uint8 (S, S, 3) from uint8 (H, W, 3)."""
+        if self.move is not None:
+            pixels = np.array(self.move(Image.fromarray(pixels)))
+        image = self.crop(pixels)
+        if not self.augment.transforms:
+            return image
+        return torch.from_numpy(np.array(self.augment(Image.fromarray(image.numpy()))))

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from mobilemamba import jpeg
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
@@ -134,6 +135,33 @@ def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image
         raise UserError(printable(f"Image {file} cannot be read ({reason}): remove or replace it.")) from error
 
 
+def read_pixels(file: Path, metadata: ModelMetadata) -> np.ndarray:
+    """Return the pixels of :func:`open_image` as uint8 (H, W, 3), ordinary photographs by the fastest decoder.
+
+    Args:
+        file: The file.
+        metadata: How the image is prepared.
+
+    Raises:
+        UserError: As :func:`open_image`, which reads whatever is no ordinary photograph, or is damaged.
+    """
+    pixels = _photograph(file, metadata) if jpeg.simplejpeg() is not None else None
+    return np.array(open_image(file, metadata)) if pixels is None else pixels
+
+
+def _photograph(file: Path, metadata: ModelMetadata) -> np.ndarray | None:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    size = jpeg.photograph_size(content)
+    if size is None or (metadata.exif_orientation and jpeg.has_exif(content)):
+        return None
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or 0) or _resized_pixels(size, metadata) > MAX_RESIZED_PIXELS:
+        return None
+    return jpeg.decode(content)
+
+
 def printable(text: str | Path) -> str:
     r"""Return a path, or text with paths, in valid UTF-8: bytes that are none become escapes such as \udce9.
 
@@ -187,13 +215,20 @@ def _check_shape(size: tuple[int, int], metadata: ModelMetadata) -> None:
     Raises:
         ValueError: When it would be.
     """
-    side = max(metadata.image_size) / metadata.crop_pct
-    pixels = side * side * max(size) / min(size)
+    pixels = _resized_pixels(size, metadata)
     if pixels > MAX_RESIZED_PIXELS:
         raise ValueError(
             f"{size[0]} x {size[1]} pixels would become {pixels / 1e6:,.0f} million when the shorter side is resized "
-            f"to {side:.0f}; at most {MAX_RESIZED_PIXELS / 1e6:.0f} million are allowed"
+            f"to {_resized_side(metadata):.0f}; at most {MAX_RESIZED_PIXELS / 1e6:.0f} million are allowed"
         )
+
+
+def _resized_side(metadata: ModelMetadata) -> float:
+    return max(metadata.image_size) / metadata.crop_pct
+
+
+def _resized_pixels(size: tuple[int, int], metadata: ModelMetadata) -> float:
+    return _resized_side(metadata) ** 2 * max(size) / min(size)
 
 
 def _upright(image: Image.Image) -> Image.Image:
