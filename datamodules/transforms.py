@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -88,6 +91,7 @@ class TrainingTransform:
 
     def __init__(self, config: AugmentationConfig, metadata: ModelMetadata) -> None:
         repair_posterize()
+        _use_kernel()
         crop, augment, _ = create_transform(
             metadata.image_size,
             is_training=True,
@@ -116,3 +120,15 @@ class TrainingTransform:
         if not self.augment.transforms:
             return image
         return torch.from_numpy(np.array(self.augment(Image.fromarray(image.numpy()))))
+
+
+@functools.cache  # to warn once
+def _use_kernel() -> None:
+    if find_spec("numba") is None:
+        return
+    try:
+        from datamodules.affine import use_kernel
+
+        use_kernel()
+    except Exception as error:  # Numba refuses newer versions of NumPy; no folder can be written; and so on
+        warnings.warn(f"Pillow shears and shifts images in place of a Numba kernel: {error!r}", stacklevel=1)
