@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,8 +26,10 @@ from datamodules.image_files import Images, Source, targets_of
 from datamodules.loaders import LoaderDataModule
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.normalising import normalise
+from datamodules.option_checks import check_options
+from datamodules.sampling import TrainingSampler
 from datamodules.transforms import AugmentationConfig, TrainingTransform
-from mobilemamba.errors import UserError, require
+from mobilemamba.errors import UserError
 from mobilemamba.images import find_images, printable
 from mobilemamba.metadata import ModelMetadata
 
@@ -35,15 +38,6 @@ LOGGER = logging.getLogger(__name__)
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-LEAST = {
-    "num_classes": 2,
-    "image_size": 1,
-    "batch_size": 1,
-    "repeats": 1,
-    "num_workers": 0,
-    "max_corrupt": 0,
-    "seed": 0,
-}
 
 
 class ClassificationDataModule(LoaderDataModule):
@@ -68,6 +62,8 @@ class ClassificationDataModule(LoaderDataModule):
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
         repeats: Draws of each image in a row (repeated augmentation).
+        repeats_together: Whether all draws of an image are in one process, which decodes it once for all of them. Else
+            they land in different processes; with one process both are the same.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
@@ -98,6 +94,7 @@ class ClassificationDataModule(LoaderDataModule):
         augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
         mixing: MixingConfig = RECIPE_MIXING,
         repeats: int = 1,
+        repeats_together: bool = False,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
@@ -115,7 +112,7 @@ class ClassificationDataModule(LoaderDataModule):
         self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
         self.global_batch_size = global_batch_size
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
-        self.repeats, self.seed = repeats, seed
+        self.repeats, self.repeats_together, self.seed = repeats, repeats_together, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
         self.override_preprocessing = override_preprocessing
         self.exif_orientation, self.balance, self.all_formats = exif_orientation, balance, all_formats
@@ -206,8 +203,20 @@ class ClassificationDataModule(LoaderDataModule):
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
         dataset = self.datasets["train"]
         targets = targets_of(dataset.images) if self.balance else None
-        options = {"collate_fn": collate_training}
-        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets, **options)
+        return self.training_loader(
+            dataset,
+            len(dataset),
+            self.repeats,
+            self.balance,
+            targets,
+            self.repeats_together,
+            self.sampler(dataset),
+            collate_fn=collate_training,
+        )
+
+    def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
+        """Return what makes the sampler of training images."""
+        return TrainingSampler
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -257,20 +266,7 @@ class ClassificationDataModule(LoaderDataModule):
                 "data.class_path must name data, such as ImageNetDataModule: put a config that does before this one, "
                 "such as --config s6, or give --data ImageNetDataModule."
             )
-        for name, least in LEAST.items():
-            require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError(
-                f"data.mean = {self.mean} and data.std = {self.std} must be three numbers each, one per colour, and "
-                "standard deviations above 0."
-            )
-        require(0 <= self.balance <= 1, "data.balance", self.balance, "from 0 (off) to 1 (all classes equally often)")
-        require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "a share above 0 and up to 1")
-        if self.mixing.enabled and self.batch_size % 2:
-            raise UserError(
-                f"data.batch_size = {self.batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, "
-                "or set data.mixing.mixup and data.mixing.cutmix to 0."
-            )
+        check_options(self)
 
     def _dataset(self, split: str) -> ReadableImages:
         metadata, max_corrupt = self.metadata(), self.max_corrupt if self.on_corrupt == "skip" else 0

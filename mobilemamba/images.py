@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +41,23 @@ SYSTEM_NAMES = frozenset(
 
 MAX_RESIZED_PIXELS = 2**25
 """Most pixels that an image may have after its shorter side is resized: 100 MB in RGB. At 256 it may be 512:1."""
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file that is a part of a larger one.
+
+    Args:
+        name: What to call it.
+        content: Its bytes.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        """Return its name."""
+        return self.name
 
 
 def image_endings(all_formats: bool) -> tuple[str, ...]:
@@ -107,7 +126,7 @@ def find_images(folder: Path, option: str, all_formats: bool = False) -> list[Pa
     return files
 
 
-def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image:
+def open_image(file: Path | EncodedImage, metadata: ModelMetadata | None = None) -> Image.Image:
     """Return an image in RGB, whatever its format and mode.
 
     Transparency shows white. 16-bit images are scaled from 0..65535. 32-bit and float images are scaled from the
@@ -123,7 +142,7 @@ def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image
             counts, except MemoryError, which speaks of the machine and not of the file.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file) as image:
             if metadata is not None:
                 _check_shape(image.size, metadata)
             image.load()
@@ -135,7 +154,7 @@ def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image
         raise UserError(printable(f"Image {file} cannot be read ({reason}): remove or replace it.")) from error
 
 
-def read_pixels(file: Path, metadata: ModelMetadata) -> np.ndarray:
+def read_pixels(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarray:
     """Return the pixels of :func:`open_image` as uint8 (H, W, 3), ordinary photographs by the fastest decoder.
 
     Args:
@@ -149,9 +168,9 @@ def read_pixels(file: Path, metadata: ModelMetadata) -> np.ndarray:
     return np.array(open_image(file, metadata)) if pixels is None else pixels
 
 
-def _photograph(file: Path, metadata: ModelMetadata) -> np.ndarray | None:
+def _photograph(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarray | None:
     try:
-        content = file.read_bytes()
+        content = file.content if isinstance(file, EncodedImage) else file.read_bytes()
     except OSError:
         return None
     size = jpeg.photograph_size(content)
