@@ -32,11 +32,10 @@ class CropResizeFlip:
         image = torch.from_numpy(pixels)
         top, left, height, width = self.crop.get_params(image.permute(2, 0, 1), self.crop.scale, self.crop.ratio)
         mode = random.choice(self.filters) if len(self.filters) > 1 else self.filters[0]
-        image = image[top : top + height, left : left + width]
+        # In batches of one whose pixels are three bytes each: what torch's vector instructions are for.
+        images = image[top : top + height, left : left + width].contiguous()[None].permute(0, 3, 1, 2)
         if (height, width) != tuple(self.crop.size):
-            # Contiguous pixels of three colours each are what the vector instructions are for.
-            planes = image.contiguous().permute(2, 0, 1)[None]
-            image = F.interpolate(planes, self.crop.size, mode=mode, antialias=True)[0].permute(1, 2, 0)
+            images = F.interpolate(images, self.crop.size, mode=mode, antialias=True)
         if self.flip and torch.rand(1).item() < self.flip:
-            image = image.flip(1)
-        return image.contiguous()
+            images = images.flip(3)
+        return images[0].permute(1, 2, 0).contiguous()

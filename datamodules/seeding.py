@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -26,9 +26,14 @@ def seeded(seed: int) -> Iterator[None]:
         seed_generators(seed)
         yield
         return
-    with isolate_rng(include_cuda=False):
+    with kept_generators():
         seed_generators(seed)
         yield
+
+
+def kept_generators() -> AbstractContextManager[None]:
+    """Let Python's, NumPy's and torch's CPU generators go on afterwards as if nothing was drawn."""
+    return isolate_rng(include_cuda=False)
 
 
 def seed_generators(seed: int) -> None:
