@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -67,7 +68,7 @@ class Cost:
 
 def loading(
     data: Path | None = None,
-    ways: list[Way] = list(WAYS),  # noqa: B006
+    ways: list[Way] | None = None,
     images: PositiveInt = 512,
     rounds: PositiveInt = 3,
     batch_size: PositiveInt = 64,
@@ -80,7 +81,7 @@ def loading(
 
     Args:
         data: Folder with train/ and val/. Null: photographs of noise are written, half of them 500 x 375.
-        ways: What to measure.
+        ways: What to measure. Null: all that the installed packages allow.
         images: Photographs that are written.
         rounds: Epochs of each way; the least time of each way counts.
         batch_size: Images per batch.
@@ -94,6 +95,7 @@ def loading(
     """
     require(images >= batch_size, "--images", images, f"{batch_size} or more, a batch of --batch-size")
     require(data is None or (data / "train").is_dir(), "--data", str(data), "a folder with train/ and val/")
+    ways = _possible_ways() if ways is None else ways
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root = data or write_photographs(folder / "photographs", images)
@@ -113,6 +115,14 @@ def loading(
     else:
         replace_between(document, "loading", text)
     write_results(output, torch.device("cpu"), costs, data=str(data), rounds=rounds)
+
+
+def _possible_ways() -> list[Way]:
+    lacking: dict[str, Sequence[Way]] = {"litdata": ("chunks", "storage"), "moto": ("storage",)}
+    left_out = {way for package, needing in lacking.items() if find_spec(package) is None for way in needing}
+    if left_out:
+        print(f"Left out, since LitData or moto is not installed: {', '.join(sorted(left_out))}")
+    return [way for way in WAYS if way not in left_out]
 
 
 def _makers(
@@ -209,7 +219,7 @@ def _table(costs: list[Cost]) -> str:
         return f"{by_way[way] / cost.milliseconds:.2f}" if way in by_way else "-"
 
     return table_of(
-        "loader | CPU ms per image | of it after the loader | images/s and core | / earlier | / timm | images/s by the clock",
+        "loader | CPU ms per image | of it after the loader | images/s per core | / earlier | / timm | images/s seen",
         (
             f"{WAYS[cost.way]} | {cost.milliseconds:.2f} | {cost.on_device:.2f} | {1e3 / cost.milliseconds:.0f}"
             f"| {ratio(cost, 'earlier')} | {ratio(cost, 'timm')} | {1e3 / cost.wall:.0f}"
