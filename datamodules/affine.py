@@ -6,56 +6,70 @@ the matrix is. Rotation stays Pillow's.
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit
 from PIL import Image
 from timm.data import auto_augment
 
-MATRICES: dict[str, Callable[[Image.Image, float], tuple[float, ...]]] = {
-    "ShearX": lambda image, factor: (1, factor, 0, 0, 1, 0),
-    "ShearY": lambda image, factor: (1, 0, 0, factor, 1, 0),
-    "TranslateX": lambda image, pixels: (1, 0, pixels, 0, 1, 0),
-    "TranslateY": lambda image, pixels: (1, 0, 0, 0, 1, pixels),
-    "TranslateXRel": lambda image, share: (1, 0, share * image.size[0], 0, 1, 0),
-    "TranslateYRel": lambda image, share: (1, 0, 0, 0, 1, share * image.size[1]),
+MATRICES: dict[str, Callable[[int, int, float], tuple[float, ...]]] = {
+    "ShearX": lambda width, height, factor: (1, factor, 0, 0, 1, 0),
+    "ShearY": lambda width, height, factor: (1, 0, 0, factor, 1, 0),
+    "TranslateX": lambda width, height, pixels: (1, 0, pixels, 0, 1, 0),
+    "TranslateY": lambda width, height, pixels: (1, 0, 0, 0, 1, pixels),
+    "TranslateXRel": lambda width, height, share: (1, 0, share * width, 0, 1, 0),
+    "TranslateYRel": lambda width, height, share: (1, 0, 0, 0, 1, share * height),
 }
-"""Pillow's matrix of an image and an operation's strength, by timm's name of the operation."""
+"""Pillow's matrix of an image's width and height and an operation's strength, by timm's name of the operation."""
 
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
-@functools.cache  # once in a process
-def use_kernel() -> None:
-    """Let all transforms that timm makes from now on use the kernel, compiled before loader processes begin."""
-    for name, matrix in MATRICES.items():
-        auto_augment.NAME_TO_OP[name] = _operation(auto_augment.NAME_TO_OP[name], matrix)
-    move(np.zeros((1, 1, 3), np.uint8), (0, 0, 0), *map(float, MATRICES["ShearX"](Image.new("RGB", (1, 1)), 0)), False)
+TIMMS = {name: auto_augment.NAME_TO_OP[name] for name in MATRICES}
+"""timm's own operations."""
 
 
-def _operation(
-    timms: Callable[..., Image.Image], matrix: Callable[[Image.Image, float], tuple[float, ...]]
-) -> Callable[..., Image.Image]:
-    """Return one of timm's operations with the work done by the kernel, for the images and filters that it knows."""
+@dataclass(frozen=True)  # a class, so that a loader process that is spawned takes it
+class Operation:
+    """One of timm's operations with the work done by the kernel, for the images and filters that it knows.
 
-    @functools.wraps(timms)
-    def operation(image: Image.Image, strength: float, **options: Any) -> Image.Image:
+    Args:
+        name: timm's name of it.
+    """
+
+    name: str
+    takes_pixels: ClassVar[bool] = True
+    """Whether it takes pixels as well as images of Pillow."""
+
+    def __call__(self, image: Image.Image | np.ndarray, strength: float, **options: Any) -> Image.Image | np.ndarray:
+        """Return the moved image in the form in which it came, of the draws of timm.
+
+        Args:
+            image: An image of Pillow, or pixels, uint8 (H, W, 3).
+            strength: As timm says it.
+            options: Filter or filters to draw from, and the colour of what comes from outside.
+        """
         chosen = options["resample"]
         if isinstance(chosen, (list, tuple)):
-            chosen = random.choice(chosen)  # as timm draws it
-        if image.mode != "RGB" or chosen not in FILTERS:
-            return timms(image, strength, **{**options, "resample": chosen})
-        numbers = map(float, matrix(image, strength))
-        return Image.fromarray(
-            move(np.array(image), options["fillcolor"], *numbers, chosen == Image.Resampling.BICUBIC)
-        )
+            chosen = random.choice(chosen)
+        if chosen not in FILTERS or (isinstance(image, Image.Image) and image.mode != "RGB"):
+            whole = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            return TIMMS[self.name](whole, strength, **{**options, "resample": chosen})
+        pixels = np.asarray(image)
+        numbers = map(float, MATRICES[self.name](pixels.shape[1], pixels.shape[0], strength))
+        moved = move(pixels, options["fillcolor"], *numbers, chosen == Image.Resampling.BICUBIC)
+        return moved if image is pixels else Image.fromarray(moved)
 
-    return operation
+
+def use_kernel() -> None:
+    """Let all transforms that timm makes from now on use the kernel, compiled before loader processes begin."""
+    auto_augment.NAME_TO_OP.update({name: Operation(name) for name in MATRICES})
+    Operation("ShearX")(Image.new("RGB", (1, 1)), 0, resample=Image.Resampling.BILINEAR, fillcolor=(0, 0, 0))
 
 
 @njit(inline="always")

@@ -14,6 +14,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.chunks.reading import ImageChunks, NamedChunks
 from datamodules.datasets import (
     EvaluationImages,
     ReadableImages,
@@ -284,6 +285,8 @@ class ClassificationDataModule(LoaderDataModule):
             files = find_images(folder, "data.predict_folder", self.all_formats)
             return [(file, printable(file.relative_to(folder))) for file in files]
         images = self.load("val")
+        if isinstance(images, ImageChunks):
+            return NamedChunks(images)
         samples = (images[index] for index in range(len(images)))
         return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]
 

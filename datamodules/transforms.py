@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import RandAugment
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -110,6 +112,7 @@ class TrainingTransform:
             self.move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
         self.crop = CropResizeFlip(crop.transforms[0], config.horizontal_flip)
         self.augment = augment
+        self.takes_pixels = all([_let_take_pixels(step) for step in augment.transforms])
         self.erasing = config.erasing
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
@@ -117,9 +120,33 @@ class TrainingTransform:
         if self.move is not None:
             pixels = np.array(self.move(Image.fromarray(pixels)))
         image = self.crop(pixels)
-        if not self.augment.transforms:
-            return image
-        return torch.from_numpy(np.array(self.augment(Image.fromarray(image.numpy()))))
+        pixels = image.numpy()
+        augmented = self.augment(pixels if self.takes_pixels else Image.fromarray(pixels))
+        return torch.from_numpy(augmented if isinstance(augmented, np.ndarray) else np.array(augmented))
+
+
+@dataclass(frozen=True)
+class _OnPillow:
+    """An operation that takes pixels too, and makes an image of Pillow of them.
+
+    Args:
+        function: Takes an image of Pillow.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, image: Image.Image | np.ndarray, *arguments: Any, **options: Any) -> Any:
+        return self.function(Image.fromarray(image) if isinstance(image, np.ndarray) else image, *arguments, **options)
+
+
+def _let_take_pixels(step: Any) -> bool:
+    """Let the operations of a step take pixels, where it hands on what they give; return whether it does."""
+    if not isinstance(step, RandAugment):
+        return False
+    for operation in step.ops:
+        if not getattr(operation.aug_fn, "takes_pixels", False):
+            operation.aug_fn = _OnPillow(operation.aug_fn)
+    return True
 
 
 @functools.cache  # to warn once

@@ -90,6 +90,26 @@ class ImageChunks:
         return self._open[number]
 
 
+class NamedChunks:
+    """Images of chunks with their paths in place of their class indices, read one at a time.
+
+    Args:
+        images: The images.
+    """
+
+    def __init__(self, images: ImageChunks) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[EncodedImage, str]:
+        """Return the content of an image's file and its path."""
+        source, _ = self.images[index]
+        return source, source.name
+
+
 def content_of(chunk: np.ndarray, item: int) -> bytes:
     """Return the file of an image in a chunk of LitData.
 

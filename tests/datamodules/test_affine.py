@@ -36,6 +36,9 @@ def test_pixels_are_pillows(name: str, filters: object) -> None:
             seed = int(generator.integers(1000))
             random.seed(seed)
             moved = own(image, strength, **options)
+            assert isinstance(moved, Image.Image)
+            random.seed(seed)
+            np.testing.assert_array_equal(np.asarray(own(np.asarray(image), strength, **options)), np.asarray(moved))
             random.seed(seed)
             np.testing.assert_array_equal(np.asarray(moved), np.asarray(TIMMS[name](image, strength, **options)))
 

@@ -11,7 +11,7 @@ import torch
 from datamodules.block_sampling import BlockSampler
 from datamodules.chunks import writing
 from datamodules.chunks.manifest import MANIFEST, TABLE
-from datamodules.chunks.reading import ImageChunks
+from datamodules.chunks.reading import NamedChunks
 from datamodules.sampling import TrainingSampler
 from experiments.cli import main
 from mobilemamba.errors import UserError
@@ -195,11 +195,11 @@ def test_chunks_are_not_divided_again(folders: tuple[Path, Path]) -> None:
         photographs(folders[1], validation_share=0.2)
 
 
-def test_loader_processes_that_are_spawned_take_chunks(folders: tuple[Path, Path]) -> None:
-    images = photographs(folders[1]).datasets["train"].images
-    assert isinstance(images, ImageChunks)
-    assert images[3][0].content
-    assert not images.__getstate__()["_open"]
+def test_chunks_are_predicted_one_at_a_time_under_their_paths(folders: tuple[Path, Path]) -> None:
+    data = photographs(folders[1], stage="predict")
+    paths = [path for _, paths in data.predict_dataloader() for path in paths]
+    assert paths == [f"val/{name}/{number}.jpg" for name in ("ant", "bee", "cow") for number in range(6)]
+    assert isinstance(data.datasets["predict"].images, NamedChunks)
 
 
 def block_samplers(world_size: int, repeats: int = 1, **options: Any) -> list[BlockSampler]:

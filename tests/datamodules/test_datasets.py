@@ -1,6 +1,8 @@
 """Images that cannot be read: named once, counted over all processes, left out up to a limit."""
 
+import pickle
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,16 @@ def test_an_image_drawn_several_times_in_a_row_is_decoded_once(
     assert not torch.equal(one, other)
     assert torch.equal(data[Draw(2, 0)].image, alone[1])
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("form", ["folders", "chunks"])
+def test_loader_processes_can_be_spawned(image_folder: Callable[..., Path], tmp_path: Path, form: str) -> None:
+    root = image_folder()
+    if form == "chunks":
+        pytest.importorskip("litdata")
+        pytest.importorskip("datamodules.chunks.prepare").prepare(root, tmp_path / "chunks")
+        root = tmp_path / "chunks"
+    dataset = photographs(root).datasets["train"]
+    spawned = pickle.loads(ForkingPickler.dumps(dataset))
+    for seed in range(20):
+        assert torch.equal(dataset[Draw(3, seed)].image, spawned[Draw(3, seed)].image)
