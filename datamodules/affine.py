@@ -69,7 +69,8 @@ class Operation:
 def use_kernel() -> None:
     """Let all transforms that timm makes from now on use the kernel, compiled before loader processes begin."""
     auto_augment.NAME_TO_OP.update({name: Operation(name) for name in MATRICES})
-    Operation("ShearX")(Image.new("RGB", (1, 1)), 0, resample=Image.Resampling.BILINEAR, fillcolor=(0, 0, 0))
+    for image in (Image.new("RGB", (1, 1)), np.zeros((1, 1, 3), np.uint8)):  # read-only pixels, and others
+        Operation("ShearX")(image, 0, resample=Image.Resampling.BILINEAR, fillcolor=(0, 0, 0))
 
 
 @njit(inline="always")

@@ -204,15 +204,9 @@ class ClassificationDataModule(LoaderDataModule):
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
         dataset = self.datasets["train"]
         targets = targets_of(dataset.images) if self.balance else None
+        options: dict[str, Any] = {"together": self.repeats_together, "sampler": self.sampler(dataset)}
         return self.training_loader(
-            dataset,
-            len(dataset),
-            self.repeats,
-            self.balance,
-            targets,
-            self.repeats_together,
-            self.sampler(dataset),
-            collate_fn=collate_training,
+            dataset, len(dataset), self.repeats, self.balance, targets, collate_fn=collate_training, **options
         )
 
     def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
