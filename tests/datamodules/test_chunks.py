@@ -182,6 +182,31 @@ def test_options_that_cannot_be_used_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_empty_class_is_refused_before_anything_is_written(image_folder: Make, tmp_path: Path) -> None:
+    root = image_folder(per_class=1)
+    (root / "train" / "bee" / "0.jpg").unlink()
+    with pytest.raises(UserError, match=r"train has no images of 1 class\(es\): bee"):
+        prepare.prepare(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_vanishes_while_it_is_written_is_named(
+    image_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(per_class=6)
+    original = writing.SplitWriter._write_chunk
+
+    def loses_one(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        for file in (root / "train" / "bee").iterdir():
+            file.unlink()
+
+    monkeypatch.setattr(writing.SplitWriter, "_write_chunk", loses_one)
+    with pytest.raises(UserError, match=r"Image .*train/bee/\d\.jpg cannot be read \(No such file"):
+        prepare.prepare(root, tmp_path / "out")
+    assert not (tmp_path / "out" / "train" / MANIFEST).exists()
+
+
 def test_without_litdata_prepare_names_the_extra(
     image_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
