@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from datamodules.mixing import MixingConfig
 from mobilemamba.errors import UserError, require
-
-if TYPE_CHECKING:
-    from datamodules.classification import ClassificationDataModule
 
 LEAST = {
     "num_classes": 2,
@@ -20,7 +18,18 @@ LEAST = {
 }
 
 
-def check_options(data: ClassificationDataModule) -> None:
+class Options(Protocol):
+    """Options that depend on each other, or are more than a number."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    balance: float
+    crop_pct: float
+    batch_size: int
+    mixing: MixingConfig
+
+
+def check_options(data: Options) -> None:
     """Check options that data of any kind have.
 
     Raises:
