@@ -62,9 +62,11 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Every figure of the README's sections on speed and formats. Formats whose extra is in .venv are measured, too.
+# Every figure of the README's sections on speed and formats, and of docs/loading.md. Formats whose extra is in .venv are
+# measured, too; likewise chunks and object storage where LitData and moto are.
 benchmark: install
 	$(BIN)/python -m benchmarks readme
+	$(BIN)/python -m benchmarks loading --document docs/loading.md
 
 # What a run survives: faults at random places, each compared with a run without any.
 faults: install

@@ -14,6 +14,7 @@ COMMANDS = {
     "formats": ("benchmarks.formats:formats", "every export format for a few networks"),
     "int8": ("benchmarks.int8:int8", "which parts of a network to quantise"),
     "kernels": ("benchmarks.kernels:kernels", "what the kernels for CPUs give"),
+    "loading": ("benchmarks.loading:loading", "how many training images a core loads in a second"),
     "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
     "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),
     "tensorboard": ("benchmarks.tensorboard:tensorboard", "what the callbacks for TensorBoard cost a run"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,12 +14,23 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
+from datamodules.chunks.reading import ImageChunks, NamedChunks
+from datamodules.datasets import (
+    EvaluationImages,
+    ReadableImages,
+    TrainingBatch,
+    TrainingImages,
+    collate_readable,
+    collate_training,
+)
 from datamodules.image_files import Images, Source, targets_of
 from datamodules.loaders import LoaderDataModule
 from datamodules.mixing import Mixer, MixingConfig
-from datamodules.transforms import AugmentationConfig, training_transform
-from mobilemamba.errors import UserError, require
+from datamodules.normalising import normalise
+from datamodules.option_checks import check_options
+from datamodules.sampling import TrainingSampler
+from datamodules.transforms import AugmentationConfig, TrainingTransform
+from mobilemamba.errors import UserError
 from mobilemamba.images import find_images, printable
 from mobilemamba.metadata import ModelMetadata
 
@@ -27,16 +39,6 @@ LOGGER = logging.getLogger(__name__)
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-LEAST = {
-    "num_classes": 2,
-    "image_size": 1,
-    "batch_size": 1,
-    "repeats": 1,
-    "num_workers": 0,
-    "loader_timeout": 0,
-    "max_corrupt": 0,
-    "seed": 0,
-}
 
 
 class ClassificationDataModule(LoaderDataModule):
@@ -63,6 +65,8 @@ class ClassificationDataModule(LoaderDataModule):
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
         repeats: Draws of each image in a row (repeated augmentation).
+        repeats_together: Whether all draws of an image are in one process, which decodes it once for all of them. Else
+            they land in different processes; with one process both are the same.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
@@ -94,6 +98,7 @@ class ClassificationDataModule(LoaderDataModule):
         augmentation: AugmentationConfig = RECIPE_AUGMENTATION,
         mixing: MixingConfig = RECIPE_MIXING,
         repeats: int = 1,
+        repeats_together: bool = False,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
@@ -112,7 +117,7 @@ class ClassificationDataModule(LoaderDataModule):
         self.set_batch_size(batch_size, global_batch_size)
         self.num_workers, self.augmentation, self.mixing = num_workers, augmentation, mixing
         self.loader_timeout = loader_timeout
-        self.repeats, self.seed = repeats, seed
+        self.repeats, self.repeats_together, self.seed = repeats, repeats_together, seed
         self.mean, self.std, self.interpolation, self.crop_pct = tuple(mean), tuple(std), interpolation, crop_pct
         self.override_preprocessing = override_preprocessing
         self.exif_orientation, self.balance, self.all_formats = exif_orientation, balance, all_formats
@@ -203,7 +208,14 @@ class ClassificationDataModule(LoaderDataModule):
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
         dataset = self.datasets["train"]
         targets = targets_of(dataset.images) if self.balance else None
-        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets)
+        options: dict[str, Any] = {"together": self.repeats_together, "sampler": self.sampler(dataset)}
+        return self.training_loader(
+            dataset, len(dataset), self.repeats, self.balance, targets, collate_fn=collate_training, **options
+        )
+
+    def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
+        """Return what makes the sampler of training images."""
+        return TrainingSampler
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -224,13 +236,28 @@ class ClassificationDataModule(LoaderDataModule):
         return cast(EvaluationImages, self.datasets["val"])
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
-        """Mix a training batch on its device; with the last one of an epoch, say what could not be read."""
+        """Finish and mix a training batch on its device; with the last one of an epoch, say what could not be read."""
         if self.trainer is None or not self.trainer.training:
             return batch
+        if isinstance(batch, TrainingBatch):
+            batch = self.finish(batch)
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
+
+    def finish(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return a training batch as the network takes it, but for mixing: normalised and erased, on its device.
+
+        Args:
+            batch: What the loader gives.
+
+        Returns:
+            Images, float32 (B, 3, H, W), and class indices (B,).
+        """
+        images = normalise(batch.images, self.mean, self.std)
+        self.augmentation.erasing.erase(images, batch.rectangles)
+        return images, batch.targets
 
     def _check_options(self) -> None:
         if type(self) is ClassificationDataModule:
@@ -238,20 +265,7 @@ class ClassificationDataModule(LoaderDataModule):
                 "data.class_path must name data, such as ImageNetDataModule: put a config that does before this one, "
                 "such as --config s6, or give --data ImageNetDataModule."
             )
-        for name, least in LEAST.items():
-            require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError(
-                f"data.mean = {self.mean} and data.std = {self.std} must be three numbers each, one per colour, and "
-                "standard deviations above 0."
-            )
-        require(0 <= self.balance <= 1, "data.balance", self.balance, "from 0 (off) to 1 (all classes equally often)")
-        require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "a share above 0 and up to 1")
-        if self.mixing.enabled and self.batch_size % 2:
-            raise UserError(
-                f"data.batch_size = {self.batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, "
-                "or set data.mixing.mixup and data.mixing.cutmix to 0."
-            )
+        check_options(self)
 
     def _dataset(self, split: str) -> ReadableImages:
         metadata, max_corrupt = self.metadata(), self.max_corrupt if self.on_corrupt == "skip" else 0
@@ -259,7 +273,7 @@ class ClassificationDataModule(LoaderDataModule):
             return EvaluationImages(self._prediction_images(), metadata, max_corrupt)
         images = self.load("val" if split == "test" and not self.has_test_images() else split)
         if split == "train":
-            return TrainingImages(images, metadata, training_transform(self.augmentation, metadata), max_corrupt)
+            return TrainingImages(images, metadata, TrainingTransform(self.augmentation, metadata), max_corrupt)
         return EvaluationImages(images, metadata, max_corrupt)
 
     def _prediction_images(self) -> Images[str]:
@@ -269,6 +283,8 @@ class ClassificationDataModule(LoaderDataModule):
             files = find_images(folder, "data.predict_folder", self.all_formats)
             return [(file, printable(file.relative_to(folder))) for file in files]
         images = self.load("val")
+        if isinstance(images, ImageChunks):
+            return NamedChunks(images)
         samples = (images[index] for index in range(len(images)))
         return [(source, self.prediction_name(index, source, target)) for index, (source, target) in enumerate(samples)]
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from datamodules.image_files import Images, targets_of
+from datamodules.image_files import Images, Source, targets_of
 from datamodules.sampling import Draw
 from datamodules.seeding import seeded
+from datamodules.transforms import TrainingTransform
 from mobilemamba.errors import UserError
-from mobilemamba.images import open_image, printable
+from mobilemamba.images import open_image, printable, read_pixels
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.preprocessing import Transform, evaluation_transform
+from mobilemamba.preprocessing import evaluation_transform
 
 LOGGER = logging.getLogger(__name__)
 
@@ -31,17 +35,14 @@ class ReadableImages(Dataset[Any]):
     Args:
         images: Image sources, with class index or path.
         metadata: How images are opened.
-        transform: Transform to a tensor.
         max_corrupt: Most unreadable images that are left out before it stops.
     """
 
     CONSEQUENCE: str
     """What is done without an unreadable image."""
 
-    def __init__(
-        self, images: Images[int | str], metadata: ModelMetadata, transform: Transform, max_corrupt: int
-    ) -> None:
-        self.images, self.metadata, self.transform, self.max_corrupt = images, metadata, transform, max_corrupt
+    def __init__(self, images: Images[int | str], metadata: ModelMetadata, max_corrupt: int) -> None:
+        self.images, self.metadata, self.max_corrupt = images, metadata, max_corrupt
         self._is_corrupt = torch.zeros(len(images), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -53,19 +54,25 @@ class ReadableImages(Dataset[Any]):
         """Unreadable images met so far, in any loader process."""
         return int(self._is_corrupt.sum())
 
-    def read(self, index: int) -> tuple[Image.Image, int | str] | None:
-        """Return an RGB image with its label, or None for an unreadable one.
+    @abstractmethod
+    def open(self, source: Source) -> Any:
+        """Return an image in the form that is prepared further.
+
+        Raises:
+            UserError: When it cannot be read.
+        """
+
+    def read(self, index: int) -> tuple[Any, int | str] | None:
+        """Return an opened image with its label, or None for an unreadable one.
 
         Raises:
             UserError: When more images are unreadable than may be left out, or their folder is gone.
         """
         source, label = self.images[index]
-        if isinstance(source, Image.Image):
-            return source, label
         try:
-            return open_image(source, self.metadata), label
+            return self.open(source), label
         except UserError as error:
-            if not source.parent.is_dir():
+            if isinstance(source, Path) and not source.parent.is_dir():
                 raise UserError(printable(f"Folder {source.parent} is gone: bring it back to go on.")) from error
             if not self._is_corrupt[index]:
                 self._is_corrupt[index] = True
@@ -79,21 +86,61 @@ class ReadableImages(Dataset[Any]):
             return None
 
 
+class TrainingSample(NamedTuple):
+    """An augmented image, uint8 (S, S, 3), with its class index and the rectangle that is to be erased."""
+
+    image: Tensor
+    label: int | str
+    rectangle: tuple[int, ...]
+
+
+class TrainingBatch(NamedTuple):
+    """What a loader hands to the device: images, uint8 (B, S, S, 3), class indices (B,), rectangles to erase (B, 5).
+
+    The rectangles are an array and no tensor, so that they stay on the CPU, where they are needed.
+    """
+
+    images: Tensor
+    targets: Tensor
+    rectangles: np.ndarray
+
+
 class TrainingImages(ReadableImages):
     """Augmented images; a draw's seed alone decides its augmentation, whichever process loads it.
 
-    It also decides which image of the same class takes the place of one that cannot be read.
+    It also decides which image of the same class takes the place of one that cannot be read. An image that is drawn
+    several times in a row is decoded once.
+
+    Args:
+        images: Image sources, with class index.
+        metadata: How images are opened.
+        transform: Augmentation.
+        max_corrupt: Most unreadable images that are left out before it stops.
     """
 
     CONSEQUENCE = "Other images of its class take its place."
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int | str]:
-        """Return the image (3, H, W) and its class index."""
-        image, label = self.read(draw.image) or self._replacement(draw)
-        with seeded(draw.seed):
-            return self.transform(image), label
+    def __init__(
+        self, images: Images[int | str], metadata: ModelMetadata, transform: TrainingTransform, max_corrupt: int
+    ) -> None:
+        super().__init__(images, metadata, max_corrupt)
+        self.transform = transform
+        self._latest: tuple[int, tuple[np.ndarray, int | str] | None] | None = None
 
-    def _replacement(self, draw: Draw) -> tuple[Image.Image, int | str]:
+    def __getitem__(self, draw: Draw) -> TrainingSample:
+        """Return an augmented image."""
+        if self._latest is None or self._latest[0] != draw.image:
+            self._latest = draw.image, self.read(draw.image)
+        pixels, label = self._latest[1] or self._replacement(draw)
+        with seeded(draw.seed):
+            image = self.transform(pixels)
+            return TrainingSample(image, label, self.transform.erasing.draw(self.metadata.image_size, draw.seed))
+
+    def open(self, source: Source) -> np.ndarray:
+        """Return RGB pixels, uint8 (H, W, 3)."""
+        return np.array(source) if isinstance(source, Image.Image) else read_pixels(source, self.metadata)
+
+    def _replacement(self, draw: Draw) -> tuple[np.ndarray, int | str]:
         targets = targets_of(self.images)
         same = np.flatnonzero(targets == targets[draw.image])
         for index in np.random.default_rng(draw.seed).permutation(same).tolist():
@@ -118,12 +165,23 @@ class EvaluationImages(ReadableImages):
     CONSEQUENCE = "It is left out, and results are of the other images alone."
 
     def __init__(self, images: Images[int | str], metadata: ModelMetadata, max_corrupt: int) -> None:
-        super().__init__(images, metadata, evaluation_transform(metadata), max_corrupt)
+        super().__init__(images, metadata, max_corrupt)
+        self.transform = evaluation_transform(metadata)
+
+    def open(self, source: Source) -> Image.Image:
+        """Return an image in RGB."""
+        return source if isinstance(source, Image.Image) else open_image(source, self.metadata)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | str] | None:
         """Return the image (3, H, W) with its class index or path."""
         sample = self.read(index)
         return None if sample is None else (self.transform(sample[0]), sample[1])
+
+
+def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
+    """Stack samples; in a loader process straight into memory that the training process shares."""
+    images, labels, rectangles = zip(*samples, strict=True)
+    return TrainingBatch(default_collate(list(images)), torch.tensor(labels), np.array(rectangles, dtype=np.int64))
 
 
 def collate_readable(samples: list[tuple[Tensor, Any] | None]) -> tuple[Tensor, Any]:

@@ -10,8 +10,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-Source = Path | Image.Image
-"""An image file, or an image in memory."""
+from mobilemamba.images import EncodedImage
+
+Source = Path | EncodedImage | Image.Image
+"""An image file, what one holds, or an image in memory."""
 
 Label = TypeVar("Label", covariant=True)
 
@@ -61,6 +63,11 @@ class ImageFiles:
         """The paths as they were given."""
         return [os.fsdecode(bytes(path)) for path in self._paths]
 
+    @property
+    def path_bytes(self) -> np.ndarray:
+        """The paths as bytes (images,)."""
+        return self._paths
+
     def where(self, mask: np.ndarray) -> ImageFiles:
         """Return those images whose entry in a mask (images,) is true."""
         return ImageFiles(self.folder, self._paths[mask], self.targets[mask])
@@ -68,6 +75,7 @@ class ImageFiles:
 
 def targets_of(images: Images[int | str]) -> np.ndarray:
     """Return the class indices (images,) of images that are labelled by them."""
-    if isinstance(images, ImageFiles):
-        return images.targets
+    targets = getattr(images, "targets", None)
+    if isinstance(targets, np.ndarray):
+        return targets
     return np.array([images[index][1] for index in range(len(images))], dtype=np.int32)

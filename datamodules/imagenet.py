@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from datamodules.block_sampling import BlockSampler
+from datamodules.chunks.reading import ImageChunks
+from datamodules.chunks.source import ChunkFolders, is_prepared
+from datamodules.chunks.storage import ObjectStorage, is_url
 from datamodules.classes import check_number_of_classes, read_class_names, readable_names
 from datamodules.classification import ClassificationDataModule
+from datamodules.datasets import ReadableImages
 from datamodules.division import check_division, choose_validation, write_split
 from datamodules.folders import ClassFolders
 from datamodules.image_files import ImageFiles, Images
+from datamodules.sampling import TrainingSampler
 from datamodules.tables import ImageTable
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.images import printable
 
 ROOT = "imagenet"
@@ -30,7 +37,8 @@ class ImageNetDataModule(ClassificationDataModule):
 
     Args:
         root: Folder with train/ and val/, each with one folder of images per class; with validation_share, folder with
-            one folder of images per class.
+            one folder of images per class. Or a folder that ``mobilemamba prepare`` has written, or a copy of it in
+            object storage, such as s3://BUCKET/FOLDER.
         class_names_file: Text file with a folder's name, a space and the class's readable name in each line, as in
             ImageNet's LOC_synset_mapping.txt; null keeps the folders' names.
         table: CSV or Parquet file with columns path, label and split (train, val or test), instead of class folders.
@@ -39,6 +47,10 @@ class ImageNetDataModule(ClassificationDataModule):
             seed and path, written into the run's folder as split.csv, and kept over resumes, where images that were
             added are trained on. Null takes val/, or the table's split.
         num_classes: Classes of the targets; null for as many as there are.
+        shuffle_chunks: Chunks of object storage whose images are shuffled together: they are read in a random order, a
+            part by each process, instead of all at once. 0 for the order of folders, which soon needs all of them.
+        cache: Folder on disk that keeps what has been read from object storage.
+        cache_gigabytes: Most of it, in 1e9 bytes, on each machine; null keeps all.
         all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
         kwargs: Further options of ClassificationDataModule.
 
@@ -54,6 +66,9 @@ class ImageNetDataModule(ClassificationDataModule):
         validation_share: float | None = None,
         num_classes: int | None = 1000,
         all_formats: bool = False,
+        shuffle_chunks: int = 8,
+        cache: str = "~/.cache/mobilemamba",
+        cache_gigabytes: float | None = None,
         **kwargs: Any,
     ) -> None:
         if validation_share is not None and not 0 < validation_share < 1:
@@ -63,8 +78,22 @@ class ImageNetDataModule(ClassificationDataModule):
             )
         undivided = validation_share is not None
         self.root, self.validation_share = Path(root).expanduser(), validation_share
-        self.source: ClassFolders | ImageTable
-        if table is None:
+        self.source: ClassFolders | ImageTable | ChunkFolders
+        self.shuffle_chunks = shuffle_chunks
+        require(shuffle_chunks >= 0, "data.shuffle_chunks", shuffle_chunks, "0 or more")
+        require(cache_gigabytes is None or cache_gigabytes > 0, "data.cache_gigabytes", cache_gigabytes, "above 0")
+        if is_url(root) or is_prepared(self.root):
+            if undivided or table is not None:
+                raise UserError(
+                    f"data.root = {root} holds chunks, which are divided already: leave out data.validation_share and "
+                    "data.table."
+                )
+            if is_url(root):
+                storage = ObjectStorage(root, Path(cache).expanduser(), cache_gigabytes)
+                self.source = ChunkFolders(storage.folder, storage)
+            else:
+                self.source = ChunkFolders(self.root)
+        elif table is None:
             self.source = ClassFolders(self.root, all_formats, undivided)
         else:
             file = Path(table).expanduser()
@@ -107,6 +136,19 @@ class ImageNetDataModule(ClassificationDataModule):
                 write_split(Path(folder) / "split.csv", parts, self.source.classes)
         return super().train_dataloader()
 
+    def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
+        """Return what makes the sampler of training images: that of blocks for chunks in object storage.
+
+        Raises:
+            UserError: When these are to be balanced.
+        """
+        images, source = dataset.images, self.source
+        is_stored = isinstance(source, ChunkFolders) and source.storage is not None
+        if not is_stored or not self.shuffle_chunks or not isinstance(images, ImageChunks):
+            return super().sampler(dataset)
+        require(self.balance == 0, "data.balance", self.balance, "0 for chunks in object storage, or shuffle_chunks 0")
+        return partial(BlockSampler, images.members(), self.shuffle_chunks)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, which images are validated on among it."""
         state = super().state_dict()
@@ -134,6 +176,7 @@ class ImageNetDataModule(ClassificationDataModule):
                 f"data.validation_share = {self.validation_share} divides images that are not divided yet, but there "
                 f"are some to validate on already: set it to null, or remove them."
             )
+        assert not isinstance(self.source, ChunkFolders)  # refused with validation_share
         return self.source.load("train")
 
     @cached_property

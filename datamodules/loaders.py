@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ class LoaderDataModule(ResumedData):
         repeats: int = 1,
         balance: float = 0.0,
         targets: np.ndarray | None = None,
+        together: bool = False,
+        sampler: Callable[..., TrainingSampler] = TrainingSampler,
         **options: Any,
     ) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch; the last partial batch is dropped.
@@ -42,17 +45,20 @@ class LoaderDataModule(ResumedData):
         Args:
             dataset: Takes a :class:`datamodules.sampling.Draw`.
             length: Images in it.
-            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next two.
+            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next three.
             balance: See there.
             targets: See there.
+            together: See there.
+            sampler: Makes the sampler.
             options: Of the loader.
         """
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        kind = RepeatingSampler if overfits else TrainingSampler
+        make = RepeatingSampler if overfits else sampler
         epoch, batches = self.take_position()
         done = batches * self.batch_size
-        sampler = kind(length, self.seed, *self.rank_and_world_size(), repeats, balance, targets, epoch, done)
-        options |= {"batch_size": self.batch_size, "sampler": sampler, "drop_last": True}
+        place = self.rank_and_world_size()
+        draws = make(length, self.seed, *place, repeats, balance, targets, epoch, done, together)
+        options |= {"batch_size": self.batch_size, "sampler": draws, "drop_last": True}
         return self.loader(dataset, ResumedLoader, **options)
 
     def evaluation_batches(self, length: int) -> EvaluationBatchSampler:

@@ -45,6 +45,8 @@ class TrainingSampler(DistributedSampler[Draw]):
         targets: Class indices (length,), which a balance above 0 needs.
         epoch: The epoch to begin with.
         start: Draws of this process in that epoch to leave out, since a run that goes on has had them.
+        together: Whether the draws of an image follow each other in one process, which decodes it once, instead of
+            landing in different ones.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class TrainingSampler(DistributedSampler[Draw]):
         targets: np.ndarray | None = None,
         epoch: int = 0,
         start: int = 0,
+        together: bool = False,
     ) -> None:
         Sampler.__init__(self)  # DistributedSampler's own would want the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
         self.balance, self.targets = balance, targets
-        self.epoch, self.start = epoch, start
+        self.epoch, self.start, self.together = epoch, start, together
 
     def __len__(self) -> int:
         """Draws of this process in a whole epoch; the same in every process."""
@@ -76,10 +79,7 @@ class TrainingSampler(DistributedSampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         """Draw one epoch, from start on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._order())
-        order = torch.randperm(self.length, generator=generator)
-        if self.balance and self.targets is not None:
-            order = balanced_order(order, torch.from_numpy(self.targets).long(), self.balance, generator)
-        images = order[: math.ceil(self.length / self.repeats)].repeat_interleave(self.repeats)
+        images = self._images(generator)
         seeds = torch.randint(2**62, (len(images),), generator=generator)
         first = self.rank + self.start * self.num_replicas
         mine = slice(first, len(self) * self.num_replicas, self.num_replicas)
@@ -89,6 +89,22 @@ class TrainingSampler(DistributedSampler[Draw]):
     def _order(self) -> int:
         """Return the number of the order that this epoch has."""
         return self.epoch
+
+    def _images(self, generator: torch.Generator) -> Tensor:
+        """Return the images of an epoch, for all processes, which take turns."""
+        order = torch.randperm(self.length, generator=generator)
+        if self.balance and self.targets is not None:
+            order = balanced_order(order, torch.from_numpy(self.targets).long(), self.balance, generator)
+        return self._repeated(order[: math.ceil(self.length / self.repeats)])
+
+    def _repeated(self, images: Tensor) -> Tensor:
+        """Return each image as often as it is drawn; copies side by side, or in turns of the same process."""
+        if not self.together:
+            return images.repeat_interleave(self.repeats)
+        turns = math.ceil(len(images) / self.num_replicas)
+        places = torch.arange(turns * self.num_replicas) % len(images)
+        rows = images[places].view(turns, self.num_replicas)
+        return rows.repeat_interleave(self.repeats, dim=0).flatten()
 
 
 def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:

@@ -1,18 +1,28 @@
-"""How images become tensors in training: timm's augmentation. See :mod:`mobilemamba.preprocessing` for evaluation."""
+"""How images are augmented in training: as timm does. See :mod:`mobilemamba.preprocessing` for evaluation."""
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from importlib.util import find_spec
+from typing import Any, Literal
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import RandAugment
+from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from datamodules.cropping import CropResizeFlip
+from datamodules.erasing import RandomErasing
 from datamodules.posterize import repair_posterize
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
-from mobilemamba.preprocessing import Transform
 
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
 """What timm's policy strings begin with."""
@@ -67,26 +77,85 @@ class AugmentationConfig:
             if not 0 < low <= high:
                 raise UserError(f"augmentation.{name} = {(low, high)} must be (least, greatest) above 0.")
 
+    @property
+    def erasing(self) -> RandomErasing:
+        """What is erased."""
+        return RandomErasing(self.erasing_probability, self.erasing_mode)
 
-def training_transform(config: AugmentationConfig, metadata: ModelMetadata) -> Transform:
-    """Return a random transform from PIL images to normalised tensors (3, H, W)."""
-    repair_posterize()
-    transform = create_transform(
-        metadata.image_size,
-        is_training=True,
-        scale=config.crop_scale,
-        ratio=config.crop_ratio,
-        hflip=config.horizontal_flip,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        interpolation=config.interpolation,
-        mean=metadata.mean,
-        std=metadata.std,
-        re_prob=config.erasing_probability,
-        re_mode=config.erasing_mode,
-    )
-    if config.rotation or config.translation:
-        shift = (config.translation, config.translation)
-        move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
-        transform.transforms.insert(0, move)
-    return cast(Transform, transform)
+
+class TrainingTransform:
+    """Random augmentation of one image, which leaves bytes; normalising and erasing are for a whole batch.
+
+    Args:
+        config: What to do.
+        metadata: Size of the images, and their mean colour, with which what comes from outside is filled.
+    """
+
+    def __init__(self, config: AugmentationConfig, metadata: ModelMetadata) -> None:
+        repair_posterize()
+        _use_kernel()
+        crop, augment, _ = create_transform(
+            metadata.image_size,
+            is_training=True,
+            scale=config.crop_scale,
+            ratio=config.crop_ratio,
+            color_jitter=config.color_jitter or None,
+            auto_augment=config.auto_augment,
+            interpolation=config.interpolation,
+            mean=metadata.mean,
+            std=metadata.std,
+            separate=True,
+        )
+        self.move: transforms.RandomAffine | None = None
+        if config.rotation or config.translation:
+            shift = (config.translation, config.translation)
+            self.move = transforms.RandomAffine(config.rotation, shift, interpolation=InterpolationMode.BILINEAR)
+        self.crop = CropResizeFlip(crop.transforms[0], config.horizontal_flip)
+        self.augment = augment
+        self.takes_pixels = all([_let_take_pixels(step) for step in augment.transforms])
+        self.erasing = config.erasing
+
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        """Return uint8 (S, S, 3) from uint8 (H, W, 3)."""
+        if self.move is not None:
+            pixels = np.array(self.move(Image.fromarray(pixels)))
+        image = self.crop(pixels)
+        pixels = image.numpy()
+        augmented = self.augment(pixels if self.takes_pixels else Image.fromarray(pixels))
+        return torch.from_numpy(augmented if isinstance(augmented, np.ndarray) else np.array(augmented))
+
+
+@dataclass(frozen=True)
+class _OnPillow:
+    """An operation that takes pixels too, and makes an image of Pillow of them.
+
+    Args:
+        function: Takes an image of Pillow.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, image: Image.Image | np.ndarray, *arguments: Any, **options: Any) -> Any:
+        return self.function(Image.fromarray(image) if isinstance(image, np.ndarray) else image, *arguments, **options)
+
+
+def _let_take_pixels(step: Any) -> bool:
+    """Let the operations of a step take pixels, where it hands on what they give; return whether it does."""
+    if not isinstance(step, RandAugment):
+        return False
+    for operation in step.ops:
+        if not getattr(operation.aug_fn, "takes_pixels", False):
+            operation.aug_fn = _OnPillow(operation.aug_fn)
+    return True
+
+
+@functools.cache  # to warn once
+def _use_kernel() -> None:
+    if find_spec("numba") is None:
+        return
+    try:
+        from datamodules.affine import use_kernel
+
+        use_kernel()
+    except Exception as error:  # Numba refuses newer versions of NumPy; no folder can be written; and so on
+        warnings.warn(f"Pillow shears and shifts images in place of a Numba kernel: {error!r}", stacklevel=1)

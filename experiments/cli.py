@@ -20,6 +20,7 @@ COMMANDS = {
     "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
     "export": ("mobilemamba.export.command:export", "write a checkpoint as a file for deployment, compared with it"),
     "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
+    "prepare": ("datamodules.chunks.prepare:prepare", "write an image folder into chunks, for disk or object storage"),
     "publish": (
         "lightning_modules.publishing.publish:publish",
         "write weights as a folder or repository that timm and the Hugging Face Hub load",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from mobilemamba import jpeg
 from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
@@ -38,6 +41,23 @@ SYSTEM_NAMES = frozenset(
 
 MAX_RESIZED_PIXELS = 2**25
 """Most pixels that an image may have after its shorter side is resized: 100 MB in RGB. At 256 it may be 512:1."""
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file that is a part of a larger one.
+
+    Args:
+        name: What to call it.
+        content: Its bytes.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        """Return its name."""
+        return self.name
 
 
 def image_endings(all_formats: bool) -> tuple[str, ...]:
@@ -106,7 +126,7 @@ def find_images(folder: Path, option: str, all_formats: bool = False) -> list[Pa
     return files
 
 
-def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image:
+def open_image(file: Path | EncodedImage, metadata: ModelMetadata | None = None) -> Image.Image:
     """Return an image in RGB, whatever its format and mode.
 
     Transparency shows white. 16-bit images are scaled from 0..65535. 32-bit and float images are scaled from the
@@ -122,7 +142,7 @@ def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image
             counts, except MemoryError, which speaks of the machine and not of the file.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file) as image:
             if metadata is not None:
                 _check_shape(image.size, metadata)
             image.load()
@@ -132,6 +152,33 @@ def open_image(file: Path, metadata: ModelMetadata | None = None) -> Image.Image
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise UserError(printable(f"Image {file} cannot be read ({reason}): remove or replace it.")) from error
+
+
+def read_pixels(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarray:
+    """Return the pixels of :func:`open_image` as uint8 (H, W, 3), ordinary photographs by the fastest decoder.
+
+    Args:
+        file: The file.
+        metadata: How the image is prepared.
+
+    Raises:
+        UserError: As :func:`open_image`, which reads whatever is no ordinary photograph, or is damaged.
+    """
+    pixels = _photograph(file, metadata) if jpeg.simplejpeg() is not None else None
+    return np.array(open_image(file, metadata)) if pixels is None else pixels
+
+
+def _photograph(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarray | None:
+    try:
+        content = file.content if isinstance(file, EncodedImage) else file.read_bytes()
+    except OSError:
+        return None
+    size = jpeg.photograph_size(content)
+    if size is None or (metadata.exif_orientation and jpeg.has_exif(content)):
+        return None
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or 0) or _resized_pixels(size, metadata) > MAX_RESIZED_PIXELS:
+        return None
+    return jpeg.decode(content)
 
 
 def printable(text: str | Path) -> str:
@@ -187,13 +234,20 @@ def _check_shape(size: tuple[int, int], metadata: ModelMetadata) -> None:
     Raises:
         ValueError: When it would be.
     """
-    side = max(metadata.image_size) / metadata.crop_pct
-    pixels = side * side * max(size) / min(size)
+    pixels = _resized_pixels(size, metadata)
     if pixels > MAX_RESIZED_PIXELS:
         raise ValueError(
             f"{size[0]} x {size[1]} pixels would become {pixels / 1e6:,.0f} million when the shorter side is resized "
-            f"to {side:.0f}; at most {MAX_RESIZED_PIXELS / 1e6:.0f} million are allowed"
+            f"to {_resized_side(metadata):.0f}; at most {MAX_RESIZED_PIXELS / 1e6:.0f} million are allowed"
         )
+
+
+def _resized_side(metadata: ModelMetadata) -> float:
+    return max(metadata.image_size) / metadata.crop_pct
+
+
+def _resized_pixels(size: tuple[int, int], metadata: ModelMetadata) -> float:
+    return _resized_side(metadata) ** 2 * max(size) / min(size)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -15,13 +15,15 @@ from tests.datamodules.conftest import photographs
 def epoch_of(data: ImageNetDataModule, epoch: int) -> torch.Tensor:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-    return torch.cat([images for images, _ in loader])
+    return torch.cat([data.finish(batch)[0] for batch in loader])
 
 
 def test_batches_are_normalised_images_with_class_indices(image_folder: Callable[..., Path]) -> None:
     data = photographs(image_folder(), repeats=2)
     assert len({draw.image for draw in data.train_dataloader().sampler}) == 6
-    images, targets = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader()))
+    assert (batch.images.shape, batch.images.dtype) == ((4, 64, 64, 3), torch.uint8)
+    images, targets = data.finish(batch)
     assert (images.shape, images.dtype, targets.dtype) == ((4, 3, 64, 64), torch.float32, torch.int64)
     assert data.metadata().image_size == (64, 64)
     assert [len(targets) for _, targets in data.val_dataloader()] == [4, 4, 4]

@@ -1,9 +1,10 @@
 """Images that cannot be read: named once, counted over all processes, left out up to a limit."""
 
+import pickle
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ def test_unreadable_images_are_left_out_and_counted_once_over_processes_and_epoc
     for epoch in range(4):
         loader = data.train_dataloader()
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        assert sum(len(targets) for _, targets in loader) == 12
+        assert sum(len(batch.targets) for batch in loader) == 12
     evaluated = photographs(root, "validate", num_workers=workers)
     assert sum(len(targets) for _, targets in evaluated.val_dataloader()) == 11
     assert (data.corrupt_count, evaluated.corrupt_count) == (1, 1)
@@ -41,10 +42,9 @@ def test_unreadable_images_are_replaced_by_many_of_their_class(image_folder: Cal
     data = photographs(root).datasets["train"]
     draws = [Draw(12 + number, seed) for number in range(6) for seed in range(4)]
     replacements = [data[draw] for draw in draws]
-    assert {label for _, label in replacements} == {1}
-    assert all(torch.equal(image, data[draw][0]) for draw, (image, _) in zip(draws, replacements, strict=True))
-    data.transform = np.asarray
-    seen = {data[draw][0].tobytes() for draw in draws}
+    assert {sample.label for sample in replacements} == {1}
+    assert all(torch.equal(sample.image, data[draw][0]) for draw, sample in zip(draws, replacements, strict=True))
+    seen = {data._replacement(draw)[0].tobytes() for draw in draws}
     assert len(seen) >= 4  # of the six that can be read
 
 
@@ -87,3 +87,33 @@ def test_a_batch_without_a_readable_image_is_refused(image_folder: Callable[...,
     truncate(root / "val" / "ant" / "0.jpg")
     with pytest.raises(UserError, match="No image of a whole batch can be read"):
         list(photographs(root, batch_size=1).val_dataloader())
+
+
+def test_an_image_drawn_several_times_in_a_row_is_decoded_once(
+    image_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = photographs(image_folder()).datasets["train"]
+    alone = [data[Draw(image, seed)].image for image, seed in ((3, 1), (2, 0), (3, 2))]
+    opened = []
+    original = data.open
+    monkeypatch.setattr(data, "open", lambda source: opened.append(source) or original(source))
+    one, other = data[Draw(3, 1)].image, data[Draw(3, 2)].image
+    assert not opened  # the last draw above was of the same image
+    assert torch.equal(one, alone[0])
+    assert torch.equal(other, alone[2])
+    assert not torch.equal(one, other)
+    assert torch.equal(data[Draw(2, 0)].image, alone[1])
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("form", ["folders", "chunks"])
+def test_loader_processes_can_be_spawned(image_folder: Callable[..., Path], tmp_path: Path, form: str) -> None:
+    root = image_folder()
+    if form == "chunks":
+        pytest.importorskip("litdata")
+        pytest.importorskip("datamodules.chunks.prepare").prepare(root, tmp_path / "chunks")
+        root = tmp_path / "chunks"
+    dataset = photographs(root).datasets["train"]
+    spawned = pickle.loads(ForkingPickler.dumps(dataset))
+    for seed in range(20):
+        assert torch.equal(dataset[Draw(3, seed)].image, spawned[Draw(3, seed)].image)

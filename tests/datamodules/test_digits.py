@@ -14,7 +14,7 @@ from mobilemamba.errors import UserError
 def test_digits_behave_like_photographs() -> None:
     data = DigitsDataModule(validation_share=0.75)
     data.setup("fit")
-    images, targets = next(iter(data.train_dataloader()))
+    images, targets = data.finish(next(iter(data.train_dataloader())))
     assert (images.shape, images.dtype, targets.dtype) == ((64, 3, 64, 64), torch.float32, torch.int64)
     assert data.metadata().class_names == tuple("0123456789")
     assert (len(data.datasets["train"]), len(data.validation_dataset())) == (449, 1348)
@@ -78,7 +78,7 @@ def test_small_turns_and_shifts_are_applied() -> None:
     for augmentation in (still, moved):
         data = DigitsDataModule(augmentation=augmentation)
         data.setup("fit")
-        batches.append(next(iter(data.train_dataloader())))
+        batches.append(data.finish(next(iter(data.train_dataloader()))))
     assert torch.equal(batches[0][1], batches[1][1])
     assert not torch.equal(batches[0][0], batches[1][0])
     draw = next(iter(data.train_dataloader().sampler))

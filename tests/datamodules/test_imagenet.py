@@ -95,7 +95,7 @@ def test_a_prediction_folder_without_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif("IMAGENETTE_DIR" not in os.environ, reason="IMAGENETTE_DIR names no folder of photographs")
 def test_real_photographs() -> None:
     data = photographs(Path(os.environ["IMAGENETTE_DIR"]), num_classes=10, num_workers=2, batch_size=32)
-    images, targets = next(iter(data.train_dataloader()))
+    images, targets = data.finish(next(iter(data.train_dataloader())))
     assert images.shape == (32, 3, 64, 64)
     assert targets.unique().numel() > 3
     assert data.corrupt_count == 0
