@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingImages, collate_readable
+from datamodules.fingerprints import augmentation_fingerprint, data_fingerprint
 from datamodules.image_files import Images, Source, targets_of
-from datamodules.loaders import LoaderDataModule
+from datamodules.likeliest_classes import all_probabilities
 from datamodules.mixing import Mixer, MixingConfig
+from datamodules.stored_teacher import StoredTeacher
+from datamodules.taught import TaughtDataModule
 from datamodules.transforms import AugmentationConfig, training_transform
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import find_images, printable
@@ -38,7 +41,7 @@ LEAST = {
 }
 
 
-class ClassificationDataModule(LoaderDataModule):
+class ClassificationDataModule(TaughtDataModule):
     """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
@@ -194,11 +197,24 @@ class ClassificationDataModule(LoaderDataModule):
         """Unreadable images met so far, each counted once over all loader processes."""
         return sum(dataset.corrupt_count for dataset in self.datasets.values())
 
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Return what the views of training images depend on, besides their seed; known from setup on."""
+        images = cast(Images[int], self.datasets["train"].images)
+        augmentation = augmentation_fingerprint(self.augmentation, self.metadata())
+        return {"data": data_fingerprint(images), "augmentation": augmentation}
+
+    def use_stored_teacher(self, store: StoredTeacher, mixes: bool) -> None:
+        """Train on the views of a store; training batches then hold the probabilities (B, num_classes) it gives."""
+        super().use_stored_teacher(store, mixes)
+        if not mixes:
+            self._mixer = Mixer(replace(self.mixing, mixup=0, cutmix=0), self.num_classes)
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
-        dataset = self.datasets["train"]
-        targets = targets_of(dataset.images) if self.balance else None
-        return self.training_loader(dataset, len(dataset), self.repeats, self.balance, targets)
+        images = cast(TrainingImages, self.datasets["train"])
+        return self.labelled_loader(
+            images, self.repeats, self.balance, targets_of(images.images) if self.balance else None
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation batches, each image once over all processes."""
@@ -218,14 +234,17 @@ class ClassificationDataModule(LoaderDataModule):
         """Return (image, class index) by index, None for an unreadable image: to look at some without a loader."""
         return cast(EvaluationImages, self.datasets["val"])
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
+    def on_after_batch_transfer(self, batch: tuple[Any, ...], dataloader_idx: int) -> tuple[Any, ...]:
         """Mix a training batch on its device; with the last one of an epoch, say what could not be read."""
         if self.trainer is None or not self.trainer.training:
             return batch
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
+        seed = (self.seed, self.rank_and_world_size()[0], progress.total.processed)
+        images, targets, *stored = batch
+        said = (all_probabilities(classes, likeliest, self.num_classes) for classes, likeliest in stored)
+        return self._mixer(images, targets, seed, *said)
 
     def _check_options(self) -> None:
         if type(self) is ClassificationDataModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -89,17 +90,29 @@ class TrainingImages(ReadableImages):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int | str]:
         """Return the image (3, H, W) and its class index."""
-        image, label = self.read(draw.image) or self._replacement(draw)
+        _, image, label = self.readable(draw)
         with seeded(draw.seed):
             return self.transform(image), label
 
-    def _replacement(self, draw: Draw) -> tuple[Image.Image, int | str]:
+    def readable(self, draw: Draw, left_out: Collection[int] = frozenset()) -> tuple[int, Image.Image, int | str]:
+        """Return a draw's image with its index and label, or another one of its class where it cannot be used.
+
+        Args:
+            draw: The image; its seed decides which takes its place.
+            left_out: Images that are treated like unreadable ones.
+
+        Raises:
+            UserError: When no image of the class can be used.
+        """
+        sample = None if draw.image in left_out else self.read(draw.image)
+        if sample is not None:
+            return draw.image, *sample
         targets = targets_of(self.images)
         same = np.flatnonzero(targets == targets[draw.image])
         for index in np.random.default_rng(draw.seed).permutation(same).tolist():
-            sample = None if self._is_corrupt[index] else self.read(index)
+            sample = None if self._is_corrupt[index] or index in left_out else self.read(index)
             if sample is not None:
-                return sample
+                return index, *sample
         raise UserError(
             f"None of the {len(same)} training images of a class can be read, the warnings above name them, such as "
             f"{printable(str(self.images[draw.image][0]))}: check the disk and the download, or remove the class."

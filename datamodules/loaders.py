@@ -31,6 +31,7 @@ class LoaderDataModule(ResumedData):
         repeats: int = 1,
         balance: float = 0.0,
         targets: np.ndarray | None = None,
+        views: int | None = None,
         **options: Any,
     ) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch; the last partial batch is dropped.
@@ -38,18 +39,19 @@ class LoaderDataModule(ResumedData):
         With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
 
         Args:
-            dataset: Takes a :class:`datamodules.sampling.Draw`.
+            dataset: Takes a :class:`datamodules.sampling.Draw`, or a View where there are views.
             length: Images in it.
-            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next two.
+            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next three.
             balance: See there.
             targets: See there.
+            views: See there.
             options: Of the loader.
         """
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = RepeatingSampler if overfits else TrainingSampler
         epoch, batches = self.take_position()
         done = batches * self.batch_size
-        sampler = kind(length, self.seed, *self.rank_and_world_size(), repeats, balance, targets, epoch, done)
+        sampler = kind(length, self.seed, *self.rank_and_world_size(), repeats, balance, targets, epoch, done, views)
         options |= {"batch_size": self.batch_size, "sampler": sampler, "drop_last": True}
         return self.loader(dataset, ResumedLoader, **options)
 

@@ -25,7 +25,14 @@ class Draw(NamedTuple):
     seed: int
 
 
-class TrainingSampler(DistributedSampler[Draw]):
+class View(NamedTuple):
+    """One image to load, and the number of its view: which of its augmentations, alike in every run."""
+
+    image: int
+    number: int
+
+
+class TrainingSampler(DistributedSampler[Draw | View]):
     """A new order every epoch, that depends on seed and epoch alone; a share of it for this process.
 
     With repeats, each image is drawn that often in a row, so that copies land in different processes (repeated
@@ -45,6 +52,8 @@ class TrainingSampler(DistributedSampler[Draw]):
         targets: Class indices (length,), which a balance above 0 needs.
         epoch: The epoch to begin with.
         start: Draws of this process in that epoch to leave out, since a run that goes on has had them.
+        views: Draw so many views of an image in turn, one by one, over epochs and repeats, instead of a new
+            augmentation each time. The order is the same.
     """
 
     def __init__(
@@ -58,11 +67,12 @@ class TrainingSampler(DistributedSampler[Draw]):
         targets: np.ndarray | None = None,
         epoch: int = 0,
         start: int = 0,
+        views: int | None = None,
     ) -> None:
         Sampler.__init__(self)  # DistributedSampler's own would want the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
         self.balance, self.targets = balance, targets
-        self.epoch, self.start = epoch, start
+        self.epoch, self.start, self.views = epoch, start, views
 
     def __len__(self) -> int:
         """Draws of this process in a whole epoch; the same in every process."""
@@ -73,22 +83,34 @@ class TrainingSampler(DistributedSampler[Draw]):
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Draw | View]:
         """Draw one epoch, from start on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._order())
         order = torch.randperm(self.length, generator=generator)
         if self.balance and self.targets is not None:
             order = balanced_order(order, torch.from_numpy(self.targets).long(), self.balance, generator)
         images = order[: math.ceil(self.length / self.repeats)].repeat_interleave(self.repeats)
-        seeds = torch.randint(2**62, (len(images),), generator=generator)
         first = self.rank + self.start * self.num_replicas
         mine = slice(first, len(self) * self.num_replicas, self.num_replicas)
-        for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
-            yield Draw(image, seed)
+        if self.views is None:
+            seeds = torch.randint(2**62, (len(images),), generator=generator)
+            yield from map(Draw, images[mine].tolist(), seeds[mine].tolist())
+            return
+        most = self.repeats * int(order.bincount().max())  # draws of an image in an epoch; the same in all epochs
+        numbers = (self._order() * most + earlier_draws(images)) % self.views
+        yield from map(View, images[mine].tolist(), numbers[mine].tolist())
 
     def _order(self) -> int:
         """Return the number of the order that this epoch has."""
         return self.epoch
+
+
+def earlier_draws(images: Tensor) -> Tensor:
+    """Return how often the image of each draw was drawn before, (draws,), of the images (draws,) in their order."""
+    ordered, places = images.sort(stable=True)
+    counts = ordered.unique_consecutive(return_counts=True)[1]
+    firsts = (counts.cumsum(0) - counts).repeat_interleave(counts)  # where the draws of each image begin
+    return torch.empty_like(images).scatter_(0, places, torch.arange(len(images)) - firsts)
 
 
 def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:

@@ -42,6 +42,18 @@ class FitParser(CommandLine):
     def instantiate_classes(self) -> None:
         """Build nothing yet."""
 
+    def build(self, arguments: list[str]) -> tuple[Namespace, Namespace]:
+        """Return the options of fit and its parts, without a trainer: it would look for devices of this machine.
+
+        Args:
+            arguments: As on the command line, without "fit".
+
+        Raises:
+            ArgumentError: When they cannot be parsed.
+        """
+        config = self.parser.parse_args(["fit", *arguments])
+        return config, self.parser.instantiate_classes(config)["fit"]  # parts check their options
+
     def resolve(self, arguments: list[str]) -> dict[str, Any]:
         """Return what arguments of fit mean, or what is wrong with them; the module's docstring lists the entries.
 
@@ -49,9 +61,7 @@ class FitParser(CommandLine):
             arguments: As on the command line, without "fit".
         """
         try:
-            config = self.parser.parse_args(["fit", *arguments])
-            # Network, data and callbacks check their options; a trainer would look for devices of this machine.
-            built = self.parser.instantiate_classes(config)["fit"]
+            config, built = self.build(arguments)
             network, metadata = built.model.network_config, built.data.metadata()
             check_data(network, built.model.num_classes, built.data.num_classes, metadata)
         except ArgumentError as error:

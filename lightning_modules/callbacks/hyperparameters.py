@@ -34,6 +34,7 @@ TEXTS = (
     "model.network.depths",
     "model.network.widths",
     "model.teacher.name",
+    "model.teacher.stored",
     "model.weights",
     "trainer.precision",
 )
