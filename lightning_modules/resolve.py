@@ -52,7 +52,7 @@ class FitParser(CommandLine):
             ArgumentError: When they cannot be parsed.
         """
         config = self.parser.parse_args(["fit", *arguments])
-        return config, self.parser.instantiate_classes(config)["fit"]  # parts check their options
+        return config, self.parser.instantiate(config)["fit"]  # parts check their options
 
     def resolve(self, arguments: list[str]) -> dict[str, Any]:
         """Return what arguments of fit mean, or what is wrong with them; the module's docstring lists the entries.

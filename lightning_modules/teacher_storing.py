@@ -122,7 +122,7 @@ def weights_digest(network: nn.Module) -> str:
 
 def _build(arguments: Sequence[str]) -> tuple[Any, Any]:
     # The student is built, too, but its weights are not looked for.
-    given = [*arguments, "--model.weights=null", "--model.teacher.stored=null"]
+    given = [*arguments, "--model.weights=null"]
     try:
         options, parts = FitParser().build(given)
     except ArgumentError as error:

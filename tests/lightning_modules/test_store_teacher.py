@@ -18,6 +18,8 @@ from mobilemamba import MobileMambaConfig
 from mobilemamba.errors import UserError
 from tests.lightning_modules.stored import DATA, TEACHER, store, store_and_die
 
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,6 +25,8 @@ from tests.lightning_modules.tiny_data import TINY, TinyData
 
 SMALL = MobileMambaConfig(num_classes=10, stem_stride=4, widths=(16, 16, 32), depths=(1, 1, 1))
 
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
