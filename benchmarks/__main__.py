@@ -15,6 +15,7 @@ COMMANDS = {
     "kernels": ("benchmarks.kernels:kernels", "what the kernels for CPUs give"),
     "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
     "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),
+    "stored-step": ("benchmarks.stored_step:stored_step", "what a step costs with a stored teacher"),
     "stored-teacher": ("benchmarks.stored_teacher:stored_teacher", "students of a stored teacher, against V and K"),
     "tensorboard": ("benchmarks.tensorboard:tensorboard", "what the callbacks for TensorBoard cost a run"),
 }

@@ -5,6 +5,7 @@ So what a teacher says of them can be stored, and be read when a student sees th
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from datamodules.stored_teacher import StoredTeacher
 
 
 def view_seed(seed: int, view: View) -> int:
-    """Return the seed of the augmentation of a view."""
-    state = np.random.SeedSequence((seed, view.number, view.image)).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    """Return the seed of the augmentation of a view, from 0 to 2^63 - 1."""
+    # A tenth of the time of NumPy's SeedSequence, which would be felt where images are small.
+    digest = hashlib.blake2b(f"{seed} {view.number} {view.image}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 class ViewToStore(Dataset[Any]):
