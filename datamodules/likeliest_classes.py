@@ -55,8 +55,8 @@ def empty_rows(rows: np.ndarray) -> list[int]:
 def all_probabilities(classes: Tensor, probabilities: Tensor, num_classes: int) -> Tensor:
     """Return the probabilities of all classes from those of the likeliest.
 
-    What they leave of the whole is spread evenly over the other classes, as by TinyViT (arXiv:2207.10666, equation 3)
-    and by FKD's marginal smoothing: divided among the likeliest instead it would make the teacher surer than it was.
+    What they leave of the whole is spread evenly over the other classes, as by FKD (arXiv:2112.01528), whose published
+    labels are made so: divided among the likeliest instead it would make the teacher surer than it was.
 
     Args:
         classes: Class indices (B, K).

@@ -4,8 +4,7 @@
 K probabilities in float16, the likeliest first. It is read through a memory map. ``manifest.json`` says what the store
 is of, and has the checksum of each file.
 
-As much of a teacher's answer as this is enough for a student: TinyViT (arXiv:2207.10666, section 3.2) and FKD
-(arXiv:2112.01528, section 3) keep the likeliest classes of views that can be drawn again.
+TinyViT (arXiv:2207.10666) and FKD (arXiv:2112.01528) keep the likeliest classes of views that can be drawn again, too.
 """
 
 from __future__ import annotations
