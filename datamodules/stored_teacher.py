@@ -26,6 +26,7 @@ from mobilemamba.errors import UserError, require
 from mobilemamba.files import atomic_write, write_json
 
 MANIFEST = "manifest.json"
+REMEDY = "run the same mobilemamba store-teacher again, which stores what is missing"
 
 
 class StoredTeacher:
@@ -141,20 +142,27 @@ class StoredTeacher:
                 "packages that it was stored with, or run mobilemamba store-teacher again with another --output."
             )
 
+    def check_finished(self) -> None:
+        """Check that all views have been stored.
+
+        Raises:
+            UserError: When some are missing.
+        """
+        missing = self.missing()
+        if missing or not self.views:
+            done = self.views - len(missing)
+            raise UserError(f"The stored teacher in {self.folder} has {done} of {self.views} views: {REMEDY}.")
+
     def check_whole(self) -> None:
-        """Check that all views are there and none has changed.
+        """Check that all views have been stored and that none has changed.
 
         Raises:
             UserError: Names what is missing or damaged.
         """
-        remedy = "run the same mobilemamba store-teacher again, which stores what is missing"
-        missing = self.missing()
-        if missing or not self.views:
-            done = self.views - len(missing)
-            raise UserError(f"The stored teacher in {self.folder} has {done} of {self.views} views: {remedy}.")
+        self.check_finished()
         damaged = self.damaged()
         if damaged:
-            raise UserError(f"{self.path(damaged[0])} is damaged or gone, its checksum does not fit: {remedy}.")
+            raise UserError(f"{self.path(damaged[0])} is damaged or gone, its checksum does not fit: {REMEDY}.")
 
     def want(self, views: int) -> None:
         """Let the store have so many views or more, and forget those whose files are damaged."""

@@ -51,6 +51,20 @@ def learn_from_store(config: TeacherConfig, data: ClassificationData) -> None:
     )
 
 
+def missing_store(config: TeacherConfig | None) -> str:
+    """Return what is wrong with the folder of a stored teacher, "" where it is whole or not needed.
+
+    Its files are not read, which takes seconds.
+    """
+    if config is None or config.stored is None:
+        return ""
+    try:
+        StoredTeacher(Path(config.stored).expanduser()).check_finished()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def teacher_of_config(config: TeacherConfig) -> dict[str, Any]:
     """Return what a config says of the teacher that a store was made with, besides the store itself."""
     given: dict[str, Any] = {
