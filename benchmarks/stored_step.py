@@ -27,7 +27,16 @@ from lightning_modules.store_teacher import store_teacher
 from lightning_modules.warnings_filter import hide_known_warnings
 from mobilemamba.tables import table
 
-OFF = ("export", "summary", "receptive_field", "scan_decay", "class_results", "sample_images", "complexity")
+OFF = (
+    "best_checkpoint",
+    "export",
+    "summary",
+    "receptive_field",
+    "scan_decay",
+    "class_results",
+    "sample_images",
+    "complexity",
+)
 WARM_UP = 3
 """Steps of a run that are not counted."""
 

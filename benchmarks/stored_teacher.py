@@ -145,17 +145,15 @@ def draw(trials: list[Trial]) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     stored = [trial for trial in trials if trial.arm.startswith("stored, V")]
     most = {name: max(getattr(trial, name) for trial in stored) for name in ("views", "top_k")}
-    panels = (("views", "top_k", "views of each image"), ("top_k", "views", "classes kept"))
+    panels = (
+        ("views", "top_k", f"views of each image, {most['top_k']} classes kept"),
+        ("top_k", "views", f"classes kept, {most['views']} views"),
+    )
     for axes, (name, other, label) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
         own = [trial for trial in stored if getattr(trial, other) == most[other]]
         places = sorted({getattr(trial, name) for trial in own})
         means = [fmean(100 * t.top1 for t in own if getattr(t, name) == place) for place in places]
-        axes.plot(
-            places,
-            means,
-            "C0",
-            label=f"stored teacher, {other.replace('top_k', 'K').replace('views', 'V')} {most[other]}",
-        )
+        axes.plot(places, means, "C0", label="stored teacher")
         axes.plot([getattr(t, name) for t in own], [100 * t.top1 for t in own], "o", color="C0", alpha=0.4)
         for number, arm in enumerate(("live teacher, not mixed", "live teacher", "labels alone"), 1):
             mean = fmean(100 * trial.top1 for trial in trials if trial.arm == arm)
