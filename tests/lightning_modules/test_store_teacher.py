@@ -16,7 +16,7 @@ from lightning_modules.classification import ImageClassification
 from lightning_modules.teacher import TeacherConfig, build_teacher
 from mobilemamba import MobileMambaConfig
 from mobilemamba.errors import UserError
-from tests.lightning_modules.stored import DATA, TEACHER, store, store_and_die
+from tests.lightning_modules.stored import DATA, TEACHER, fail, store, store_and_die
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
@@ -54,17 +54,11 @@ def test_two_processes_store_what_one_does(whole: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_in_a_process_is_one_line(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del whole
     monkeypatch.setattr("lightning_modules.store_teacher._work", fail)
     assert store(tmp_path, tmp_path / "store", "--views=2", "--devices=2") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "mobilemamba store-teacher: error: the disk is full"
-
-
-def fail(device: int, job: object, done: object, errors: object) -> None:
-    errors.put("the disk is full")  # type: ignore[attr-defined]
-    raise UserError("the disk is full")
 
 
 def test_the_rows_are_the_teachers_probabilities_of_the_views(whole: Path) -> None:
