@@ -17,6 +17,8 @@ COMMANDS = {
     "loading": ("benchmarks.loading:loading", "how many training images a core loads in a second"),
     "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
     "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),
+    "stored-step": ("benchmarks.stored_step:stored_step", "what a step costs with a stored teacher"),
+    "stored-teacher": ("benchmarks.stored_teacher:stored_teacher", "students of a stored teacher, against V and K"),
     "tensorboard": ("benchmarks.tensorboard:tensorboard", "what the callbacks for TensorBoard cost a run"),
 }
 """Function of each measurement, and what it does."""

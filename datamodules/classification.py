@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,20 +16,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.chunks.reading import ImageChunks, NamedChunks
-from datamodules.datasets import (
-    EvaluationImages,
-    ReadableImages,
-    TrainingBatch,
-    TrainingImages,
-    collate_readable,
-    collate_training,
-)
+from datamodules.datasets import EvaluationImages, ReadableImages, TrainingBatch, TrainingImages, collate_readable
+from datamodules.fingerprints import augmentation_fingerprint, data_fingerprint
 from datamodules.image_files import Images, Source, targets_of
-from datamodules.loaders import LoaderDataModule
+from datamodules.likeliest_classes import all_probabilities
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.normalising import normalise
 from datamodules.option_checks import check_options
 from datamodules.sampling import TrainingSampler
+from datamodules.stored_teacher import StoredTeacher
+from datamodules.taught import TaughtDataModule
 from datamodules.transforms import AugmentationConfig, TrainingTransform
 from mobilemamba.errors import UserError
 from mobilemamba.images import find_images, printable
@@ -41,7 +38,7 @@ RECIPE_MIXING = MixingConfig()
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
-class ClassificationDataModule(LoaderDataModule):
+class ClassificationDataModule(TaughtDataModule):
     """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
@@ -204,14 +201,24 @@ class ClassificationDataModule(LoaderDataModule):
         """Unreadable images met so far, each counted once over all loader processes."""
         return sum(dataset.corrupt_count for dataset in self.datasets.values())
 
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Return what the views of training images depend on, besides their seed; known from setup on."""
+        images = cast(Images[int], self.datasets["train"].images)
+        augmentation = augmentation_fingerprint(self.augmentation, self.metadata())
+        return {"data": data_fingerprint(images), "augmentation": augmentation}
+
+    def use_stored_teacher(self, store: StoredTeacher, mixes: bool) -> None:
+        """Train on the views of a store; training batches then hold the probabilities (B, num_classes) it gives."""
+        super().use_stored_teacher(store, mixes)
+        if not mixes:
+            self._mixer = Mixer(replace(self.mixing, mixup=0, cutmix=0), self.num_classes)
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch; see :meth:`LoaderDataModule.training_loader`."""
-        dataset = self.datasets["train"]
-        targets = targets_of(dataset.images) if self.balance else None
-        options: dict[str, Any] = {"together": self.repeats_together, "sampler": self.sampler(dataset)}
-        return self.training_loader(
-            dataset, len(dataset), self.repeats, self.balance, targets, collate_fn=collate_training, **options
-        )
+        images = cast(TrainingImages, self.datasets["train"])
+        targets = targets_of(images.images) if self.balance else None
+        options: dict[str, Any] = {"together": self.repeats_together, "sampler": self.sampler(images)}
+        return self.labelled_loader(images, self.repeats, self.balance, targets, **options)
 
     def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
         """Return what makes the sampler of training images."""
@@ -235,16 +242,16 @@ class ClassificationDataModule(LoaderDataModule):
         """Return (image, class index) by index, None for an unreadable image: to look at some without a loader."""
         return cast(EvaluationImages, self.datasets["val"])
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Any, ...]:
         """Finish and mix a training batch on its device; with the last one of an epoch, say what could not be read."""
         if self.trainer is None or not self.trainer.training:
             return batch
-        if isinstance(batch, TrainingBatch):
-            batch = self.finish(batch)
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        return self._mixer(*batch, seed=(self.seed, self.rank_and_world_size()[0], progress.total.processed))
+        seed = (self.seed, self.rank_and_world_size()[0], progress.total.processed)
+        said = [] if batch.said is None else [all_probabilities(batch.said[0], batch.said[1], self.num_classes)]
+        return self._mixer(*self.finish(batch), seed, *said)
 
     def finish(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Return a training batch as the network takes it, but for mixing: normalised and erased, on its device.

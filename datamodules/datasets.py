@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,22 +87,28 @@ class ReadableImages(Dataset[Any]):
 
 
 class TrainingSample(NamedTuple):
-    """An augmented image, uint8 (S, S, 3), with its class index and the rectangle that is to be erased."""
+    """An augmented image, uint8 (S, S, 3), with its class index and the rectangle that is to be erased.
+
+    What a stored teacher has said of it are class indices (K,) with their probabilities (K,).
+    """
 
     image: Tensor
     label: int | str
     rectangle: tuple[int, ...]
+    said: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class TrainingBatch(NamedTuple):
     """What a loader hands to the device: images, uint8 (B, S, S, 3), class indices (B,), rectangles to erase (B, 5).
 
-    The rectangles are an array and no tensor, so that they stay on the CPU, where they are needed.
+    The rectangles are an array and no tensor, so that they stay on the CPU, where they are needed. What a stored
+    teacher has said are class indices (B, K) with their probabilities (B, K).
     """
 
     images: Tensor
     targets: Tensor
     rectangles: np.ndarray
+    said: tuple[Tensor, Tensor] | None = None
 
 
 class TrainingImages(ReadableImages):
@@ -129,24 +135,40 @@ class TrainingImages(ReadableImages):
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
         """Return an augmented image."""
-        if self._latest is None or self._latest[0] != draw.image:
-            self._latest = draw.image, self.read(draw.image)
-        pixels, label = self._latest[1] or self._replacement(draw)
-        with seeded(draw.seed):
-            image = self.transform(pixels)
-            return TrainingSample(image, label, self.transform.erasing.draw(self.metadata.image_size, draw.seed))
+        _, pixels, label = self.readable(draw)
+        return self.augmented(pixels, label, draw.seed)
 
     def open(self, source: Source) -> np.ndarray:
         """Return RGB pixels, uint8 (H, W, 3)."""
         return np.array(source) if isinstance(source, Image.Image) else read_pixels(source, self.metadata)
 
-    def _replacement(self, draw: Draw) -> tuple[np.ndarray, int | str]:
+    def augmented(self, pixels: np.ndarray, label: int | str, seed: int) -> TrainingSample:
+        """Return an augmented image; the seed alone decides how it is augmented."""
+        with seeded(seed):
+            image = self.transform(pixels)
+            return TrainingSample(image, label, self.transform.erasing.draw(self.metadata.image_size, seed))
+
+    def readable(self, draw: Draw, left_out: Collection[int] = frozenset()) -> tuple[int, np.ndarray, int | str]:
+        """Return a draw's image with its index and label, or another one of its class where it cannot be used.
+
+        Args:
+            draw: The image; its seed decides which takes its place.
+            left_out: Images that are treated like unreadable ones.
+
+        Raises:
+            UserError: When no image of the class can be used.
+        """
+        if self._latest is None or self._latest[0] != draw.image:
+            self._latest = draw.image, None if draw.image in left_out else self.read(draw.image)
+        sample = self._latest[1]
+        if sample is not None:
+            return draw.image, *sample
         targets = targets_of(self.images)
         same = np.flatnonzero(targets == targets[draw.image])
         for index in np.random.default_rng(draw.seed).permutation(same).tolist():
-            sample = None if self._is_corrupt[index] else self.read(index)
+            sample = None if self._is_corrupt[index] or index in left_out else self.read(index)
             if sample is not None:
-                return sample
+                return index, *sample
         raise UserError(
             f"None of the {len(same)} training images of a class can be read, the warnings above name them, such as "
             f"{printable(str(self.images[draw.image][0]))}: check the disk and the download, or remove the class."
@@ -180,8 +202,10 @@ class EvaluationImages(ReadableImages):
 
 def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
     """Stack samples; in a loader process straight into memory that the training process shares."""
-    images, labels, rectangles = zip(*samples, strict=True)
-    return TrainingBatch(default_collate(list(images)), torch.tensor(labels), np.array(rectangles, dtype=np.int64))
+    images, labels, rectangles, said = zip(*samples, strict=True)
+    answers = None if said[0] is None else tuple(default_collate(list(said)))
+    rectangles = np.array(rectangles, dtype=np.int64)
+    return TrainingBatch(default_collate(list(images)), torch.tensor(labels), rectangles, answers)
 
 
 def collate_readable(samples: list[tuple[Tensor, Any] | None]) -> tuple[Tensor, Any]:

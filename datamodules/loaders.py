@@ -35,6 +35,7 @@ class LoaderDataModule(ResumedData):
         balance: float = 0.0,
         targets: np.ndarray | None = None,
         together: bool = False,
+        views: int | None = None,
         sampler: Callable[..., TrainingSampler] = TrainingSampler,
         **options: Any,
     ) -> DataLoader[Any]:
@@ -43,12 +44,13 @@ class LoaderDataModule(ResumedData):
         With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
 
         Args:
-            dataset: Takes a :class:`datamodules.sampling.Draw`.
+            dataset: Takes a :class:`datamodules.sampling.Draw`, or a View where there are views.
             length: Images in it.
             repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next three.
             balance: See there.
             targets: See there.
             together: See there.
+            views: See there.
             sampler: Makes the sampler.
             options: Of the loader.
         """
@@ -57,7 +59,7 @@ class LoaderDataModule(ResumedData):
         epoch, batches = self.take_position()
         done = batches * self.batch_size
         place = self.rank_and_world_size()
-        draws = make(length, self.seed, *place, repeats, balance, targets, epoch, done, together)
+        draws = make(length, self.seed, *place, repeats, balance, targets, epoch, done, together, views)
         options |= {"batch_size": self.batch_size, "sampler": draws, "drop_last": True}
         return self.loader(dataset, ResumedLoader, **options)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from timm.data import Mixup
+from timm.data.mixup import mixup_target
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -70,20 +71,23 @@ class Mixer:
             num_classes=num_classes,
         )
 
-    def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Return mixed images (B, C, H, W) and soft targets (B, num_classes).
+    def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...], *others: Tensor) -> tuple[Tensor, ...]:
+        """Return mixed images (B, C, H, W), soft targets (B, num_classes) and the others.
 
         Args:
             images: Normalised images (B, C, H, W); they are changed in place.
             targets: Class indices (B,).
             seed: Non-negative numbers that name this batch.
+            others: Further targets (B, ...), which are mixed in the same proportion.
         """
+        smoothing = self.config.label_smoothing
         if not self.config.enabled or len(images) % 2:  # timm mixes each image with its mirror in the batch
-            return images, smooth_targets(targets, self.num_classes, self.config.label_smoothing)
+            return images, smooth_targets(targets, self.num_classes, smoothing), *others
         # timm's Mixup draws from NumPy's global generator.
         with seeded(int(np.random.SeedSequence(seed).generate_state(1)[0])):
-            mixed, soft = self._mixup(images, targets)
-        return mixed, soft.to(torch.float32)
+            share = float(self._mixup._mix_batch(images))  # its call, which would keep to itself what was drawn
+        soft = mixup_target(targets, self.num_classes, share, smoothing).to(torch.float32)
+        return images, soft, *(share * other + (1 - share) * other.flip(0) for other in others)
 
 
 def smooth_targets(targets: Tensor, num_classes: int, smoothing: float) -> Tensor:

@@ -25,7 +25,14 @@ class Draw(NamedTuple):
     seed: int
 
 
-class TrainingSampler(DistributedSampler[Draw]):
+class View(NamedTuple):
+    """One image to load, and the number of its view: which of its augmentations, alike in every run."""
+
+    image: int
+    number: int
+
+
+class TrainingSampler(DistributedSampler[Draw | View]):
     """A new order every epoch, that depends on seed and epoch alone; a share of it for this process.
 
     With repeats, each image is drawn that often in a row, so that copies land in different processes (repeated
@@ -47,6 +54,8 @@ class TrainingSampler(DistributedSampler[Draw]):
         start: Draws of this process in that epoch to leave out, since a run that goes on has had them.
         together: Whether the draws of an image follow each other in one process, which decodes it once, instead of
             landing in different ones.
+        views: Draw so many views of an image in turn, one by one, over epochs and repeats, instead of a new
+            augmentation each time. The order is the same.
     """
 
     def __init__(
@@ -61,11 +70,12 @@ class TrainingSampler(DistributedSampler[Draw]):
         epoch: int = 0,
         start: int = 0,
         together: bool = False,
+        views: int | None = None,
     ) -> None:
         Sampler.__init__(self)  # DistributedSampler's own would want the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
         self.balance, self.targets = balance, targets
-        self.epoch, self.start, self.together = epoch, start, together
+        self.epoch, self.start, self.together, self.views = epoch, start, together, views
 
     def __len__(self) -> int:
         """Draws of this process in a whole epoch; the same in every process."""
@@ -76,19 +86,30 @@ class TrainingSampler(DistributedSampler[Draw]):
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Draw | View]:
         """Draw one epoch, from start on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._order())
         images = self._images(generator)
-        seeds = torch.randint(2**62, (len(images),), generator=generator)
         first = self.rank + self.start * self.num_replicas
         mine = slice(first, len(self) * self.num_replicas, self.num_replicas)
-        for image, seed in zip(images[mine].tolist(), seeds[mine].tolist(), strict=True):
-            yield Draw(image, seed)
+        if self.views is None:
+            seeds = torch.randint(2**62, (len(images),), generator=generator)
+            yield from map(Draw, images[mine].tolist(), seeds[mine].tolist())
+            return
+        numbers = (self._order() * self._most_draws() + earlier_draws(images)) % self.views
+        yield from map(View, images[mine].tolist(), numbers[mine].tolist())
 
     def _order(self) -> int:
         """Return the number of the order that this epoch has."""
         return self.epoch
+
+    def _most_draws(self) -> int:
+        """Return how often an image is drawn in an epoch at most, which is the same in all epochs."""
+        if not self.balance or self.targets is None:
+            return self.repeats
+        targets = torch.from_numpy(self.targets).long()
+        order = balanced_order(torch.arange(self.length), targets, self.balance, torch.Generator())
+        return self.repeats * int(order.bincount().max())
 
     def _images(self, generator: torch.Generator) -> Tensor:
         """Return the images of an epoch, for all processes, which take turns."""
@@ -105,6 +126,14 @@ class TrainingSampler(DistributedSampler[Draw]):
         places = torch.arange(turns * self.num_replicas) % len(images)
         rows = images[places].view(turns, self.num_replicas)
         return rows.repeat_interleave(self.repeats, dim=0).flatten()
+
+
+def earlier_draws(images: Tensor) -> Tensor:
+    """Return how often the image of each draw was drawn before, (draws,), of the images (draws,) in their order."""
+    ordered, places = images.sort(stable=True)
+    counts = ordered.unique_consecutive(return_counts=True)[1]
+    firsts = (counts.cumsum(0) - counts).repeat_interleave(counts)  # where the draws of each image begin
+    return torch.empty_like(images).scatter_(0, places, torch.arange(len(images)) - firsts)
 
 
 def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "predict": ("mobilemamba.inference.predict:predict", "name images with any weights or exported file"),
     "report": ("experiments.studies.report.command:report", "compare the arms of a study: tables, intervals, pictures"),
+    "store-teacher": ("lightning_modules.store_teacher:store_teacher", "run a teacher once, and keep what it says"),
     "verify": ("lightning_modules.verify:verify", "evaluate the published files on ImageNet, beside their figures"),
 }
 """Function of each subcommand, imported when it is called, and what it does."""

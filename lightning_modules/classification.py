@@ -20,6 +20,7 @@ from lightning_modules.losses import (
 from lightning_modules.metrics import EvaluationMetrics, WeightedMean, recognised
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.starting_weights import Start, freeze_part
+from lightning_modules.stored_distillation import as_logits, learn_from_store
 from lightning_modules.student import StudentModule
 from lightning_modules.teacher import Teacher, TeacherConfig, build_teacher
 from lightning_modules.teacher_comparison import TeacherComparison
@@ -116,7 +117,9 @@ class ImageClassification(StudentModule):
             rank_zero_info("Numba makes training on CPUs faster: pip install numba (docs/performance.md has figures).")
         if self.class_weight_power:
             self.class_weights = balancing_weights(class_counts(data), self.class_weight_power)
-        if self.teacher_config is not None:
+        if self.teacher_config is not None and self.teacher_config.stored is not None:
+            learn_from_store(self.teacher_config, data)
+        elif self.teacher_config is not None:
             metadata = data.metadata()
             teacher = build_teacher(self.teacher_config, data.num_classes, metadata.mean, metadata.std)
             teacher = teacher.to(self.trainer.strategy.root_device).to(memory_format=self._memory_format)
@@ -128,16 +131,17 @@ class ImageClassification(StudentModule):
         """Map normalised images (B, C, H, W) to the student's logits (B, num_classes)."""
         return self.outputs(self.student, images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the loss of a batch, and log its parts.
 
         Args:
-            batch: Images (B, C, H, W) and targets, (B, num_classes) probabilities or (B,) indices.
+            batch: Images (B, C, H, W) and targets, (B, num_classes) probabilities or (B,) indices. From a stored
+                teacher also its probabilities (B, num_classes).
             batch_idx: Number of the batch in its epoch.
         """
-        images, targets = batch
+        images, targets, *stored = batch
         logits = self(images)
-        parts = self._loss(logits, images, targets)
+        parts = self._loss(logits, images, targets, *map(as_logits, stored))
         self.log("train/loss", parts.total.detach(), prog_bar=True)
         self.log("train/loss_task", parts.task.detach())
         if parts.distillation is not None:
@@ -185,10 +189,11 @@ class ImageClassification(StudentModule):
         """Return the logits of the student, or of its average."""
         return network(images.to(memory_format=self._memory_format))
 
-    def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> LossParts:
-        if self.teacher is None:
+    def _loss(self, logits: Tensor, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> LossParts:
+        if self.teacher is not None:
+            teacher_logits = self.teacher(images)
+        if teacher_logits is None:
             return classification_loss(logits, targets, self.class_weights)
-        teacher_logits = self.teacher(images)
         agreement = (logits.detach().argmax(dim=1) == teacher_logits.argmax(dim=1)).float().mean()
         self.log("train/teacher_agreement", agreement)
         return distillation_loss(logits, targets, teacher_logits, self.distillation, self.class_weights)

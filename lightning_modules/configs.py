@@ -10,7 +10,7 @@ from typing import Any
 
 from mobilemamba.errors import UserError
 
-FILE_OPTIONS = ("checkpoint", "weights", "root", "table", "class_names_file", "predict_folder")
+FILE_OPTIONS = ("checkpoint", "weights", "root", "table", "class_names_file", "predict_folder", "stored")
 """Names of the options that hold the path of something that exists."""
 
 

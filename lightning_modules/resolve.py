@@ -6,7 +6,8 @@ The answer to arguments of ``lightning fit`` has either ``error``, what is wrong
 - ``options``: the names of all options, dotted;
 - ``network``: every field of the MobileMambaConfig, with the data's number of classes;
 - ``image_size``: height and width in pixels; ``num_classes``; ``parameters``, their number in the network;
-- ``missing_data``: what is wrong with the folder of the data, "" where it is there. Its images are not looked at.
+- ``missing_data``: what is wrong with the folder of the data or of a stored teacher, "" where they are there. Files in
+  them are not looked at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning_modules.checks import check_data
 from lightning_modules.cli import message_for_users
 from lightning_modules.command_line import CommandLine
+from lightning_modules.stored_distillation import missing_store
 from lightning_modules.teacher import TeacherConfig
 
 
@@ -42,6 +44,18 @@ class FitParser(CommandLine):
     def instantiate_classes(self) -> None:
         """Build nothing yet."""
 
+    def build(self, arguments: list[str]) -> tuple[Namespace, Namespace]:
+        """Return the options of fit and its parts, without a trainer: it would look for devices of this machine.
+
+        Args:
+            arguments: As on the command line, without "fit".
+
+        Raises:
+            ArgumentError: When they cannot be parsed.
+        """
+        config = self.parser.parse_args(["fit", *arguments])
+        return config, self.parser.instantiate(config)["fit"]  # parts check their options
+
     def resolve(self, arguments: list[str]) -> dict[str, Any]:
         """Return what arguments of fit mean, or what is wrong with them; the module's docstring lists the entries.
 
@@ -49,9 +63,7 @@ class FitParser(CommandLine):
             arguments: As on the command line, without "fit".
         """
         try:
-            config = self.parser.parse_args(["fit", *arguments])
-            # Network, data and callbacks check their options; a trainer would look for devices of this machine.
-            built = self.parser.instantiate_classes(config)["fit"]
+            config, built = self.build(arguments)
             network, metadata = built.model.network_config, built.data.metadata()
             check_data(network, built.model.num_classes, built.data.num_classes, metadata)
         except ArgumentError as error:
@@ -72,7 +84,7 @@ class FitParser(CommandLine):
             "image_size": list(metadata.image_size),
             "num_classes": built.data.num_classes,
             "parameters": sum(parameter.numel() for parameter in built.model.student.parameters()),
-            "missing_data": built.data.missing(),
+            "missing_data": built.data.missing() or missing_store(getattr(built.model, "teacher_config", None)),
         }
 
 

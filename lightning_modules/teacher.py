@@ -42,6 +42,10 @@ class TeacherConfig:
         image_size: Height and width in pixels that images are resized to. Null: the teacher's own.
         mean: Channel means that the teacher expects, for images in [0, 1]. Null: the teacher's own.
         std: Channel standard deviations that the teacher expects. Null: the teacher's own.
+        stored: Folder that mobilemamba store-teacher has written: what the teacher said is read from it, and no teacher
+            is loaded. The options above then need not be given; where they are, the store must agree with them.
+        mixing: Whether data.mixing's mixup and CutMix are used with a stored teacher, whose probabilities are then
+            mixed in proportion: what a live one would say of the mixed image is something else.
     """
 
     name: str = RECIPE_TEACHER
@@ -52,6 +56,8 @@ class TeacherConfig:
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    stored: str | None = None
+    mixing: bool = False
 
 
 class Teacher(nn.Module):
@@ -86,7 +92,7 @@ class Teacher(nn.Module):
                 f"the student's have {len(student_mean)}: use a teacher for the same images."
             )
         self.network = network.requires_grad_(False)
-        self.image_size = expects.image_size
+        self.image_size, self.expects = expects.image_size, expects
         own_mean, own_std = _per_channel(expects.mean), _per_channel(expects.std)
         mean, std = _per_channel(student_mean), _per_channel(student_std)
         self.register_buffer("scale", std / own_std)

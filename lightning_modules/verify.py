@@ -7,7 +7,6 @@ command goes on where it was stopped.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from torch import Tensor
 from datamodules import ImageNetDataModule
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.checkpoints import read_file
+from mobilemamba.checksums import file_digest
 from mobilemamba.environment import environment, find_device
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import export_network
@@ -106,7 +106,7 @@ def verify(
     for name in names:
         for distilled in (True, False):
             file = published_file(name, distilled, copy_of_hub)
-            key = f"{name} {'dist' if distilled else 'plain'} {_digest(file)} {data_root.resolve()}"
+            key = f"{name} {'dist' if distilled else 'plain'} {file_digest(file)[:16]} {data_root.resolve()}"
             if key not in done:
                 data = _data(data_root, VARIANTS[name].image_size, batch_size, num_workers)
                 done[key] = _evaluate(file, name, distilled, data, where, output)
@@ -205,8 +205,3 @@ def _runner(network: MobileMamba | torch.nn.Module, device: torch.device) -> Run
             return network(images.to(device)).float().cpu()
 
     return run
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]

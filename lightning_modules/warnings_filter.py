@@ -19,7 +19,7 @@ WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r"Experiment logs directory .* exists and is not empty", UserWarning),
     # Lightning 2.6, with model.freeze: frozen parts are in eval mode because they are to stay as they are.
     (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
-    # torch 2: strides of dimensions of length 1 mean nothing, such as those of 1x1 convolutions. pytorch/pytorch#157862.
+    # torch 2, 1x1 convolutions and others: strides of dimensions of length 1 mean nothing. pytorch/pytorch#157862.
     (r"Grad strides do not match bucket view strides[\s\S]*?grad\.sizes\(\) = \[\d+, \d+(, 1)+\]", UserWarning),
 )
 """Beginning (a regular expression) and category of each."""

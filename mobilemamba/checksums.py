@@ -20,6 +20,12 @@ END_SIZE = 22
 """Bytes of the archive's end: its signature first, the length of the comment last."""
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def append_checksum(path: Path) -> None:
     """Add its checksum to a file that torch.save wrote."""
     with path.open("r+b") as file:

@@ -35,6 +35,7 @@ TEXTS = (
     "model.network.depths",
     "model.network.widths",
     "model.teacher.name",
+    "model.teacher.stored",
     "model.weights",
     "trainer.precision",
 )

@@ -58,7 +58,7 @@ class ScalarLayout(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the layout."""
-        distils = getattr(pl_module, "teacher", None) is not None
+        distils = getattr(pl_module, "teacher_config", None) is not None
         has_top5 = task_of(pl_module).student.num_classes > 5
         for writer in tensorboard_writers(trainer):
             writer.add_custom_scalars(scalar_layout(distils, has_top5))

@@ -40,7 +40,7 @@ class SampleImages(Callback):
         """Draw the first batch; it has been mixed and is on the device."""
         if not self.should_act(trainer, batch_idx):
             return
-        images, targets = batch
+        images, targets = batch[:2]
         shown = min(self.count, len(images))
         title = (
             f"{shown} of the {len(images)} images in the first training batch, as the network sees them\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.likeliest_classes import make_rows
+from datamodules.stored_teacher import StoredTeacher
 from lightning_modules.cli import main
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
@@ -82,6 +84,17 @@ def test_data_that_are_missing_are_named(parser: FitParser, tmp_path: Path) -> N
     for split in ("train", "val"):
         assert f"no class folders in {tmp_path / split}" in parser.resolve(arguments)["missing_data"]
         (tmp_path / split / "ant").mkdir(parents=True)
+    assert parser.resolve(arguments)["missing_data"] == ""
+
+
+def test_a_stored_teacher_that_is_missing_or_unfinished_is_named(parser: FitParser, tmp_path: Path) -> None:
+    arguments = [*QUICKSTART, f"--model.teacher.stored={tmp_path}"]
+    assert f"{tmp_path} holds no stored teacher" in parser.resolve(arguments)["missing_data"]
+    fingerprint: dict[str, dict[str, object]] = {"data": {}, "teacher": {}, "augmentation": {"seed": 0}}
+    store = StoredTeacher.create(tmp_path, fingerprint, 2, 10, 3)
+    store.want(1)
+    assert "has 0 of 1 views" in parser.resolve(arguments)["missing_data"]
+    store.add(0, make_rows(store.row_type, 2))
     assert parser.resolve(arguments)["missing_data"] == ""
 
 

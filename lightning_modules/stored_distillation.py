@@ -1,0 +1,84 @@
+"""Learning from what a teacher said earlier: whether it was the right teacher, and how its answers enter the loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from datamodules.stored_teacher import StoredTeacher
+from datamodules.taught import TaughtDataModule
+from lightning_modules.checks import ClassificationData
+from lightning_modules.teacher import RECIPE_TEACHER, TeacherConfig
+from mobilemamba.checksums import file_digest
+from mobilemamba.errors import UserError, require
+
+
+def learn_from_store(config: TeacherConfig, data: ClassificationData) -> None:
+    """Check that a stored teacher is whole and of these data, and let the data show its views.
+
+    Args:
+        config: Names the store.
+        data: Of a run, set up for fit.
+
+    Raises:
+        UserError: When the store is damaged, unfinished, or of other classes, data, augmentation or another teacher.
+    """
+    assert config.stored is not None
+    if not isinstance(data, TaughtDataModule):
+        raise UserError(
+            f"model.teacher.stored needs a datamodule that draws views again, which {type(data).__name__} does not: "
+            "set it to null."
+        )
+    store = StoredTeacher(Path(config.stored).expanduser())
+    require(
+        store.classes == data.num_classes,
+        "data.num_classes",
+        data.num_classes,
+        f"{store.classes}, as of the stored teacher in {store.folder}, or another one stored",
+    )
+    store.check({**data.fingerprint(), "teacher": teacher_of_config(config)})
+    store.check_whole()
+    data.use_stored_teacher(store, config.mixing)
+    off = "" if config.mixing else " Mixup and CutMix are off, as model.teacher.mixing is false."
+    rank_zero_info(
+        f"The teacher is read from {store.folder}: {store.views} views of each image, the "
+        f"{store.manifest['top_k']} likeliest of {store.classes} classes.{off} No teacher is loaded, so validation has "
+        "neither val/top1_teacher nor val/teacher_agreement."
+    )
+
+
+def missing_store(config: TeacherConfig | None) -> str:
+    """Return what is wrong with the folder of a stored teacher, "" where it is whole or not needed.
+
+    Its files are not read, which takes seconds.
+    """
+    if config is None or config.stored is None:
+        return ""
+    try:
+        StoredTeacher(Path(config.stored).expanduser()).check_finished()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def teacher_of_config(config: TeacherConfig) -> dict[str, Any]:
+    """Return what a config says of the teacher that a store was made with, besides the store itself."""
+    given: dict[str, Any] = {
+        "name": None if config.name == RECIPE_TEACHER else config.name,
+        "class_indices": config.class_indices,
+        "image_size": None if config.image_size is None else [config.image_size, config.image_size],
+        "mean": None if config.mean is None else list(config.mean),
+        "std": None if config.std is None else list(config.std),
+    }
+    if config.checkpoint is not None and Path(config.checkpoint).is_file():  # not needed any more: it may be gone
+        given["checkpoint"] = file_digest(Path(config.checkpoint))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def as_logits(probabilities: Tensor) -> Tensor:
+    """Return logits whose softmax are these probabilities (B, num_classes), finite where one was rounded to 0."""
+    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
