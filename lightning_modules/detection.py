@@ -6,26 +6,19 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from lightning_modules.dense import DenseTask
 from lightning_modules.metrics import MetricSet
-from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
-from lightning_modules.starting_weights import Start, freeze_part
-from lightning_modules.student import StudentModule
-from mobilemamba.backbone import MobileMamba
-from mobilemamba.config import MobileMambaConfig
-from mobilemamba.errors import UserError, require
-from mobilemamba.published import WeightSource
+from lightning_modules.optimization import OptimizerConfig
+from mobilemamba.errors import UserError
 from mobilemamba.pyramid import FeaturePyramid
 
-BACKBONE = MobileMambaConfig(num_classes=0)
 RECIPE_OPTIMIZER = OptimizerConfig(learning_rate=2e-4, reference_batch_size=None)
-RECIPE_SCHEDULE = ScheduleConfig()
 BACKENDS: tuple[Literal["faster_coco_eval", "pycocotools"], ...] = ("faster_coco_eval", "pycocotools")
 FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -90,11 +83,10 @@ class Detector(nn.Module):
         return self.retina_net(list(images), targets)
 
 
-class ObjectDetection(StudentModule):
+class ObjectDetection(DenseTask):
     """RetinaNet on a MobileMamba; batches are (images, targets of each), or (images, paths) to predict.
 
     Args:
-        network: Architecture of the backbone; its num_classes is 0.
         num_classes: Classes of boxes; linked to the data's.
         channels: Channels of the pyramid.
         finer_levels: Levels of the pyramid finer than the first stage.
@@ -102,22 +94,19 @@ class ObjectDetection(StudentModule):
         anchor_scale: Side of the smallest square anchor of a level, relative to its stride.
         freeze_norms: Keep the backbone's BatchNorms in eval mode, as the recipe does with pretrained weights.
         optimizer: AdamW and its parameter groups.
-        schedule: Learning rate over the run.
-        weights: What the backbone begins from, in fit: published, published:in1k, a file of weights or a checkpoint of
-            a classifier. Null: random weights.
-        weights_kind: Averaged or raw weights, where there are both.
-        freeze: Part of the backbone that is not trained: stem, stages.N for all up to that stage, or backbone.
         image_size: Height and width of the data's images in pixels, to which it is linked.
+        options: Further options of DenseTask.
 
     Raises:
         UserError: When an option cannot be used; names field, value and remedy.
     """
 
     headline = "map"
+    found = "objects"
 
     def __init__(
         self,
-        network: MobileMambaConfig = BACKBONE,
+        *,
         num_classes: int = 80,
         channels: int = 256,
         finer_levels: int = 1,
@@ -125,22 +114,13 @@ class ObjectDetection(StudentModule):
         anchor_scale: float = 4.0,
         freeze_norms: bool = True,
         optimizer: OptimizerConfig = RECIPE_OPTIMIZER,
-        schedule: ScheduleConfig = RECIPE_SCHEDULE,
-        weights: str | None = None,
-        weights_kind: WeightSource = "ema",
-        freeze: str | None = None,
         image_size: int = 640,
+        **options: Any,
     ) -> None:
-        super().__init__(network, optimizer, schedule)
-        require(network.num_classes == 0, "model.network.num_classes", network.num_classes, "0: there is no classifier")
-        require(optimizer.layer_decay is None, "optimizer.layer_decay", optimizer.layer_decay, "null with a detector")
-        self.box_classes = num_classes
+        super().__init__(num_classes, optimizer, image_size=image_size, **options)
         self.levels = {"channels": channels, "finer_levels": finer_levels, "coarser_levels": coarser_levels}
         self.anchor_scale = anchor_scale
-        backbone = MobileMamba(network)
-        self.start = None if weights is None else Start(backbone, weights, weights_kind, image_size)
-        self.started_from = weights
-        self._frozen = freeze_part(backbone, freeze)
+        backbone, network = self.backbone, self.network_config
         if freeze_norms:
             self._frozen += [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
         finest, count = network.stem_stride / 2**finer_levels, network.num_stages + finer_levels + coarser_levels
@@ -149,39 +129,15 @@ class ObjectDetection(StudentModule):
         self.student = Detector(pyramid, strides, num_classes, image_size, anchor_scale)
         self.set_metrics(DetectionMetrics)
 
-    @property
-    def num_classes(self) -> int:
-        """Classes of boxes."""
-        return self.box_classes
-
     def head_description(self) -> dict[str, Any]:
         """Return what decides the detector's weights and anchors."""
         return {"task": "detection", "num_classes": self.num_classes, "anchor_scale": self.anchor_scale, **self.levels}
-
-    def setup(self, stage: str) -> None:
-        """Check that network and data fit.
-
-        Raises:
-            TypeError: When the datamodule lacks what this module needs.
-            UserError: When classes or image sizes contradict each other.
-        """
-        data = self.prepare(stage)
-        if stage == "fit":
-            count = sum(parameter.numel() for parameter in self.student.parameters())
-            rank_zero_info(f"The network has {count:,} parameters and learns {data.num_classes} classes of boxes.")
-
-    def forward(self, images: Tensor) -> Any:
-        """Map normalised images (B, 3, S, S) to "boxes", "scores" and "labels" of each, in eval mode."""
-        return self.outputs(self.student, images)
 
     def training_step(self, batch: tuple[Tensor, list[dict[str, Tensor]]], batch_idx: int) -> Tensor:
         """Return the loss of a batch, and log its parts: of classes (focal) and of boxes (L1)."""
         losses = self.student(*batch)
         total = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", total.detach(), prog_bar=True)
-        for name, loss in losses.items():
-            self.log(f"train/loss_{name}", loss.detach())
-        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        self.log_losses(total, losses)
         return total
 
     def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:

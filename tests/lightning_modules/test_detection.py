@@ -18,6 +18,7 @@ from mobilemamba import MobileMambaConfig
 pytest.importorskip("faster_coco_eval", reason="the extra `dense` is not installed")
 
 LAYOUT: dict[str, Any] = {"stem_stride": 8, "widths": (16, 32, 32), "depths": (1, 1, 1)}
+NETWORK = MobileMambaConfig(num_classes=0, **LAYOUT)
 SCENES: dict[str, Any] = {"image_size": 64, "batch_size": 4, "scenes": 8, "validation_scenes": 4}
 SMALL: dict[str, Any] = {"channels": 16, "finer_levels": 0, "coarser_levels": 1}
 
@@ -39,7 +40,7 @@ def test_precision_is_one_where_all_is_found_and_a_half_where_one_of_two_is() ->
 
 
 def test_a_picture_without_objects_trains_and_frozen_norms_stay() -> None:
-    module = ObjectDetection(MobileMambaConfig(num_classes=0, **LAYOUT), num_classes=3, image_size=64, **SMALL).train()
+    module = ObjectDetection(network=NETWORK, num_classes=3, image_size=64, **SMALL).train()
     norms = [m for m in module.student.retina_net.backbone.network.modules() if isinstance(m, _BatchNorm)]
     assert norms
     assert not any(norm.training for norm in norms)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def module(**options: Any) -> SemanticSegmentation:
-    return SemanticSegmentation(TINY, num_classes=11, channels=16, **options)
+    return SemanticSegmentation(network=TINY, num_classes=11, channels=16, **options)
 
 
 def test_losses_are_those_computed_by_hand() -> None:
