@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from datamodules.dense import DenseAugmentation, DenseDataModule, Sample
+from datamodules.dense import DenseDataModule, Sample
+from datamodules.dense_transforms import DenseAugmentation
 from mobilemamba.errors import require
 
 BRIGHTEST = 16
@@ -139,6 +140,7 @@ class DigitScenesDataModule(DenseDataModule):
         self.scenes, self.validation_scenes, self.most_digits = scenes, validation_scenes, most_digits
         ground = ("ground",) if self.is_segmentation else ()
         self.class_names = (*ground, *map(str, range(10)))
+        self.has_masks = not self.is_segmentation
 
     def find(self, split: str) -> int:
         """Return the number of scenes of a split."""
@@ -149,7 +151,8 @@ class DigitScenesDataModule(DenseDataModule):
         scene = compose((SPLITS[split], index), self.image_size, self.most_digits, split == "train")
         image = tv_tensors.Image(torch.from_numpy(scene.image).permute(2, 0, 1))
         target = {} if split == "predict" else self.target(scene)
-        return Sample(image, target, f"scene-{index:03d}")
+        name = f"scene-{index:03d}"
+        return Sample(image, target, name, name)
 
     def target(self, scene: Scene) -> dict[str, Any]:
         """Return the classes of a scene's pixels."""

@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
+from datamodules.dense import Picture
 from lightning_modules.dense import DenseTask
 from lightning_modules.metrics import SegmentationMetrics
 from lightning_modules.optimization import OptimizerConfig
@@ -79,8 +82,13 @@ class SemanticSegmentation(DenseTask):
         self.log_losses(parts.total, {"cross_entropy": parts.cross_entropy, "dice": parts.dice})
         return parts.total
 
-    def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
-        """Return "paths" and "classes", indices (B, H, W) in uint8 or int64, of (images, paths)."""
-        images, paths = batch
-        classes = self(images).argmax(dim=1)
-        return {"paths": list(paths), "classes": classes.to(torch.uint8) if self.num_classes <= 256 else classes}
+    def predict_step(self, batch: tuple[Tensor, list[Picture]], batch_idx: int) -> dict[str, Any]:
+        """Return "pictures" and "found", class indices (H, W) of the original images in uint8 or int64."""
+        images, pictures = batch
+        found = []
+        for classes, at in zip(self(images).argmax(dim=1), pictures, strict=True):
+            shown = classes[None, : at.scaled[0], : at.scaled[1]].to(
+                torch.uint8 if self.num_classes <= 256 else torch.int64
+            )
+            found.append(resize(shown, list(at.size), InterpolationMode.NEAREST_EXACT)[0])
+        return {"pictures": pictures, "found": found}
