@@ -176,7 +176,8 @@ class DenseDataModule(LoaderDataModule):
     def transform(self, split: str) -> v2.Transform:
         """Return what is done to an image of a split and its target together."""
         changes = self.augmentation if split == "train" else None
-        return joint_transform(self.image_size, self.resize, self.longest_side, self.mean, changes)
+        outside = 0 if self.has_masks else IGNORED  # an object has no pixels there
+        return joint_transform(self.image_size, self.resize, self.longest_side, self.mean, outside, changes)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch."""

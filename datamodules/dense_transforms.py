@@ -49,7 +49,12 @@ class DenseAugmentation:
 
 
 def joint_transform(
-    size: int, resize: Resize, longest_side: int, mean: tuple[float, ...], changes: DenseAugmentation | None
+    size: int,
+    resize: Resize,
+    longest_side: int,
+    mean: tuple[float, ...],
+    outside: int,
+    changes: DenseAugmentation | None,
 ) -> v2.Transform:
     """Return what is done to an image and its target together; images become float32 in [0, 1].
 
@@ -58,10 +63,11 @@ def joint_transform(
         resize: Which side: see DenseDataModule.
         longest_side: Most pixels of a side with resize = shorter.
         mean: The mean colour in [0, 1], with which images are padded.
+        outside: What masks are padded with.
         changes: Augmentation; None in evaluation.
     """
     mean_colour = [round(255 * level) for level in mean]
-    padding: dict[Any, Any] = {tv_tensors.Image: mean_colour, tv_tensors.Mask: IGNORED}
+    padding: dict[Any, Any] = {tv_tensors.Image: mean_colour, tv_tensors.Mask: outside}
     steps: list[v2.Transform] = []
     if changes is not None:
         steps.append(v2.RandomApply([v2.RandomPhotometricDistort()], p=changes.photometric))

@@ -30,11 +30,12 @@ class DenseTask(StudentModule):
         weights: What the backbone begins from, in fit: published, published:in1k, a file of weights or a checkpoint of
             a classifier. Null: random weights.
         weights_kind: Averaged or raw weights, where there are both.
+        weights_image_size: Image size in pixels of the published variant to begin from, of those of one architecture;
+            null: the nearest to image_size.
         freeze: Part of the backbone that is not trained: stem, stages.N for all up to that stage, or backbone. Its
             BatchNorms stay in eval mode. Null: everything is trained.
         grad_checkpointing: Recompute the backbone's blocks in the backward pass: less memory, about a third more time.
-        image_size: Height and width of the data's images in pixels, to which it is linked: it tells published variants
-            of one architecture apart.
+        image_size: Height and width of the data's images in pixels, to which it is linked.
 
     Raises:
         UserError: When an option cannot be used; names field, value and remedy.
@@ -53,6 +54,7 @@ class DenseTask(StudentModule):
         schedule: ScheduleConfig = RECIPE_SCHEDULE,
         weights: str | None = None,
         weights_kind: WeightSource = "ema",
+        weights_image_size: int | None = None,
         freeze: str | None = None,
         grad_checkpointing: bool = False,
         image_size: int | None = None,
@@ -63,7 +65,9 @@ class DenseTask(StudentModule):
         self.found_classes = num_classes
         backbone = MobileMamba(network)
         self.set_unregistered("backbone", backbone)
-        self.start = None if weights is None else Start(backbone, weights, weights_kind, image_size)
+        self.start = (
+            None if weights is None else Start(backbone, weights, weights_kind, weights_image_size or image_size)
+        )
         self.started_from = weights
         self._frozen = freeze_part(backbone, freeze)
         backbone.set_grad_checkpointing(grad_checkpointing)

@@ -112,6 +112,20 @@ def test_masks_are_read_from_polygons_and_run_lengths(tmp_path: Path) -> None:
 
 
 @needs_masks
+def test_objects_have_no_pixels_in_the_padding(tmp_path: Path) -> None:
+    smaller = DenseAugmentation(scale=(0.5, 0.5), horizontal_flip=0.0, photometric=0.0)
+    data = module(coco(tmp_path), masks=True, augmentation=smaller)
+    data.setup("fit")
+    image, learnt = data.datasets["train"][0]
+    assert image.shape == (3, 64, 64)
+    assert learnt["masks"].shape == (2, 64, 64)
+    for mask, box in zip(learnt["masks"], learnt["boxes"], strict=True):
+        area = ((box[2] - box[0]) * (box[3] - box[1])).item()
+        assert mask.max() == 1
+        assert mask.sum().item() == pytest.approx(area, rel=0.2)
+
+
+@needs_masks
 def test_run_lengths_give_the_mask_they_were_made_of() -> None:
     mask = np.random.default_rng(0).random((7, 5)) > 0.5
     runs = encode_mask(mask)

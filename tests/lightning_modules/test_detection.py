@@ -20,6 +20,7 @@ from mobilemamba import MobileMamba, MobileMambaConfig, UserError
 from mobilemamba.detectors import DetectorName
 from tests.datamodules.coco_files import coco
 from tests.lightning_modules.small_runs import quiet_trainer
+from tests.spawned import SpawnedProcesses
 
 pytest.importorskip("faster_coco_eval", reason="the extra `dense` is not installed")
 
@@ -170,3 +171,30 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(tmp_path: Path, monke
     for command in ("validate", "test", "predict"):
         main([command, *both])
     assert "val/map_50_ema" in (run / "record.json").read_text()
+    assert (run / "predictions" / "pictures" / "scene-003.jpg").is_file()
+
+
+class FindsAllButSome(ObjectDetection):
+    """Finds the objects that are there, with scores of their own, but for the first of several."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        for target in batch[1]:
+            kept = slice(1, None) if len(target["labels"]) > 1 else slice(None)
+            boxes, labels = target["boxes"][kept], target["labels"][kept]
+            scores = 1 / (1 + labels + boxes.sum(dim=1) / 64)
+            found = {"boxes": boxes, "labels": labels, "scores": scores, "masks": torch.ones(len(boxes), 1, 28, 28)}
+            self.raw_metrics.update([found], [target])
+
+
+def test_two_processes_count_every_image_once_though_one_has_more(tmp_path: Path) -> None:
+    figures = []
+    for devices in (1, 2):
+        scenes = DigitScenesDetectionDataModule(image_size=64, batch_size=4, validation_scenes=5)
+        options: dict[str, Any] = {"devices": 2, "strategy": SpawnedProcesses()} if devices > 1 else {}
+        trainer = quiet_trainer(tmp_path, use_distributed_sampler=False, **options)
+        module = FindsAllButSome(detector="mask_rcnn", network=NETWORK, num_classes=10, channels=16)
+        trainer.validate(module, datamodule=scenes, verbose=False)
+        figures.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+    assert figures[0] == figures[1]
+    assert 0 < figures[0]["val/mask_map_50_raw"] < 1
+    assert 0 < figures[0]["val/map_raw"] < 1
