@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
@@ -24,25 +24,42 @@ from mobilemamba.images import find_images, open_image
 class Record:
     """An image of a file, and the objects in it.
 
+    Arrays, whose content loader processes share, where each would come to copy objects of Python's.
+
     Args:
         image_id: Its number in the file.
         file: Name of the image, relative to its folder.
         size: Height and width in pixels.
-        boxes: Of the objects: left, top, right, bottom in pixels.
-        labels: Class indices of the objects.
-        areas: Of the objects in square pixels, by which COCO calls them small, medium or large.
-        crowds: Whether each is a crowd.
-        segmentations: In one of COCO's forms; empty where masks are not wanted.
+        boxes: Of the objects (N, 4): left, top, right, bottom in pixels.
+        labels: Class indices of the objects (N,).
+        areas: Of the objects (N,) in square pixels, by which COCO calls them small, medium or large.
+        crowds: Whether each is a crowd (N,).
+        segmentations: Those of the objects as JSON, in one of COCO's forms each; null where masks are not wanted.
     """
 
     image_id: int
     file: str
     size: tuple[int, int]
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    areas: list[float] = field(default_factory=list)
-    crowds: list[bool] = field(default_factory=list)
-    segmentations: list[Any] = field(default_factory=list)
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    crowds: np.ndarray
+    segmentations: np.ndarray
+
+    @classmethod
+    def of_objects(cls, image_id: int, file: str, size: tuple[int, int], objects: Sequence[Sequence[Any]]) -> Record:
+        """Make a record of objects that are a box, a label, an area, whether it is a crowd, and a segmentation each."""
+        boxes, labels, areas, crowds, segmentations = zip(*objects, strict=True) if objects else [()] * 5
+        return cls(
+            image_id,
+            file,
+            size,
+            np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            np.array(labels, dtype=np.int64),
+            np.array(areas, dtype=np.float32),
+            np.array(crowds, dtype=bool),
+            np.frombuffer(json.dumps(segmentations).encode(), dtype=np.uint8),
+        )
 
 
 class CocoDataModule(DenseDataModule):
@@ -64,6 +81,8 @@ class CocoDataModule(DenseDataModule):
     Raises:
         UserError: When an option is out of range; names field, value and remedy.
     """
+
+    finds_objects = True
 
     def __init__(
         self,
@@ -89,7 +108,7 @@ class CocoDataModule(DenseDataModule):
         Raises:
             UserError: When they are not, or the file is not as it must be.
         """
-        path = self.root / self.annotations.format(self.folders[split])
+        path = self.root / self.annotations.replace("{}", self.folders[split])
         other = split == "predict" and self.predict_folder is not None
         if other and not path.is_file():  # categories have the numbers of their classes then
             self.records[split] = []
@@ -99,7 +118,7 @@ class CocoDataModule(DenseDataModule):
         if other and self.predict_folder is not None:
             found = find_images(self.predict_folder, "data.predict_folder")
             names = [str(file.relative_to(self.predict_folder)) for file in found]
-            self.records[split] = [Record(index, name, (0, 0)) for index, name in enumerate(names)]
+            self.records[split] = [Record.of_objects(index, name, (0, 0), []) for index, name in enumerate(names)]
             return len(names)
         folder, records = self.folder_of(split), self.records[split]
         missing = [record.file for record in records if not (folder / record.file).is_file()]
@@ -134,24 +153,22 @@ class CocoDataModule(DenseDataModule):
                 f"Image {path} has {size[1]} x {size[0]} pixels, but its JSON file says "
                 f"{record.size[1]} x {record.size[0]}: correct one of them."
             )
-        shown = [i for i, is_crowd in enumerate(record.crowds) if split != "train" or not is_crowd]
-        boxes = torch.tensor([record.boxes[i] for i in shown], dtype=torch.float32).reshape(-1, 4)
-        sample.target = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
-            "labels": torch.tensor([record.labels[i] for i in shown], dtype=torch.int64),
-        }
+        shown = np.flatnonzero(~record.crowds) if split == "train" else np.arange(len(record.crowds))
+        boxes = tv_tensors.BoundingBoxes(torch.from_numpy(record.boxes[shown]), format="XYXY", canvas_size=size)
+        sample.target = {"boxes": boxes, "labels": torch.from_numpy(record.labels[shown])}
         if self.has_masks:
             sample.target["masks"] = tv_tensors.Mask(self._masks(record, shown, path))
         if split != "train":
-            sample.target["area"] = torch.tensor([record.areas[i] for i in shown], dtype=torch.float32)
-            sample.target["iscrowd"] = torch.tensor([int(record.crowds[i]) for i in shown], dtype=torch.int64)
+            sample.target["area"] = torch.from_numpy(record.areas[shown])
+            sample.target["iscrowd"] = torch.from_numpy(record.crowds[shown].astype(np.int64))
         return sample
 
-    def _masks(self, record: Record, shown: list[int], path: Path) -> torch.Tensor:
+    def _masks(self, record: Record, shown: np.ndarray, path: Path) -> torch.Tensor:
+        segmentations = json.loads(record.segmentations.tobytes())
         masks = np.zeros((len(shown), *record.size), dtype=np.uint8)
         for mask, index in zip(masks, shown, strict=True):
             try:
-                mask[:] = decode_mask(record.segmentations[index], *record.size)
+                mask[:] = decode_mask(segmentations[index], *record.size)
             except (ValueError, TypeError, KeyError, RuntimeError) as error:
                 raise UserError(f"A mask of image {path} cannot be read ({error}): correct its JSON file.") from error
         return torch.from_numpy(masks)
@@ -186,38 +203,34 @@ def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], 
     content = _read_json(path)
     try:
         categories = {int(one["id"]): str(one["name"]) for one in sorted(content["categories"], key=lambda c: c["id"])}
-        records = {
-            one["id"]: Record(int(one["id"]), str(one["file_name"]), (int(one["height"]), int(one["width"])))
+        images = {
+            one["id"]: (int(one["id"]), str(one["file_name"]), (int(one["height"]), int(one["width"])))
             for one in content["images"]
         }
         annotations = content["annotations"]
-        if len(records) != len(content["images"]):
+        if len(images) != len(content["images"]):
             raise UserError(f"{path} has images of the same id: ids must differ.")
-        if not records:
+        if not images:
             raise UserError(f"{path} has no images: a split needs at least one.")
+        objects: dict[Any, list[tuple[Any, ...]]] = {number: [] for number in images}
         indices, empty = {number: index for index, number in enumerate(categories)}, 0
         for number, annotation in enumerate(annotations):
-            for name, known in (("image_id", records), ("category_id", indices)):
+            for name, known in (("image_id", images), ("category_id", indices)):
                 if annotation[name] not in known:
                     raise UserError(
                         f"{path}: annotations[{number}] has {name} = {annotation[name]}, which the file does not "
                         "describe: correct or remove it."
                     )
-            record = records[annotation["image_id"]]
+            size = images[annotation["image_id"]][2]
             left, top, width, height = map(float, annotation["bbox"])
-            bottom, right = (
-                min(end, size) for end, size in zip((top + height, left + width), record.size, strict=True)
-            )
-            box = max(left, 0.0), max(top, 0.0), right, bottom
+            box = max(left, 0.0), max(top, 0.0), min(left + width, size[1]), min(top + height, size[0])
             if not (box[0] < box[2] and box[1] < box[3]):  # not a number counts as empty, too
                 empty += 1
                 continue
-            record.boxes.append(box)
-            record.labels.append(indices[annotation["category_id"]])
-            record.areas.append(float(annotation.get("area", (box[2] - box[0]) * (box[3] - box[1]))))
-            record.crowds.append(bool(annotation.get("iscrowd", 0)))
-            if with_segmentations:
-                record.segmentations.append(annotation["segmentation"])
+            area = float(annotation.get("area", (box[2] - box[0]) * (box[3] - box[1])))
+            label, is_crowd = indices[annotation["category_id"]], bool(annotation.get("iscrowd", 0))
+            segmentation = annotation["segmentation"] if with_segmentations else None
+            objects[annotation["image_id"]].append((box, label, area, is_crowd, segmentation))
     except KeyError as error:
         raise UserError(f"{path} is not in COCO's form: an entry lacks {error}.") from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -228,11 +241,12 @@ def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], 
         rank_zero_warn(
             f"{empty} of the {len(annotations)} boxes in {path} have no area within their images and are left out."
         )
-    return categories, list(records.values())
+    return categories, [Record.of_objects(*image, objects[number]) for number, image in images.items()]
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     require(path.is_file(), "the file that data.root and data.annotations name", str(path), "there: it is no file")
+    rank_zero_info(f"Reading {path}, {path.stat().st_size / 1e6:,.0f} MB.")
     try:
         with path.open(encoding="utf-8") as file:
             return json.load(file)

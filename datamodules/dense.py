@@ -76,6 +76,7 @@ class DenseDataModule(LoaderDataModule):
     as its largest image.
 
     Attributes:
+        finds_objects: Whether these are data of detection, with boxes, and not of segmentation.
         class_names: Names of the classes, if known.
         category_ids: Numbers of the classes in the data set's own files, if they have any.
         has_masks: Whether there are masks of objects.
@@ -96,6 +97,8 @@ class DenseDataModule(LoaderDataModule):
     Raises:
         UserError: When an option is out of range; names field, value and remedy.
     """
+
+    finds_objects = False
 
     def __init__(
         self,
@@ -118,6 +121,8 @@ class DenseDataModule(LoaderDataModule):
             require(value >= least[name], f"data.{name}", value, f"{least[name]} or more")
         require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, as data.mean has")
         require(longest_side >= image_size, "data.longest_side", longest_side, "data.image_size or more")
+        allowed = "false: only boxes tell which crops are good"
+        require(self.finds_objects or not augmentation.ssd_crop, "augmentation.ssd_crop", True, allowed)
         allowed = "fit or shorter with augmentation.crop = true and with another augmentation.scale than 1 to 1"
         jitters = augmentation.crop or augmentation.scale != (1, 1)
         require(resize != "stretch" or not jitters, "data.resize", resize, allowed)

@@ -12,7 +12,7 @@ from lightning_modules.starting_weights import Start, freeze_part
 from lightning_modules.student import StudentModule
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.config import MobileMambaConfig
-from mobilemamba.errors import require
+from mobilemamba.errors import UserError, require
 from mobilemamba.published import WeightSource
 
 BACKBONE = MobileMambaConfig(num_classes=0)
@@ -41,6 +41,8 @@ class DenseTask(StudentModule):
         UserError: When an option cannot be used; names field, value and remedy.
     """
 
+    finds_objects: bool
+    """Whether boxes are found, and not the classes of pixels."""
     found: str
     """What is found, in the plural."""
     backbone: MobileMamba
@@ -85,6 +87,11 @@ class DenseTask(StudentModule):
             UserError: When classes or image sizes contradict each other.
         """
         data = self.prepare(stage)
+        if getattr(data, "finds_objects", self.finds_objects) != self.finds_objects:
+            raise UserError(
+                f"data = {type(data).__name__} is of another task than {type(self).__name__}: set task to "
+                f"{'segmentation' if self.finds_objects else 'detection'}, or name other data."
+            )
         if stage == "fit":
             count = sum(parameter.numel() for parameter in self.student.parameters())
             rank_zero_info(

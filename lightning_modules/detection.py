@@ -39,6 +39,7 @@ class ObjectDetection(DenseTask):
     """
 
     headline = "map"
+    finds_objects = True
     found = "objects"
 
     def __init__(

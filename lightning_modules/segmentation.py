@@ -40,6 +40,7 @@ class SemanticSegmentation(DenseTask):
     """
 
     headline = "miou"
+    finds_objects = False
     found = "pixels"
 
     def __init__(

@@ -14,6 +14,7 @@ from datamodules.coco import CocoDataModule
 from datamodules.coco_masks import decode_mask, encode_mask
 from datamodules.dense import Picture
 from datamodules.dense_transforms import DenseAugmentation
+from datamodules.scenes import DigitScenesDataModule
 from mobilemamba import UserError
 from tests.datamodules.coco_files import CATEGORIES, IDS, annotation, coco, content, save
 
@@ -78,6 +79,8 @@ def test_a_stretched_image_fills_the_square(tmp_path: Path) -> None:
     assert targets(data, "val")[0]["scaled"].tolist() == [64, 64]
     data.setup("fit")
     assert data.datasets["train"][0][1]["boxes"][0].tolist() == pytest.approx([5 * 64 / 60, 16, 25 * 64 / 60, 48])
+    with pytest.raises(UserError, match=r"augmentation\.ssd_crop = True must be false"):
+        DigitScenesDataModule(augmentation=DenseAugmentation(ssd_crop=True))
     with pytest.raises(UserError, match=r"data\.resize = 'stretch' must be fit or shorter with augmentation\.crop"):
         module(tmp_path, resize="stretch")
 

@@ -16,6 +16,7 @@ from datamodules.scenes import DigitScenesDetectionDataModule
 from lightning_modules.cli import main
 from lightning_modules.detection import ObjectDetection
 from lightning_modules.detection_metrics import DetectionMetrics, at_original_size
+from lightning_modules.segmentation import SemanticSegmentation
 from mobilemamba import MobileMamba, MobileMambaConfig, UserError
 from mobilemamba.detectors import DetectorName
 from tests.datamodules.coco_files import coco
@@ -140,15 +141,15 @@ def test_detectors_have_the_published_numbers_of_parameters() -> None:
 def test_what_does_not_suit_a_detector_is_named(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path)
     scenes = DigitScenesDetectionDataModule(**(SCENES | {"batch_size": 1}))
+    small = CocoDataModule(root=str(coco(tmp_path)), num_classes=3, image_size=64, batch_size=1, num_workers=0)
     with pytest.raises(UserError, match=r"data\.batch_size = 1 must be 2 or more with model\.detector = ssdlite"):
         trainer.fit(ObjectDetection(detector="ssdlite", network=NETWORK, num_classes=10), datamodule=scenes)
     with pytest.raises(UserError, match=r"mask_rcnn' learns masks, which the data have not: set data\.masks to true"):
-        trainer.fit(
-            ObjectDetection(detector="mask_rcnn", network=NETWORK, num_classes=3),
-            datamodule=CocoDataModule(
-                root=str(coco(tmp_path)), num_classes=3, image_size=64, batch_size=1, num_workers=0
-            ),
-        )
+        trainer.fit(ObjectDetection(detector="mask_rcnn", network=NETWORK, num_classes=3), datamodule=small)
+    with pytest.raises(
+        UserError, match=r"CocoDataModule is of another task than SemanticSegmentation: set task to det"
+    ):
+        trainer.fit(SemanticSegmentation(network=NETWORK, num_classes=3), datamodule=small)
     per_stage = {name: getattr(NETWORK, name)[:1] * 4 for name in PER_STAGE}
     four = MobileMambaConfig(num_classes=0, stem_stride=4, **per_stage)
     with pytest.raises(UserError, match=r"number of stages = 4 must be 3 with ssdlite"):
