@@ -35,8 +35,8 @@ class DensePredictions(Callback):
     The JSON is in COCO's result form, with the ids of categories and images of the data's own file where it has any,
     otherwise classes and images from 0. Masks are PNG files. All are of the original images' sizes.
 
-    Hooks: ``setup`` finds the folder, ``on_predict_batch_end`` draws, ``on_predict_end`` writes the JSON on the first
-    process.
+    Hooks: ``on_predict_start`` finds the folder, ``on_predict_batch_end`` draws, ``on_predict_end`` writes the JSON on
+    the first process.
 
     Args:
         folder: Where to; null: predictions/ in the folder of the checkpoint's run, or else in runs/.
@@ -52,16 +52,14 @@ class DensePredictions(Callback):
         self.target = Path()
         self._results: dict[str, list[dict[str, Any]]] = {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the folder, and check that it can be written before anything is computed.
 
         Raises:
             UserError: When it cannot.
         """
-        if stage != "predict":
-            return
         self._results = {}
-        path = trainer.ckpt_path
+        path = trainer.ckpt_path  # known once it is loaded
         run = None if path is None else run_of_checkpoint(Path(path))
         self.target = Path(self.folder or (Path("runs") if run is None else run.path()) / "predictions")
         try:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
-from PIL import ImageDraw
+from matplotlib.font_manager import findfont
+from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
@@ -69,8 +70,19 @@ def draw_found(image: Tensor, found: Found, class_names: Sequence[str] | None, l
     texts = [class_name(label, class_names, LONGEST_NAME) for label in labels]
     if "scores" in found:
         texts = [f"{text} {score:.0%}" for text, score in zip(texts, found["scores"].tolist(), strict=True)]
-    width = max(2, round(max(shown.shape[-2:]) / 400))
-    return draw_bounding_boxes(shown, found["boxes"] * factor, texts, colours, width=width)
+    side = max(shown.shape[-2:])
+    return draw_bounding_boxes(
+        shown,
+        found["boxes"] * factor,
+        texts,
+        colours,
+        width=max(2, round(side / 400)),
+        font=findfont("DejaVu Sans"),  # matplotlib brings it
+        font_size=_text_size(side),
+        label_colors=["black"] * len(texts),
+        label_background_colors=colours,
+        fill_labels=True,
+    )
 
 
 def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]], title: str) -> Figure:
@@ -99,14 +111,19 @@ def _with_classes(image: Tensor, classes: Tensor, class_names: Sequence[str] | N
         return image
     masks = torch.stack([classes == index for index in present])
     picture = to_pil_image(draw_segmentation_masks(image, masks, OPACITY, [colour_of(index) for index in present]))
-    pen = ImageDraw.Draw(picture)
+    pen, font = ImageDraw.Draw(picture), ImageFont.truetype(findfont("DejaVu Sans"), _text_size(max(picture.size)))
     for index, mask in zip(present, masks, strict=True):
         rows, columns = mask.nonzero(as_tuple=True)
         middle = len(rows) // 2  # a pixel of the class in its middle row
         place = int(columns[middle]), int(rows[middle])
         text = class_name(index, class_names, LONGEST_NAME)
-        pen.text(place, text, fill="white", anchor="mm", stroke_width=1, stroke_fill="black")
+        pen.text(place, text, "white", font, anchor="mm", stroke_width=1, stroke_fill="black")
     return pil_to_tensor(picture)
+
+
+def _text_size(side: int) -> int:
+    """Return the height of letters in pixels in an image whose longer side has so many."""
+    return max(14, round(side / 50))
 
 
 def _enlarged(values: Tensor, factor: int) -> Tensor:
