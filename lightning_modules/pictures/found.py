@@ -59,7 +59,8 @@ def draw_found(image: Tensor, found: Found, class_names: Sequence[str] | None, l
     if isinstance(found, Tensor):
         return _with_classes(shown, _enlarged(found, factor), class_names)
     if "scores" in found:
-        kept = found["scores"] >= least_score
+        order = found["scores"].argsort()  # the surest is drawn last, over the others
+        kept = order[found["scores"][order] >= least_score]
         found = {name: values[kept] for name, values in found.items()}
     labels = found["labels"].tolist()
     if not labels:

@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_predicting(tmp_path: Pa
         DensePredictions(least_score=2)
 
 
-@pytest.mark.parametrize("task", ["segmentation", "mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("task", ["segmentation", "retinanet"])
 def test_pictures_of_truth_and_prediction_are_logged_after_validation(tmp_path: Path, task: str) -> None:
     if task == "segmentation":
         module: Any = SemanticSegmentation(network=NETWORK, num_classes=11, channels=16)
