@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,16 +154,20 @@ def killed_export(scene: Scene) -> tuple[str, int, str]:
 
 
 def two_runs(scene: Scene) -> tuple[str, int, str]:
-    """Start a second run in the folder of a running one."""
+    """Start a second run in the folder of a running one, which stands still meanwhile."""
     first = start(scene.folder, *scene.command, happening())
-    while not steps_begun(scene.folder) and first.poll() is None:
-        pass
+    step = scene.draw.randint(1, 5)
+    while steps_begun(scene.folder) < step and first.poll() is None:
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGSTOP)
     status, output = scene.meet("--run.version=version_0")
-    said = "is in use by process" in output or first.poll() is not None
+    os.killpg(first.pid, signal.SIGCONT)
     first.communicate()
-    wrong = "" if status == 1 and said else f"the second ended with {status}: {output[-200:]}"
+    wrong = (
+        "" if status == 1 and "is in use by process" in output else f"the second ended with {status}: {output[-200:]}"
+    )
     different = different_parts(scene.whole, scene.checkpoint)
-    return "from the first step", status, wrong or ("the first run's end differs" if different else "")
+    return f"step {step}", status, wrong or ("the first run's end differs" if different else "")
 
 
 def lost_weights(scene: Scene) -> tuple[str, int, str]:

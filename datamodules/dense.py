@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -13,40 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from datamodules.dense_transforms import IGNORED, DenseAugmentation, Resize, joint_transform, padded
 from datamodules.loaders import LoaderDataModule
 from datamodules.sampling import Draw
 from datamodules.seeding import seeded
 from mobilemamba.errors import UserError, require
 from mobilemamba.metadata import ModelMetadata
 
-IGNORED = 255
-"""Index of pixels that belong to no class; padding is of this kind too."""
+MULTIPLE = 32
+"""Of which the sizes of batches are that depend on their images, so that there are not too many."""
 
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-
-
-@dataclass(frozen=True)
-class DenseAugmentation:
-    """How a training image and what belongs to it are changed together.
-
-    Args:
-        scale: Range of the size relative to the image fitted into the crop; what sticks out is cropped at random.
-        horizontal_flip: Chance of a mirror image.
-        photometric: Chance of other brightness, contrast, saturation and hue.
-
-    Raises:
-        UserError: When a value is out of range.
-    """
-
-    scale: tuple[float, float] = (0.5, 2.0)
-    horizontal_flip: float = 0.5
-    photometric: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        require(0 < self.scale[0] <= self.scale[1], "augmentation.scale", self.scale, "two rising positive numbers")
-        for name in ("horizontal_flip", "photometric"):
-            require(0 <= getattr(self, name) <= 1, f"augmentation.{name}", getattr(self, name), "from 0 to 1")
 
 
 RECIPE_AUGMENTATION = DenseAugmentation()
@@ -61,22 +39,54 @@ class Sample:
         target: Tensors of torchvision's kinds by name: "mask" (H, W) for segmentation; "boxes" (N, 4) in XYXY,
             "labels" (N,) and "masks" (N, H, W) for detection; nothing to predict.
         path: Where it is from.
+        name: The same, relative to the folder of its split.
+        image_id: Its number in the data set; None for its index.
     """
 
     image: tv_tensors.Image
     target: dict[str, Any]
     path: str
+    name: str
+    image_id: int | None = None
+
+
+class Picture(NamedTuple):
+    """What predictions must know of an image in a batch.
+
+    Args:
+        path: Where it is from.
+        name: The same, relative to the folder of its split.
+        image_id: Its number in the data set.
+        size: Height and width in pixels.
+        scaled: Height and width in the batch, without padding.
+    """
+
+    path: str
+    name: str
+    image_id: int
+    size: tuple[int, int]
+    scaled: tuple[int, int]
 
 
 class DenseDataModule(LoaderDataModule):
     """Loaders of images that are augmented and scaled together with their masks or boxes.
 
-    Images are float32 (B, 3, S, S), normalised. In evaluation the longer side is scaled to S and the rest padded at the
-    bottom and on the right: with the mean colour, and in masks with 255, which counts nowhere.
+    Images are float32 (B, 3, S, S), normalised, and padded at the bottom and on the right: with the mean colour, and in
+    masks with 255, which counts nowhere. With resize = shorter, where nothing is cropped, a batch is as high and wide
+    as its largest image.
+
+    Attributes:
+        finds_objects: Whether these are data of detection, with boxes, and not of segmentation.
+        class_names: Names of the classes, if known.
+        category_ids: Numbers of the classes in the data set's own files, if they have any.
+        has_masks: Whether there are masks of objects.
 
     Args:
         num_classes: Classes, of pixels or of boxes.
         image_size: S in pixels.
+        resize: What becomes S pixels long: fit scales the longer side to it, stretch both, which changes the ratio, and
+            shorter the shorter side, unless the longer one would be more than data.longest_side.
+        longest_side: Most pixels of a side with resize = shorter.
         batch_size: Images per batch and process.
         num_workers: Loader processes per training process; 0 loads in the training process.
         augmentation: Augmentation of training images.
@@ -88,11 +98,15 @@ class DenseDataModule(LoaderDataModule):
         UserError: When an option is out of range; names field, value and remedy.
     """
 
+    finds_objects = False
+
     def __init__(
         self,
         *,
         num_classes: int,
         image_size: int = 512,
+        resize: Resize = "fit",
+        longest_side: int = 1333,
         batch_size: int = 8,
         num_workers: int = 8,
         augmentation: DenseAugmentation = RECIPE_AUGMENTATION,
@@ -106,10 +120,19 @@ class DenseDataModule(LoaderDataModule):
         for name, value in given.items():
             require(value >= least[name], f"data.{name}", value, f"{least[name]} or more")
         require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, as data.mean has")
+        require(longest_side >= image_size, "data.longest_side", longest_side, "data.image_size or more")
+        allowed = "false: only boxes tell which crops are good"
+        require(self.finds_objects or not augmentation.ssd_crop, "augmentation.ssd_crop", True, allowed)
+        allowed = "fit or shorter with augmentation.crop = true and with another augmentation.scale than 1 to 1"
+        jitters = augmentation.crop or augmentation.scale != (1, 1)
+        require(resize != "stretch" or not jitters, "data.resize", resize, allowed)
         self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
+        self.resize, self.longest_side = resize, longest_side
         self.num_workers, self.augmentation, self.seed = num_workers, augmentation, seed
         self.mean, self.std = tuple(mean), tuple(std)
         self.class_names: tuple[str, ...] | None = None
+        self.category_ids: tuple[int, ...] | None = None
+        self.has_masks = False
         self.datasets: dict[str, DenseImages] = {}
 
     @abstractmethod
@@ -126,10 +149,13 @@ class DenseDataModule(LoaderDataModule):
 
     @staticmethod
     def collate(samples: list[tuple[Tensor, Any]]) -> Any:
-        """Make a batch of (image, target); to predict, of (image, path)."""
+        """Make a batch of (image, target); to predict, of (image, picture)."""
         images, targets = zip(*samples, strict=True)
-        paths_or_masks = torch.stack(targets) if isinstance(targets[0], Tensor) else list(targets)
-        return torch.stack(images), paths_or_masks
+        height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+        batch = torch.stack([padded(image, height, width, 0.0) for image in images])
+        if not isinstance(targets[0], Tensor):
+            return batch, list(targets)
+        return batch, torch.stack([padded(mask, height, width, IGNORED) for mask in targets])
 
     def setup(self, stage: str) -> None:
         """Find the images, once, and check that batches can be made of them.
@@ -139,7 +165,7 @@ class DenseDataModule(LoaderDataModule):
         """
         for split in SPLITS_OF_STAGE[stage]:
             if split not in self.datasets:
-                self.datasets[split] = DenseImages(self, split, self.find(split), self.transform(split == "train"))
+                self.datasets[split] = DenseImages(self, split, self.find(split), self.transform(split))
         share = len(self.datasets["train"]) // self.rank_and_world_size()[1] if stage == "fit" else self.batch_size
         if share < self.batch_size:
             raise UserError(
@@ -152,18 +178,11 @@ class DenseDataModule(LoaderDataModule):
         size = (self.image_size, self.image_size)
         return ModelMetadata(size, self.mean, self.std, "bilinear", 1.0, self.class_names)
 
-    def transform(self, is_training: bool) -> v2.Transform:
-        """Return what is done to an image and its target together."""
-        size, changes = self.image_size, self.augmentation
-        mean_colour = [round(255 * level) for level in self.mean]
-        padding: dict[Any, Any] = {tv_tensors.Image: mean_colour, tv_tensors.Mask: IGNORED}
-        steps: list[v2.Transform] = [v2.Resize(None, max_size=size, antialias=True)]
-        if is_training:
-            distortion = v2.RandomApply([v2.RandomPhotometricDistort()], p=changes.photometric)
-            steps = [distortion, v2.ScaleJitter((size, size), changes.scale, antialias=True)]
-            steps.append(v2.RandomCrop(size, pad_if_needed=True, fill=padding))
-            steps.append(v2.RandomHorizontalFlip(changes.horizontal_flip))
-        return v2.Compose([*steps, v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)])
+    def transform(self, split: str) -> v2.Transform:
+        """Return what is done to an image of a split and its target together."""
+        changes = self.augmentation if split == "train" else None
+        outside = 0 if self.has_masks else IGNORED  # an object has no pixels there
+        return joint_transform(self.image_size, self.resize, self.longest_side, self.mean, outside, changes)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented batches in a new order every epoch."""
@@ -205,26 +224,32 @@ class DenseImages(Dataset[Any]):
         return self.length
 
     def __getitem__(self, draw: Draw | int) -> tuple[Tensor, Any]:
-        """Return the image (3, S, S) with its mask, its boxes or its path."""
+        """Return the image (3, H, W) with its mask, its boxes or, to predict, its :class:`Picture`."""
         index, seed = draw if isinstance(draw, Draw) else (draw, 0)
         sample = self.data.read(self.split, index)
+        size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        # Objects are found in the image as it is, so that sizes and masks are those of the data set.
+        stays = "boxes" in sample.target and self.split != "train"
         with seeded(seed):
-            image, target = self.transform(sample.image, sample.target)
+            image, target = self.transform(sample.image, {} if stays else sample.target)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
-        size = self.data.image_size
-        padded = torch.zeros(3, size, size)  # the mean colour
-        padded[:, : image.shape[-2], : image.shape[-1]] = (image.as_subclass(Tensor) - mean) / std
-        if not target:
-            return padded, sample.path
-        return padded, self.target(target)
-
-    def target(self, target: dict[str, Any]) -> Any:
-        """Return a mask (S, S) of class indices, or boxes and labels that the crop has left."""
+        scaled = (int(image.shape[-2]), int(image.shape[-1]))
+        height, width = self._padded_size(*scaled)
+        normalised = padded((image.as_subclass(Tensor) - mean) / std, height, width, 0.0)  # the mean colour
+        if not sample.target:
+            number = index if sample.image_id is None else sample.image_id
+            return normalised, Picture(sample.path, sample.name, number, size, scaled)
         if "mask" in target:
-            mask = target["mask"].as_subclass(Tensor)
-            size = self.data.image_size
-            whole = mask.new_full((size, size), IGNORED, dtype=torch.int64)
-            whole[: mask.shape[-2], : mask.shape[-1]] = mask
-            return whole
-        kept = v2.SanitizeBoundingBoxes(min_size=1)(target)
-        return {name: value.as_subclass(Tensor) for name, value in kept.items()}
+            mask = target["mask"].as_subclass(Tensor).long()
+            return normalised, padded(mask, height, width, IGNORED)
+        if stays:
+            plain = {name: value.as_subclass(Tensor) for name, value in sample.target.items()}
+            return normalised, plain | {"size": torch.tensor(size), "scaled": torch.tensor(scaled)}
+        kept = v2.SanitizeBoundingBoxes(min_size=1)(target)  # what the crop has left
+        return normalised, {name: value.as_subclass(Tensor) for name, value in kept.items()}
+
+    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
+        size = self.data.image_size
+        if self.data.resize != "shorter" or (self.split == "train" and self.data.augmentation.crop):
+            return size, size
+        return math.ceil(height / MULTIPLE) * MULTIPLE, math.ceil(width / MULTIPLE) * MULTIPLE

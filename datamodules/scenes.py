@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from datamodules.dense import DenseAugmentation, DenseDataModule, Sample
+from datamodules.dense import DenseDataModule, Sample
+from datamodules.dense_transforms import DenseAugmentation
 from mobilemamba.errors import require
 
 BRIGHTEST = 16
@@ -104,8 +105,6 @@ class DigitScenesDataModule(DenseDataModule):
         UserError: When an option is out of range; names field, value and remedy.
     """
 
-    is_segmentation = True
-
     def __init__(
         self,
         *,
@@ -121,7 +120,7 @@ class DigitScenesDataModule(DenseDataModule):
         std: tuple[float, ...] = (0.5, 0.5, 0.5),
         **kwargs: Any,
     ) -> None:
-        count = 11 if self.is_segmentation else 10
+        count = 10 if self.finds_objects else 11
         require(num_classes in (None, count), "data.num_classes", num_classes, f"{count}, or null")
         require(image_size >= 32, "data.image_size", image_size, "32 or more: digits are a third of it")
         for name, value in (("scenes", scenes), ("validation_scenes", validation_scenes), ("most_digits", most_digits)):
@@ -137,8 +136,9 @@ class DigitScenesDataModule(DenseDataModule):
             **kwargs,
         )
         self.scenes, self.validation_scenes, self.most_digits = scenes, validation_scenes, most_digits
-        ground = ("ground",) if self.is_segmentation else ()
+        ground = () if self.finds_objects else ("ground",)
         self.class_names = (*ground, *map(str, range(10)))
+        self.has_masks = self.finds_objects
 
     def find(self, split: str) -> int:
         """Return the number of scenes of a split."""
@@ -149,7 +149,8 @@ class DigitScenesDataModule(DenseDataModule):
         scene = compose((SPLITS[split], index), self.image_size, self.most_digits, split == "train")
         image = tv_tensors.Image(torch.from_numpy(scene.image).permute(2, 0, 1))
         target = {} if split == "predict" else self.target(scene)
-        return Sample(image, target, f"scene-{index:03d}")
+        name = f"scene-{index:03d}"
+        return Sample(image, target, name, name)
 
     def target(self, scene: Scene) -> dict[str, Any]:
         """Return the classes of a scene's pixels."""
@@ -160,7 +161,7 @@ class DigitScenesDataModule(DenseDataModule):
 class DigitScenesDetectionDataModule(DigitScenesDataModule):
     """Scenes of digits to detect: boxes, masks and classes 0 to 9; for options see :class:`DigitScenesDataModule`."""
 
-    is_segmentation = False
+    finds_objects = True
 
     def target(self, scene: Scene) -> dict[str, Any]:
         """Return the digits' boxes, labels and masks."""

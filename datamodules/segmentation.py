@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
 
-from datamodules.dense import IGNORED, DenseDataModule, Sample
+from datamodules.dense import DenseDataModule, Sample
+from datamodules.dense_transforms import IGNORED
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import find_images, open_image
 
@@ -64,10 +66,10 @@ class SegmentationDataModule(DenseDataModule):
 
     def find(self, split: str) -> int:
         """Find the images of a split, and check that each has a mask."""
+        folder = self.folder_of(split)
         if split == "predict" and self.predict_folder is not None:
-            self.files[split] = find_images(self.predict_folder, "data.predict_folder")
+            self.files[split] = find_images(folder, "data.predict_folder")
             return len(self.files[split])
-        folder = self.root / self.images / self.folders[split]
         self.files[split] = find_images(folder, f"the folder of data.root for {split} images, such as {EXAMPLE}:")
         missing = [path for path in self.files[split] if split != "predict" and not self.mask_of(split, path).is_file()]
         if missing:
@@ -77,11 +79,16 @@ class SegmentationDataModule(DenseDataModule):
             )
         return len(self.files[split])
 
+    def folder_of(self, split: str) -> Path:
+        """Return the folder of a split's images."""
+        if split == "predict" and self.predict_folder is not None:
+            return self.predict_folder
+        return self.root / self.images / self.folders[split]
+
     def mask_of(self, split: str, image: Path) -> Path:
         """Return where the mask of an image is."""
-        folder = self.folders[split]
-        place = image.relative_to(self.root / self.images / folder)
-        return (self.root / self.masks / folder / place).with_suffix(".png")
+        place = image.relative_to(self.folder_of(split))
+        return (self.root / self.masks / self.folders[split] / place).with_suffix(".png")
 
     def read(self, split: str, index: int) -> Sample:
         """Return an image of a split with the classes of its pixels.
@@ -91,10 +98,10 @@ class SegmentationDataModule(DenseDataModule):
         """
         path = self.files[split][index]
         picture = open_image(path)
-        image = tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
-        if split == "predict":
-            return Sample(image, {}, str(path))
-        return Sample(image, {"mask": tv_tensors.Mask(self._mask(self.mask_of(split, path), picture.size))}, str(path))
+        sample = Sample(functional.to_image(picture), {}, str(path), str(path.relative_to(self.folder_of(split))))
+        if split != "predict":
+            sample.target["mask"] = tv_tensors.Mask(self._mask(self.mask_of(split, path), picture.size))
+        return sample
 
     def _mask(self, path: Path, size: tuple[int, int]) -> torch.Tensor:
         try:

@@ -142,12 +142,8 @@ class ImageClassification(StudentModule):
         images, targets, *stored = batch
         logits = self(images)
         parts = self._loss(logits, images, targets, *map(as_logits, stored))
-        self.log("train/loss", parts.total.detach(), prog_bar=True)
-        self.log("train/loss_task", parts.task.detach())
-        if parts.distillation is not None:
-            self.log("train/loss_distillation", parts.distillation.detach())
+        self.log_losses(parts.total, {"task": parts.task, "distillation": parts.distillation})
         self.train_top1.update(*recognised(logits.detach(), targets))
-        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         return parts.total
 
     def on_train_epoch_start(self) -> None:

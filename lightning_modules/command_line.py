@@ -51,6 +51,7 @@ TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
     "class_results": callbacks.ClassResults,
     "scan_decay": callbacks.ScanDecays,
     "receptive_field": callbacks.ReceptiveField,
+    "dense_samples": callbacks.DenseSamples,
 }
 """Those of CALLBACKS that only write into TensorBoard."""
 
@@ -65,6 +66,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     **TENSORBOARD_CALLBACKS,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
+    "dense_predictions": callbacks.DensePredictions,
     "record": callbacks.RunRecording,
     "summary": callbacks.RunSummary,
 }
@@ -216,7 +218,8 @@ class CommandLine(LightningCLI):
         kwargs = {**built.trainer, **kwargs}
         given = kwargs["callbacks"] or []
         # Most act in fit alone, and would only try to restore their state elsewhere.
-        acting = {"fit": CALLBACKS.keys() - {"predictions"}, "predict": {"predictions"}}.get(
+        of_predict = {"predictions", "dense_predictions"}
+        acting = {"fit": CALLBACKS.keys() - of_predict, "predict": of_predict}.get(
             str(self.subcommand), {"class_results"}
         )
         if kwargs["enable_checkpointing"] is False:  # the user wants no file of that kind
@@ -259,6 +262,10 @@ class CommandLine(LightningCLI):
             if isinstance(error, ValueError) and any(f"`{name}`" in str(error) for name in names):
                 raise UserError(str(error)) from error
             raise
+
+    def predict(self, **options: Any) -> None:
+        """Predict; what is found goes into files, and would fill the memory if it were returned, too."""
+        self.trainer.predict(**{**options, "return_predictions": False})
 
     def failed_exports(self) -> bool:
         """Return whether a fit has left out a file that it should have exported."""

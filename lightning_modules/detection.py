@@ -1,190 +1,108 @@
-"""Training, evaluating and using a MobileMamba to detect objects: torchvision's RetinaNet on the paper's pyramid."""
+"""Training, evaluating and using a MobileMamba to detect objects: torchvision's detectors on the paper's levels."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics.detection import MeanAveragePrecision
-from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from lightning_modules.metrics import MetricSet
-from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
-from lightning_modules.starting_weights import Start, freeze_part
-from lightning_modules.student import StudentModule
-from mobilemamba.backbone import MobileMamba
-from mobilemamba.config import MobileMambaConfig
+from datamodules.dense import Picture
+from lightning_modules.checks import data_of
+from lightning_modules.dense import DenseTask
+from lightning_modules.detection_metrics import DetectionMetrics, at_original_size
+from lightning_modules.optimization import OptimizerConfig
+from mobilemamba.detectors import ANCHOR_SCALES, LEVELS, Detector, DetectorName
 from mobilemamba.errors import UserError, require
-from mobilemamba.published import WeightSource
-from mobilemamba.pyramid import FeaturePyramid
 
-BACKBONE = MobileMambaConfig(num_classes=0)
 RECIPE_OPTIMIZER = OptimizerConfig(learning_rate=2e-4, reference_batch_size=None)
-RECIPE_SCHEDULE = ScheduleConfig()
-BACKENDS: tuple[Literal["faster_coco_eval", "pycocotools"], ...] = ("faster_coco_eval", "pycocotools")
-FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
-OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-RATIOS = (0.5, 1.0, 2.0)
 
 
-class DetectionMetrics(MetricSet):
-    """COCO's average precision of boxes, in [0, 1]; -1 where there is nothing of a size.
-
-    Raises:
-        UserError: When no package that computes it is installed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        backend = next((name for name in BACKENDS if find_spec(name) is not None), None)
-        if backend is None:
-            raise UserError(
-                "Detection needs faster-coco-eval, which is not installed: pip install mobilemamba-lightning[dense]."
-            )
-        self.precision = MeanAveragePrecision(iou_type="bbox", backend=backend)
-        self.precision.warn_on_many_detections = False
-
-    def update(self, detections: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> None:
-        """Add a batch: "boxes" (N, 4), "labels" (N,) and, of detections, "scores" (N,) of each image."""
-        self.precision.update(detections, targets)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the average precision over IoU from 0.5 to 0.95, at 0.5 and 0.75, and by COCO's sizes."""
-        figures = self.precision.compute()
-        return {name: figures[name] for name in FIGURES}
-
-
-class Detector(nn.Module):
-    """RetinaNet on a batch of images of one size that are normalised already.
+class ObjectDetection(DenseTask):
+    """A detector on a MobileMamba; batches are (images, targets of each), or (images, pictures) to predict.
 
     Args:
-        pyramid: The backbone.
-        strides: Of its levels, in pixels.
-        num_classes: Classes of boxes.
-        image_size: Height and width in pixels.
-        anchor_scale: Side of the smallest square anchor of a level, relative to its stride.
-    """
-
-    def __init__(
-        self, pyramid: FeaturePyramid, strides: list[int], num_classes: int, image_size: int, anchor_scale: float
-    ) -> None:
-        sizes = tuple(tuple(anchor_scale * stride * octave for octave in OCTAVES) for stride in strides)
-        super().__init__()
-        self.retina_net = RetinaNet(
-            pyramid,
-            num_classes,
-            min_size=image_size,
-            max_size=image_size,
-            image_mean=[0.0] * 3,
-            image_std=[1.0] * 3,
-            anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
-        )
-
-    def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Map images (B, 3, S, S) to losses by name in training, else to "boxes", "scores" and "labels" of each."""
-        return self.retina_net(list(images), targets)
-
-
-class ObjectDetection(StudentModule):
-    """RetinaNet on a MobileMamba; batches are (images, targets of each), or (images, paths) to predict.
-
-    Args:
-        network: Architecture of the backbone; its num_classes is 0.
-        num_classes: Classes of boxes; linked to the data's.
-        channels: Channels of the pyramid.
-        finer_levels: Levels of the pyramid finer than the first stage.
-        coarser_levels: Levels coarser than the last stage.
-        anchor_scale: Side of the smallest square anchor of a level, relative to its stride.
+        num_classes: Classes of objects; linked to the data's.
+        detector: retinanet, ssdlite, or mask_rcnn, which finds masks, too.
+        channels: Channels of the pyramid; SSDLite's additional levels have twice to half as many.
+        finer_levels: Levels of the pyramid finer than the first stage; null: 1, and 2 of Mask R-CNN. Not of SSDLite.
+        coarser_levels: Levels coarser than the last stage; null: 1, and 0 of Mask R-CNN. Not of SSDLite.
+        anchor_scale: Side of the smallest square anchor of a level, relative to its stride; null: 4, and 8 of Mask
+            R-CNN. Of SSDLite it is relative to the paper's anchors, and 1.
         freeze_norms: Keep the backbone's BatchNorms in eval mode, as the recipe does with pretrained weights.
         optimizer: AdamW and its parameter groups.
-        schedule: Learning rate over the run.
-        weights: What the backbone begins from, in fit: published, published:in1k, a file of weights or a checkpoint of
-            a classifier. Null: random weights.
-        weights_kind: Averaged or raw weights, where there are both.
-        freeze: Part of the backbone that is not trained: stem, stages.N for all up to that stage, or backbone.
-        image_size: Height and width of the data's images in pixels, to which it is linked.
+        options: Further options of DenseTask.
 
     Raises:
         UserError: When an option cannot be used; names field, value and remedy.
     """
 
     headline = "map"
+    finds_objects = True
+    found = "objects"
 
     def __init__(
         self,
-        network: MobileMambaConfig = BACKBONE,
+        *,
         num_classes: int = 80,
+        detector: DetectorName = "retinanet",
         channels: int = 256,
-        finer_levels: int = 1,
-        coarser_levels: int = 1,
-        anchor_scale: float = 4.0,
+        finer_levels: int | None = None,
+        coarser_levels: int | None = None,
+        anchor_scale: float | None = None,
         freeze_norms: bool = True,
         optimizer: OptimizerConfig = RECIPE_OPTIMIZER,
-        schedule: ScheduleConfig = RECIPE_SCHEDULE,
-        weights: str | None = None,
-        weights_kind: WeightSource = "ema",
-        freeze: str | None = None,
-        image_size: int = 640,
+        **options: Any,
     ) -> None:
-        super().__init__(network, optimizer, schedule)
-        require(network.num_classes == 0, "model.network.num_classes", network.num_classes, "0: there is no classifier")
-        require(optimizer.layer_decay is None, "optimizer.layer_decay", optimizer.layer_decay, "null with a detector")
-        self.box_classes = num_classes
-        self.levels = {"channels": channels, "finer_levels": finer_levels, "coarser_levels": coarser_levels}
-        self.anchor_scale = anchor_scale
-        backbone = MobileMamba(network)
-        self.start = None if weights is None else Start(backbone, weights, weights_kind, image_size)
-        self.started_from = weights
-        self._frozen = freeze_part(backbone, freeze)
+        super().__init__(num_classes, optimizer, **options)
+        require(channels > 1, "model.channels", channels, "2 or more")
+        finer, coarser = LEVELS[detector]
+        self.detector = detector
+        self.head: dict[str, Any] = {
+            "channels": channels,
+            "finer_levels": finer if finer_levels is None else finer_levels,
+            "coarser_levels": coarser if coarser_levels is None else coarser_levels,
+            "anchor_scale": ANCHOR_SCALES[detector] if anchor_scale is None else anchor_scale,
+        }
+        require(self.head["coarser_levels"] >= 0, "model.coarser_levels", coarser_levels, "0 or more, or null")
+        require(self.head["anchor_scale"] > 0, "model.anchor_scale", anchor_scale, "a positive number, or null")
         if freeze_norms:
-            self._frozen += [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
-        finest, count = network.stem_stride / 2**finer_levels, network.num_stages + finer_levels + coarser_levels
-        strides = [int(finest * 2**level) for level in range(count)]
-        pyramid = FeaturePyramid(backbone, **self.levels)
-        self.student = Detector(pyramid, strides, num_classes, image_size, anchor_scale)
-        self.set_metrics(DetectionMetrics)
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of boxes."""
-        return self.box_classes
+            self._frozen += [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        self.student = Detector(self.backbone, detector, num_classes, **self.head)
+        self.set_metrics(lambda: DetectionMetrics(with_masks=detector == "mask_rcnn"))
 
     def head_description(self) -> dict[str, Any]:
         """Return what decides the detector's weights and anchors."""
-        return {"task": "detection", "num_classes": self.num_classes, "anchor_scale": self.anchor_scale, **self.levels}
+        return {"task": "detection", "detector": self.detector, "num_classes": self.num_classes, **self.head}
 
     def setup(self, stage: str) -> None:
         """Check that network and data fit.
 
         Raises:
             TypeError: When the datamodule lacks what this module needs.
-            UserError: When classes or image sizes contradict each other.
+            UserError: When classes, image sizes or batches do not suit the detector, or it needs masks.
         """
-        data = self.prepare(stage)
-        if stage == "fit":
-            count = sum(parameter.numel() for parameter in self.student.parameters())
-            rank_zero_info(f"The network has {count:,} parameters and learns {data.num_classes} classes of boxes.")
-
-    def forward(self, images: Tensor) -> Any:
-        """Map normalised images (B, 3, S, S) to "boxes", "scores" and "labels" of each, in eval mode."""
-        return self.outputs(self.student, images)
+        super().setup(stage)
+        data = data_of(self.trainer)
+        if self.detector == "mask_rcnn" and stage != "predict" and not getattr(data, "has_masks", False):
+            raise UserError(
+                "model.detector = 'mask_rcnn' learns masks, which the data have not: set data.masks to true, or "
+                "model.detector to retinanet."
+            )
+        if self.detector == "ssdlite" and stage == "fit":
+            allowed = "2 or more with model.detector = ssdlite: the BatchNorms of its head need more than one value"
+            require(data.batch_size > 1, "data.batch_size", data.batch_size, allowed)
 
     def training_step(self, batch: tuple[Tensor, list[dict[str, Tensor]]], batch_idx: int) -> Tensor:
-        """Return the loss of a batch, and log its parts: of classes (focal) and of boxes (L1)."""
+        """Return the loss of a batch, and log its parts, which are named by torchvision."""
         losses = self.student(*batch)
         total = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", total.detach(), prog_bar=True)
-        for name, loss in losses.items():
-            self.log(f"train/loss_{name}", loss.detach())
-        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        self.log_losses(total, {name.removeprefix("loss_"): loss for name, loss in losses.items()})
         return total
 
-    def predict_step(self, batch: tuple[Tensor, list[str]], batch_idx: int) -> dict[str, Any]:
-        """Return "paths" and "detections" of (images, paths)."""
-        images, paths = batch
-        return {"paths": list(paths), "detections": self(images)}
+    def predict_step(self, batch: tuple[Tensor, list[Picture]], batch_idx: int) -> dict[str, Any]:
+        """Return "pictures" and "found" of (images, pictures): boxes and masks are those of the original images."""
+        images, pictures = batch
+        found = zip(self(images), pictures, strict=True)
+        return {"pictures": pictures, "found": [at_original_size(one, at.scaled, at.size) for one, at in found]}

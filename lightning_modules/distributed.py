@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 from torch import distributed, nn
+
+T = TypeVar("T")
 
 
 def share_buffers(network: nn.Module) -> None:
@@ -28,3 +32,16 @@ def leave_process_group() -> None:
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def gathered(value: T) -> list[T]:
+    """Return a value of every process, in their order; in a run of one process, that which is given alone.
+
+    Args:
+        value: Anything that pickle takes.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values

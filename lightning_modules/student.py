@@ -253,6 +253,14 @@ class StudentModule(LightningModule):
             return [raw]
         return [raw, ("ema", self.ema_student, cast(Metrics, self.ema_metrics))]
 
+    def log_losses(self, total: Tensor, parts: Mapping[str, Tensor | None]) -> None:
+        """Log the loss of a training batch, those of its parts that there are, and the learning rate."""
+        self.log("train/loss", total.detach(), prog_bar=True)
+        for name, part in parts.items():
+            if part is not None:
+                self.log(f"train/loss_{name}", part.detach())
+        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+
     def log_metrics(self, figures: Mapping[str, Tensor], name: str) -> None:
         """Log all figures of a data set, each name in the place of {} in another."""
         for key, value in figures.items():

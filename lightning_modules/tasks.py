@@ -36,7 +36,7 @@ class TaskParts:
         module: Its LightningModule.
         data: Base class of its data.
         links: Options of the model by those of the data that they are linked to.
-        left_out: Callbacks that know classifiers alone, by their sections.
+        left_out: Callbacks that know other tasks alone, by their sections.
     """
 
     module: type[StudentModule]
@@ -56,11 +56,15 @@ OF_CLASSIFIERS = (
 )
 """Callbacks that know classifiers alone."""
 
+OF_DENSE_TASKS = ("dense_samples", "dense_predictions")
+"""Callbacks that know the other tasks alone."""
+
 TASKS = {
     DEFAULT: TaskParts(
         ImageClassification,
         ClassificationDataModule,
         {"data.num_classes": "model.network.num_classes", "data.image_size": "model.image_size"},
+        OF_DENSE_TASKS,
     ),
     "segmentation": TaskParts(SemanticSegmentation, DenseDataModule, IMAGE_LINKS, OF_CLASSIFIERS),
     "detection": TaskParts(ObjectDetection, DenseDataModule, IMAGE_LINKS, (*OF_CLASSIFIERS, "complexity")),

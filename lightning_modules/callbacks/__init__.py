@@ -2,6 +2,8 @@
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_modules.callbacks.class_results import ClassResults
+from lightning_modules.callbacks.dense_predictions import DensePredictions
+from lightning_modules.callbacks.dense_samples import DenseSamples
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.callbacks.export import ExportAtEnd
 from lightning_modules.callbacks.hyperparameters import Hyperparameters
@@ -24,6 +26,8 @@ __all__ = [
     "ClassResults",
     "ComplexityTable",
     "ConfigText",
+    "DensePredictions",
+    "DenseSamples",
     "ExportAtEnd",
     "Hyperparameters",
     "LastCheckpoint",

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import distributed
 
+from lightning_modules.distributed import gathered
 from lightning_modules.inspection import metadata_of
 from mobilemamba.errors import UserError
 from mobilemamba.files import atomic_write, check_writable
@@ -65,7 +65,7 @@ class PredictionsFile(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the predictions of all processes; samplers may repeat images, and each path is written once."""
-        rows = rows_of_all_processes(self._rows)
+        rows = {path: best for part in gathered(self._rows) for path, best in part.items()}
         if trainer.is_global_zero:
             names = metadata_of(pl_module).class_names
             ranks = range(1, 1 + len(next(iter(rows.values()), ())))
@@ -80,12 +80,3 @@ class PredictionsFile(Callback):
                     cells = (cell for name, p in named for cell in (safe_cell(name), f"{p:.6f}"))
                     table.writerow([safe_cell(path), *cells])
             rank_zero_info(f"Predictions of {len(rows)} images: {self.path}")
-
-
-def rows_of_all_processes(rows: Rows) -> Rows:
-    """Return the rows of all processes; in a run of one process, those it is given."""
-    if not distributed.is_initialized():
-        return rows
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, rows)
-    return {path: best for part in gathered for path, best in part.items()}

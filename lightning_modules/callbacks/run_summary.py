@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
+from lightning_modules.dense import DenseTask
 from lightning_modules.inspection import find_callback, run_config
 
 COMMANDS_TITLE = "Commands for the best weights (predict your own images with --data.predict_folder FOLDER):"
@@ -35,7 +36,8 @@ class RunSummary(Callback):
         lines = ["This run", *(f"  {title:{width}}  {text}" for title, text in rows)]
         best = find_callback(trainer, BestCheckpoint)
         if config is not None and best is not None and best.best_model_path:
-            lines += ["", COMMANDS_TITLE, *activation(), *evaluation_commands(config, best.best_model_path)]
+            has_table = not isinstance(pl_module, DenseTask)  # its predictions are pictures, in the run's folder
+            lines += ["", COMMANDS_TITLE, *activation(), *evaluation_commands(config, best.best_model_path, has_table)]
         print("\n".join(lines), flush=True)
 
 
@@ -76,14 +78,20 @@ def activation() -> list[str]:
     return [shlex.join([*([] if sys.platform == "win32" else ["source"]), str(script)])]
 
 
-def evaluation_commands(config: Path, checkpoint: str) -> list[str]:
-    """Return commands that evaluate and use a checkpoint of the run with that config."""
+def evaluation_commands(config: Path, checkpoint: str, has_table: bool) -> list[str]:
+    """Return commands that evaluate and use a checkpoint of the run with that config.
+
+    Args:
+        config: The run's.
+        checkpoint: Of the run.
+        has_table: Whether predictions are a table, which wants a name.
+    """
     both = ["--config", str(config), "--ckpt_path", checkpoint]
-    table = str(config.parent / "predictions.csv")
+    table = ["--predictions.path", str(config.parent / "predictions.csv")] if has_table else []
     return [
         shlex.join(["lightning", "validate", *both]),
         shlex.join(["lightning", "test", *both]),
-        shlex.join(["lightning", "predict", *both, "--predictions.path", table]),
+        shlex.join(["lightning", "predict", *both, *table]),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.dense import DenseAugmentation
+from datamodules.dense_transforms import DenseAugmentation
 from datamodules.segmentation import SegmentationDataModule
 from mobilemamba import UserError
 
@@ -71,9 +71,10 @@ def test_zero_is_no_class_in_ade20k(root: Path) -> None:
 def test_pictures_to_predict_need_no_masks(root: Path) -> None:
     data = module(root, predict_folder=str(root / "images"))
     data.setup("predict")
-    images, paths = next(iter(data.predict_dataloader()))
+    images, pictures = next(iter(data.predict_dataloader()))
     assert images.shape == (2, 3, 32, 32)
-    assert paths[0].endswith("a.jpg")
+    assert pictures[0].path.endswith("training/a.jpg")
+    assert (pictures[0].name, pictures[0].size, pictures[0].scaled) == ("training/a.jpg", (40, 80), (16, 32))
 
 
 def test_what_is_wrong_with_the_data_is_named(root: Path) -> None:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def module(**options: Any) -> SemanticSegmentation:
-    return SemanticSegmentation(TINY, num_classes=11, channels=16, **options)
+    return SemanticSegmentation(network=TINY, num_classes=11, channels=16, **options)
 
 
 def test_losses_are_those_computed_by_hand() -> None:
@@ -99,6 +99,7 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert content["mobilemamba"]["head"]["decoder"] == "semantic_fpn"
     assert "val/miou_ema" in (run / "record.json").read_text()
+    assert (run / "predictions" / "masks" / "scene-003.png").is_file()
     assert "channels: checkpoint 16, model 8" in failure(["test", *both, "--model.channels", "8"])[1]
 
 
