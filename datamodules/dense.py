@@ -210,13 +210,17 @@ class DenseImages(Dataset[Any]):
         sample = self.data.read(self.split, index)
         with seeded(seed):
             image, target = self.transform(sample.image, sample.target)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
         size = self.data.image_size
         padded = torch.zeros(3, size, size)  # the mean colour
-        padded[:, : image.shape[-2], : image.shape[-1]] = (image.as_subclass(Tensor) - mean) / std
+        padded[:, : image.shape[-2], : image.shape[-1]] = self.normalised(image)
         if not target:
             return padded, sample.path
         return padded, self.target(target)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return an image (3, H, W) of colours in [0, 1] as networks take it."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
+        return (image.as_subclass(Tensor) - mean) / std
 
     def target(self, target: dict[str, Any]) -> Any:
         """Return a mask (S, S) of class indices, or boxes and labels that the crop has left."""

@@ -67,7 +67,7 @@ def test_semantic_fpn_has_the_published_number_of_parameters() -> None:
     assert module()(torch.randn(2, 3, 67, 129)).shape == (2, 11, 67, 129)
 
 
-@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "pspnet", "segformer"])
+@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "smp-pspnet", "segformer"])
 def test_decoders_of_smp_are_taken_by_name(decoder: str) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="the extra `dense` is not installed")
     segmentation = module(decoder=decoder)
