@@ -7,12 +7,18 @@ is compared with the nearest one of the file that has its label; one without suc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torchvision.ops import box_iou, nms
+from torchvision.ops import boxes as box_operators
 
+from mobilemamba.errors import UserError
+from mobilemamba.export.formats.base import quiet
 from mobilemamba.export.parity import Comparison, Shape
 
 Detections = dict[str, Tensor]
@@ -37,6 +43,46 @@ class SingleImageDetector(nn.Module):
         """Map one image (1, C, H, W) to its detections, in a fixed order of names."""
         (found,) = self.detector(images)
         return {name: found[name] for name in sorted(found)}
+
+
+def trace_detector(network: nn.Module, image: Tensor) -> ExportedProgram:
+    """Trace a detector for torch.export.
+
+    Args:
+        network: A fused :class:`SingleImageDetector` in eval mode.
+        image: (1, C, H, W).
+
+    Raises:
+        UserError: When torch.export gives up: sizes of a second stage depend on what the first one found.
+    """
+    with _suppression_without_branches(max(image.shape[2:])), torch.no_grad(), quiet():
+        try:
+            return torch.export.export(network, (image,))
+        except GuardOnDataDependentSymNode as error:
+            raise UserError(
+                "format = 'pt2' must be 'onnx' for this detector: torch.export cannot trace its second stage."
+            ) from error
+
+
+@contextmanager
+def _suppression_without_branches(side: int) -> Iterator[None]:
+    """Let torchvision suppress overlapping boxes class by class in one call, as it does while it is traced otherwise.
+
+    Its own function asks how many boxes there are, which torch.export does not know.
+
+    Args:
+        side: Longer side of the image in pixels, within which all boxes lie.
+    """
+
+    def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: float) -> Tensor:
+        apart = classes.to(boxes)[:, None] * (side + 1)  # boxes of different classes do not meet
+        return nms(boxes + apart, scores, iou_threshold)
+
+    own, box_operators.batched_nms = box_operators.batched_nms, suppress
+    try:
+        yield
+    finally:
+        box_operators.batched_nms = own
 
 
 def compare_detections(references: Sequence[Detections], candidates: Sequence[Detections], shape: Shape) -> Comparison:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
-from mobilemamba.export.detections import SingleImageDetector
+from mobilemamba.export.detections import SingleImageDetector, trace_detector
 from mobilemamba.export.formats import FORMATS, check_installed, format_module
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import ExportOptions
@@ -78,7 +78,9 @@ def export_network(
 
             write_detector(fused, random_images((1, channels, *image_size)), unfinished, metadata)
         else:
-            program = trace(fused, channels, tracing_size(image_size, smallest, options), options)
+            image = random_images((1, channels, *image_size))
+            size = tracing_size(image_size, smallest, options)
+            program = trace_detector(fused, image) if is_detector else trace(fused, channels, size, options)
             module.write(program, unfinished, metadata)
         report = ParityReport(
             format=options.format,
