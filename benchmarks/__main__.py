@@ -9,11 +9,13 @@ from lightning_modules.function_options import run_command
 COMMANDS = {
     "ceiling": ("benchmarks.ceiling:ceiling", "how near a network comes to what the machine can do"),
     "curves": ("benchmarks.curves:curves", "a picture of runs, read from their TensorBoard logs"),
+    "dense-cost": ("benchmarks.dense_cost:dense_cost", "parameters and FLOPs of the paper's detectors and segmenters"),
     "finetuning": ("benchmarks.finetuning:finetuning", "fine-tuning against scratch and a linear probe"),
     "formats": ("benchmarks.formats:formats", "every export format for a few networks"),
     "int8": ("benchmarks.int8:int8", "which parts of a network to quantise"),
     "kernels": ("benchmarks.kernels:kernels", "what the kernels for CPUs give"),
     "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
+    "resolution": ("benchmarks.resolution:resolution", "backbones at the image sizes of detection and segmentation"),
     "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),
     "tensorboard": ("benchmarks.tensorboard:tensorboard", "what the callbacks for TensorBoard cost a run"),
 }
