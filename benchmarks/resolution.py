@@ -114,7 +114,7 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]  # has no public way
+    for event in profiler.profiler.kineto_results.events():  # has no public way
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

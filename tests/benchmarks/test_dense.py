@@ -65,4 +65,11 @@ def test_backbones_are_measured_where_they_take_the_size(tmp_path: Path, monkeyp
     assert [cell.strip() for cell in rows[0]] == ["network", "ms at 512", "MB at 512", "ms at 1024", "MB at 1024"]
     assert rows[-1][0].strip() == "square"
     assert [cell.strip() for cell in rows[-1][3:]] == ["-", "-"]
-    assert float(rows[-2][4]) > float(rows[-2][2]) > 0  # twice the pixels
+    assert rows[-2][0].strip() == "mobilemamba_b1"
+    small, large = (
+        resolution.measure(["mobilemamba_b1"], size, 1, CPU)["mobilemamba_b1"] for size in ((64, 64), (128, 64))
+    )
+    assert small is not None
+    assert large is not None
+    assert large.megabytes > small.megabytes > 0
+    assert small.milliseconds > 0
