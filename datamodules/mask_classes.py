@@ -36,11 +36,13 @@ class MaskClasses:
         self.names = tuple(name for name, _ in entries if name != NO_CLASS)
         found = len(self.names)
         require(found == num_classes, "data.class_names_file", str(path), f"of {num_classes} names; it has {found}")
-        self.colours = {colour: name for name, colour in entries if colour is not None}
+        self.colours = {colour for _, colour in entries if colour is not None}
         if self.colours and len(self.colours) != len(entries):
             raise UserError(f"data.class_names_file = {path} must give each class a colour of its own, or none to any.")
-        indices = {name: index for index, name in enumerate(self.names)} | {NO_CLASS: IGNORED}
-        by_code = sorted((int(np.array(colour) @ LEVELS), indices[name]) for colour, name in self.colours.items())
+        numbers = iter(range(num_classes))
+        indices = [IGNORED if name == NO_CLASS else next(numbers) for name, _ in entries]
+        codes = [int(np.array(colour) @ LEVELS) for _, colour in entries if colour is not None]
+        by_code = sorted(zip(codes, indices, strict=False))  # without colours there is no code
         self._codes = np.array([code for code, _ in by_code])
         self._indices = np.array([index for _, index in by_code], dtype=np.uint8)
 

@@ -147,7 +147,7 @@ class SegmentationDataModule(DenseDataModule):
                 f"Mask {path} has {values.shape[1]} x {values.shape[0]} pixels, its image {size[0]} x {size[1]}: they "
                 "must be equal."
             )
-        if values.ndim == 3 and self.classes is not None and self.classes.colours:
+        if values.ndim == 3 and values.shape[-1] > 2 and self.classes is not None and self.classes.colours:
             return torch.from_numpy(self.classes.of_colours(values, path))
         if values.ndim != 2:
             raise UserError(

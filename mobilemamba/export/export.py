@@ -59,9 +59,10 @@ def export_network(
     form, module = FORMATS[options.format], format_module(options.format)
     smallest = _smallest_side(backbone, options)
     channels, image_size = backbone.config.in_chans, metadata.image_size
+    image = random_images((1, channels, *image_size))
     with torch.no_grad():
         unfused = copy.deepcopy(network).cpu().eval().requires_grad_(False).double()
-        answer = unfused(random_images((1, channels, *image_size)).double())
+        answer = unfused(image.double())
     is_detector = not isinstance(answer, Tensor)
     if is_detector:
         options = _of_detector(options)
@@ -74,11 +75,10 @@ def export_network(
     shapes = promised_shapes(channels, image_size, smallest, options, logits)
     with atomic_write(path) as unfinished:
         if is_detector and options.format == "onnx":
-            from mobilemamba.export.formats.onnx import write_detector
+            from mobilemamba.export.formats.onnx import write_detector  # whose packages other formats do not need
 
-            write_detector(fused, random_images((1, channels, *image_size)), unfinished, metadata)
+            write_detector(fused, image, unfinished, metadata)
         else:
-            image = random_images((1, channels, *image_size))
             size = tracing_size(image_size, smallest, options)
             program = trace_detector(fused, image) if is_detector else trace(fused, channels, size, options)
             module.write(program, unfinished, metadata)
