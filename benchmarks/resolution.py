@@ -38,7 +38,7 @@ class Cost:
 
 
 def resolution(
-    networks: list[str] = ["mobilemamba_b1", "efficientvit_m5", "shvit_s3", "swin_tiny_patch4_window7_224"],  # noqa: B006
+    networks: list[str] = ["mobilemamba_b1", "efficientvit_m5", "shvit_s3", "tiny_vit_21m_224"],  # noqa: B006
     sizes: list[str] = list(SIZES),  # noqa: B006
     device: str = "cpu",
     threads: PositiveInt | None = None,

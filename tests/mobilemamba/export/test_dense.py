@@ -163,7 +163,8 @@ def test_a_segmenter_of_any_size_is_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("retinanet", "onnx"), ("ssdlite", "onnx"), ("ssdlite", "pt2"), ("mask_rcnn", "onnx")]
+    ("name", "form"),
+    [("retinanet", "onnx"), ("retinanet", "pt2"), ("ssdlite", "onnx"), ("ssdlite", "pt2"), ("mask_rcnn", "onnx")],
 )
 def test_a_detector_is_exported_and_compared_after_matching(name: str, form: FormatName, tmp_path: Path) -> None:
     path = tmp_path / f"model{FORMATS[form].suffix}"
