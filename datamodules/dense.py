@@ -232,13 +232,11 @@ class DenseImages(Dataset[Any]):
         stays = "boxes" in sample.target and self.split != "train"
         with seeded(seed):
             image, target = self.transform(sample.image, {} if stays else sample.target)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
         scaled = (int(image.shape[-2]), int(image.shape[-1]))
         height, width = self._padded_size(*scaled)
-        normalised = padded((image.as_subclass(Tensor) - mean) / std, height, width, 0.0)  # the mean colour
+        normalised = padded(self.normalised(image), height, width, 0.0)  # the mean colour
         if not sample.target:
-            number = index if sample.image_id is None else sample.image_id
-            return normalised, Picture(sample.path, sample.name, number, size, scaled)
+            return normalised, self.picture(sample, index, scaled)
         if "mask" in target:
             mask = target["mask"].as_subclass(Tensor).long()
             return normalised, padded(mask, height, width, IGNORED)
@@ -247,6 +245,18 @@ class DenseImages(Dataset[Any]):
             return normalised, plain | {"size": torch.tensor(size), "scaled": torch.tensor(scaled)}
         kept = v2.SanitizeBoundingBoxes(min_size=1)(target)  # what the crop has left
         return normalised, {name: value.as_subclass(Tensor) for name, value in kept.items()}
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return an image (3, H, W) of colours in [0, 1] as networks take it."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
+        return (image.as_subclass(Tensor) - mean) / std
+
+    @staticmethod
+    def picture(sample: Sample, index: int, scaled: tuple[int, int]) -> Picture:
+        """Return what is known of an image to predict, of the height and width in the batch."""
+        number = index if sample.image_id is None else sample.image_id
+        height, width = sample.image.shape[-2:]
+        return Picture(sample.path, sample.name, number, (int(height), int(width)), scaled)
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
         size = self.data.image_size

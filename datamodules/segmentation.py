@@ -11,8 +11,10 @@ from PIL import Image, UnidentifiedImageError
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from datamodules.dense import DenseDataModule, Sample
+from datamodules.dense import DenseDataModule, DenseImages, Sample
 from datamodules.dense_transforms import IGNORED
+from datamodules.mask_classes import MaskClasses
+from datamodules.sampling import Draw, EvaluationBatchSampler
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import find_images, open_image
 
@@ -22,17 +24,22 @@ EXAMPLE = "root/images/training/a.jpg with root/annotations/training/a.png"
 class SegmentationDataModule(DenseDataModule):
     """Images below ``images/SPLIT`` and masks of the same names, ending in .png, below ``annotations/SPLIT``.
 
-    A mask has one channel, or a palette, and holds class indices. A mask's 255 counts nowhere.
+    A mask has one channel, or a palette, and holds class indices, or it has the colours that class_names_file gives.
+    With resize = shorter, images to evaluate come one at a time, and masks keep their own size: the paper's test, with
+    a longest_side of 2048.
 
     Args:
         root: Folder of both.
         num_classes: Classes of a pixel; 150 in ADE20K.
-        class_names_file: Text file with the name of a class in each line, in their order; null: no names.
+        class_names_file: Text file with the name of a class in each line, in their order; null: no names. Behind a
+            name there may be its colour in masks of three channels: "sky, 128, 128, 128". A line of the name "ignore"
+            is no class: its colour counts nowhere.
         images: Folder of the images, below root.
         masks: Folder of the masks, below root.
         training: Folder of a split to train on, below both.
         validation: Folder of a split to validate and test on, below both.
         ignore_zero: Whether 0 in a mask means "no class", and k the class k - 1; as in ADE20K.
+        ignore_index: Value in a mask that counts nowhere.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         kwargs: Further options of DenseDataModule.
 
@@ -51,6 +58,7 @@ class SegmentationDataModule(DenseDataModule):
         training: str = "training",
         validation: str = "validation",
         ignore_zero: bool = True,
+        ignore_index: int = IGNORED,
         predict_folder: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -58,11 +66,36 @@ class SegmentationDataModule(DenseDataModule):
         require(2 <= num_classes <= IGNORED, "data.num_classes", num_classes, f"from 2 to {IGNORED}")
         self.root, self.images, self.masks = Path(root).expanduser(), images, masks
         self.folders = {"train": training, "val": validation, "test": validation, "predict": validation}
-        self.ignore_zero = ignore_zero
+        require(0 <= ignore_index <= IGNORED, "data.ignore_index", ignore_index, f"from 0 to {IGNORED}")
+        self.ignore_zero, self.ignore_index = ignore_zero, ignore_index
         self.predict_folder = None if predict_folder is None else Path(predict_folder).expanduser()
+        self.classes = None
         if class_names_file is not None:
-            self.class_names = _names(Path(class_names_file).expanduser(), num_classes)
+            self.classes = MaskClasses(Path(class_names_file).expanduser(), num_classes)
+            self.class_names = self.classes.names
         self.files: dict[str, list[Path]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Find the images, once, and check that batches can be made of them.
+
+        Raises:
+            UserError: When the data are not as they must be; says what was expected.
+        """
+        super().setup(stage)
+        for split, dataset in self.datasets.items():
+            if split != "train" and self.resize == "shorter":
+                self.datasets[split] = WholeImages(self, split, len(dataset), dataset.transform)
+
+    def evaluation_batches(self, length: int) -> EvaluationBatchSampler:
+        """Return the batches of this process of so many images; of one each, where sizes differ.
+
+        Raises:
+            UserError: When there are too few images for all processes.
+        """
+        if self.resize != "shorter":
+            return super().evaluation_batches(length)
+        rank, world_size = self.rank_and_world_size()
+        return EvaluationBatchSampler(range(length), 1, rank=rank, world_size=world_size)
 
     def find(self, split: str) -> int:
         """Find the images of a split, and check that each has a mask."""
@@ -109,35 +142,40 @@ class SegmentationDataModule(DenseDataModule):
                 values = np.array(file)
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"Mask {path} cannot be read: {error}") from error
-        if values.ndim != 2:
-            raise UserError(
-                f"Mask {path} has {values.shape[-1]} channels: it must have one, which holds class indices, or a "
-                "palette."
-            )
-        if values.shape[::-1] != size:
+        if values.shape[1::-1] != size:
             raise UserError(
                 f"Mask {path} has {values.shape[1]} x {values.shape[0]} pixels, its image {size[0]} x {size[1]}: they "
                 "must be equal."
             )
-        classes = values.astype(np.int64)
+        if values.ndim == 3 and values.shape[-1] > 2 and self.classes is not None and self.classes.colours:
+            return torch.from_numpy(self.classes.of_colours(values, path))
+        if values.ndim != 2:
+            raise UserError(
+                f"Mask {path} has {values.shape[-1]} channels: it must have one, which holds class indices, or a "
+                "palette; or give the classes' colours in data.class_names_file."
+            )
+        given = values.astype(np.int64)
+        classes = np.where(given == self.ignore_index, IGNORED, given)
         if self.ignore_zero:
             classes = np.where((classes == 0) | (classes == IGNORED), IGNORED, classes - 1)
-        beyond = np.unique(classes[(classes >= self.num_classes) & (classes != IGNORED)])
-        if len(beyond):
-            first = int(beyond[0]) + self.ignore_zero
+        beyond = (classes >= self.num_classes) & (classes != IGNORED)
+        if beyond.any():
             raise UserError(
-                f"Mask {path} holds the value {first}, but data.num_classes = {self.num_classes} and "
+                f"Mask {path} holds the value {given[beyond].min()}, but data.num_classes = {self.num_classes} and "
                 f"data.ignore_zero = {self.ignore_zero}: correct these options "
-                f"or the mask; {IGNORED} marks pixels of no class."
+                f"or the mask; data.ignore_index = {self.ignore_index} marks pixels of no class."
             )
         return torch.from_numpy(classes.astype(np.uint8))
 
 
-def _names(path: Path, num_classes: int) -> tuple[str, ...]:
-    if not path.is_file():
-        raise UserError(f"data.class_names_file = {path} is no file: give a text file of names, or null.")
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    require(
-        len(names) == num_classes, "data.class_names_file", str(path), f"of {num_classes} names; it has {len(names)}"
-    )
-    return names
+class WholeImages(DenseImages):
+    """Images in their own ratio with masks in their own size, in which metrics are taken."""
+
+    def __getitem__(self, draw: Draw | int) -> tuple[torch.Tensor, Any]:
+        """Return the image (3, H, W) with its mask (h, w) or, to predict, its :class:`datamodules.dense.Picture`."""
+        index = draw.image if isinstance(draw, Draw) else draw
+        sample = self.data.read(self.split, index)
+        image = self.normalised(self.transform(sample.image))
+        if sample.target:
+            return image, sample.target["mask"].as_subclass(torch.Tensor).long()
+        return image, self.picture(sample, index, (int(image.shape[-2]), int(image.shape[-1])))

@@ -18,7 +18,10 @@ COMMANDS = {
     "benchmark": ("benchmarks.command:benchmark", "time networks beside each other, in use or in training"),
     "embed": ("mobilemamba.inference.embed:embed", "write the features of a folder's images"),
     "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
-    "export": ("mobilemamba.export.command:export", "write a checkpoint as a file for deployment, compared with it"),
+    "export": (
+        "lightning_modules.export_command:export",
+        "write a checkpoint as a file for deployment, compared with it",
+    ),
     "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
     "prepare": ("datamodules.chunks.prepare:prepare", "write an image folder into chunks, for disk or object storage"),
     "publish": (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,6 +56,27 @@ def images_per_batch(trainer: Trainer) -> int:
 def images_per_step(trainer: Trainer) -> int:
     """Return the images of an optimiser step, over all processes."""
     return images_per_batch(trainer) * trainer.accumulate_grad_batches
+
+
+@contextmanager
+def enough_for_norms(images: int) -> Iterator[None]:
+    """Say what is wrong where a BatchNorm in training gets one value per channel, as of one image's mean.
+
+    Args:
+        images: Images of the batch.
+
+    Raises:
+        UserError: When it does.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"data.batch_size = {images} must be 2 or more: a BatchNorm of this network has one value per channel in a "
+            "batch, that of a pooled map, and cannot be trained on it."
+        ) from error
 
 
 def class_counts(data: ClassificationData) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
@@ -131,9 +132,11 @@ class SegmentationMetrics(MetricSet):
         """Add a batch.
 
         Args:
-            logits: (B, num_classes, H, W).
-            targets: Class indices (B, H, W).
+            logits: (B, num_classes, H, W), of any height and width.
+            targets: Class indices (B, H, W), in whose size the figures are taken.
         """
+        if logits.shape[-2:] != targets.shape[-2:]:
+            logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
         classes = logits.argmax(dim=1)
         for name, metric in self._named():
             if name != "loss":

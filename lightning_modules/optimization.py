@@ -1,8 +1,8 @@
 """AdamW and its learning rate as in the MobileMamba recipe.
 
-The learning rate is given per 512 images and scaled to the global batch; it rises linearly over the first epochs and
-falls along a half cosine, set anew before every optimiser step. Both are pure functions of the step number, so that a
-resumed run continues exactly.
+The learning rate is given per 512 images and scaled to the global batch; it rises linearly over the first epochs, or
+steps, and falls along a half cosine, set anew before every optimiser step. Both are pure functions of the step number,
+so that a resumed run continues exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError, require
+from mobilemamba.pyramid import FeaturePyramid, SSDLiteLevels
 
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_bias")
 """Attribute names of the parameters that Mamba's own training code exempts from weight decay."""
@@ -42,6 +44,8 @@ class OptimizerConfig:
             weights were trained so; false is Mamba's convention.
         layer_decay: Factor of the learning rate from each layer to the one before, in timm's layer groups, the
             classifier at the full rate: for fine-tuning. Null: one rate for all.
+        head_factor: Factor of the learning rate of what is neither backbone nor pyramid: the classifier, or a
+            decoder's head.
 
     Raises:
         UserError: When a value is out of range; the message names field, value and remedy.
@@ -54,6 +58,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     decay_scan_parameters: bool = True
     layer_decay: float | None = None
+    head_factor: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -67,7 +72,8 @@ class OptimizerConfig:
         require(
             decay is None or 0 < decay <= 1, "optimizer.layer_decay", decay, "a factor above 0 and up to 1, or null"
         )
-        require(self.eps > 0, "optimizer.eps", self.eps, "a positive number")
+        for name in ("eps", "head_factor"):
+            require(getattr(self, name) > 0, f"optimizer.{name}", getattr(self, name), "a positive number")
 
     def scaled_learning_rate(self, global_batch_size: int) -> float:
         """Peak learning rate for this many images per optimiser step, over all processes."""
@@ -82,23 +88,28 @@ class ScheduleConfig:
 
     Args:
         warmup_epochs: Length of the warm-up in epochs; fractions are possible, 0 leaves it out.
+        warmup_steps: Its length in optimiser steps, which then counts instead. Null: warmup_epochs.
         warmup_factor: Factor at the first optimiser step of the warm-up.
         final_factor: Factor that the cosine reaches after the last optimiser step.
         cosine_from: Where the cosine has its maximum: "start" counts it from the first step of training, so the rate
-            joins it a little below its peak, as timm's schedule does; "warmup" counts it from the end of the warm-up.
+            joins it a little below its peak, as timm's schedule does; "warmup" counts it from the end of the warm-up;
+            "middle" from half of the run, up to which the rate stays at its peak.
 
     Raises:
         UserError: When a value is out of range; the message names field, value and remedy.
     """
 
     warmup_epochs: float = 20.0
+    warmup_steps: int | None = None
     warmup_factor: float = 1e-3
     final_factor: float = 1e-2
-    cosine_from: Literal["start", "warmup"] = "start"
+    cosine_from: Literal["start", "warmup", "middle"] = "start"
 
     def __post_init__(self) -> None:
         """Check every field."""
         require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 (no warm-up) or more")
+        steps = self.warmup_steps
+        require(steps is None or steps >= 0, "schedule.warmup_steps", steps, "0 (no warm-up) or more, or null")
         for name in ("warmup_factor", "final_factor"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"schedule.{name}", value, "a factor in [0, 1]")
@@ -115,8 +126,8 @@ def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, config:
     """
     if step < warmup_steps:
         return config.warmup_factor + (1 - config.warmup_factor) * step / warmup_steps
-    first = warmup_steps if config.cosine_from == "warmup" else 0
-    progress = min((step - first) / max(total_steps - first, 1), 1.0)
+    first = {"start": 0, "warmup": warmup_steps, "middle": total_steps // 2}[config.cosine_from]
+    progress = min(max((step - first) / max(total_steps - first, 1), 0.0), 1.0)
     return config.final_factor + (1 - config.final_factor) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -137,35 +148,40 @@ def schedule_of_run(trainer: Trainer, optimizer: Optimizer, config: ScheduleConf
         UserError: When the run has no known end, which a cosine needs.
     """
     total = trainer.estimated_stepping_batches
+    if math.isinf(trainer.num_training_batches):
+        trainer.fit_loop.setup_data()  # which Lightning leaves out where the steps are given
     steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
     if math.isinf(total) or math.isinf(steps_per_epoch):
         raise UserError(
             f"trainer.max_epochs = {trainer.max_epochs} with trainer.max_steps = {trainer.max_steps} and "
             f"{trainer.num_training_batches} batches per epoch has no known end, which the cosine schedule needs: "
-            "set trainer.max_epochs to a positive number and use data of known length."
+            "set trainer.max_epochs or trainer.max_steps to a positive number and use data of known length."
         )
-    warmup = round(config.warmup_epochs * math.ceil(steps_per_epoch))
+    warmup = config.warmup_steps
+    if warmup is None:
+        warmup = round(config.warmup_epochs * math.ceil(steps_per_epoch))
     if warmup >= total:
+        name = "warmup_epochs" if config.warmup_steps is None else "warmup_steps"
         rank_zero_info(
-            f"The warm-up of {warmup} steps (schedule.warmup_epochs = {config.warmup_epochs}) is not over when "
+            f"The warm-up of {warmup} steps (schedule.{name} = {getattr(config, name)}) is not over when "
             f"training ends after {total}: the learning rate never reaches its peak."
         )
     return LambdaLR(optimizer, make_schedule(int(total), warmup, config))
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Split trainable parameters into a decayed and an undecayed group, for each layer where layers have rates.
+    """Split trainable parameters into a decayed and an undecayed group, for each layer or part that has its own rate.
 
     Args:
         model: A network; names in its ``no_weight_decay()``, where it has one, are not decayed either.
-        config: The decay, whether the scan's parameters take part, and the rates of layers.
+        config: The decay, whether the scan's parameters take part, and the rates of layers and head.
 
     Returns:
-        Groups named "decay" and "no_decay", with "layer_3." in front and "lr_scale" where layers have rates.
+        Groups named "decay" and "no_decay", with "layer_3." or "head." in front and "lr_scale" where those have rates.
     """
     exempt: set[str] = set(getattr(model, "no_weight_decay", set)())
     layers = _layers(model) if config.layer_decay is not None else {}
-    last = max(layers.values(), default=0)
+    last, body = max(layers.values(), default=0), _body(model)
     groups: dict[str, dict[str, Any]] = {}
     if not layers:
         groups = {name: {"name": name, "params": [], "weight_decay": 0.0} for name in ("decay", "no_decay")}
@@ -176,13 +192,28 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         is_exempt_scan = leaf in SCAN_PARAMETERS and not config.decay_scan_parameters
         is_exempt = parameter.ndim <= 1 or leaf == "bias" or name in exempt or is_exempt_scan
         kind = "no_decay" if is_exempt else "decay"
+        scale = config.layer_decay ** (last - layers[name]) if config.layer_decay is not None else 1.0
         key = f"layer_{layers[name]}.{kind}" if layers else kind
+        if config.head_factor != 1 and not name.startswith(body):
+            key, scale = f"head.{key}", scale * config.head_factor
         group = groups.setdefault(key, {"name": key, "params": []})
         group["params"].append(parameter)
         group["weight_decay"] = 0.0 if is_exempt else config.weight_decay
-        if layers and config.layer_decay is not None:
-            group["lr_scale"] = config.layer_decay ** (last - layers[name])
+        if scale != 1:
+            group["lr_scale"] = scale
     return list(groups.values())
+
+
+def _body(model: nn.Module) -> tuple[str, ...]:
+    """Return how names of parameters begin that belong to no head: of backbones' stems and stages, and of pyramids."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, MobileMamba):
+            names += [f"{prefix}stem.", f"{prefix}stages."]
+        elif isinstance(module, (FeaturePyramid, SSDLiteLevels)):
+            names.append(prefix)
+    return tuple(names)
 
 
 def _layers(model: nn.Module) -> dict[str, int]:

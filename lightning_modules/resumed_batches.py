@@ -10,7 +10,13 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 
-def follow_images(checkpoint: dict[str, Any], images_per_step: int, images_per_batch: int, scales_rate: bool) -> None:
+def follow_images(
+    checkpoint: dict[str, Any],
+    images_per_step: int,
+    images_per_batch: int,
+    scales_rate: bool,
+    is_measured_in_steps: bool = False,
+) -> None:
     """Move schedule, learning rate and position in the epoch of a checkpoint to another number of images, in place.
 
     Args:
@@ -19,6 +25,7 @@ def follow_images(checkpoint: dict[str, Any], images_per_step: int, images_per_b
         images_per_step: Images of an optimiser step, over all processes, from now on.
         images_per_batch: Images of a batch, over all processes, from now on.
         scales_rate: Whether the learning rate is in proportion to the images of a step.
+        is_measured_in_steps: Whether the run ends after a number of steps, so that those taken are counted anew, too.
     """
     before = checkpoint["mobilemamba"].get("images")
     if before is None or before == {"step": images_per_step, "batch": images_per_batch}:
@@ -34,6 +41,9 @@ def follow_images(checkpoint: dict[str, Any], images_per_step: int, images_per_b
         for group in optimizer["param_groups"]:
             group.update({name: group[name] * factor for name in ("lr", "initial_lr") if name in group})
     loop = checkpoint["loops"]["fit_loop"]
+    if is_measured_in_steps:
+        steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+        steps.update({name: round(count / ratio) for name, count in steps.items()})
     if loop["epoch_progress"]["current"]["started"] > loop["epoch_progress"]["current"]["processed"]:
         current = loop["epoch_loop.batch_progress"]["current"]
         moved = current["processed"] * before["batch"] // images_per_batch - current["processed"]

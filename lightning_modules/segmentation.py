@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from datamodules.dense import Picture
+from lightning_modules.checks import enough_for_norms
 from lightning_modules.dense import DenseTask
 from lightning_modules.metrics import SegmentationMetrics
 from lightning_modules.optimization import OptimizerConfig
 from lightning_modules.segmentation_loss import SegmentationLossKind, segmentation_loss
+from lightning_modules.sliding_window import sliding_logits
 from lightning_modules.smp_decoders import SmpDecoder
+from mobilemamba.context_decoders import ContextDecoder
 from mobilemamba.errors import require
 from mobilemamba.semantic_fpn import SemanticFPN
 
-OWN_DECODER = "semantic_fpn"
+OWN_DECODERS = ("semantic_fpn", "deeplabv3", "pspnet")
+OF_SMP = "smp-"
+"""In front of the name of a decoder of segmentation_models_pytorch that has the name of another one here."""
 RECIPE_OPTIMIZER = OptimizerConfig(learning_rate=1.2e-4, reference_batch_size=None)
 
 
@@ -28,10 +33,14 @@ class SemanticSegmentation(DenseTask):
     Args:
         num_classes: Classes of a pixel; linked to the data's.
         ignore_index: Index of pixels that count neither in the loss nor in the metrics; linked to the data's.
-        decoder: semantic_fpn, the paper's, or any of segmentation_models_pytorch by its name there, such as
-            deeplabv3plus, pspnet, unet, upernet or segformer.
-        channels: Channels of Semantic FPN's pyramid; its head has half of them.
+        decoder: semantic_fpn, deeplabv3 or pspnet, the paper's, or any of segmentation_models_pytorch by its name
+            there, such as deeplabv3plus, unet, upernet or segformer, with "smp-" in front where names are equal.
+        channels: Channels of Semantic FPN's pyramid, whose head has half of them, or of the heads of the other two.
         loss: Cross entropy, dice, or the sum of both.
+        auxiliary_weight: Weight of the loss of a second head, which deeplabv3 and pspnet have.
+        window: Height and width in pixels of the windows in which images are evaluated one after the other, their
+            logits averaged where they overlap. Null: images are evaluated whole.
+        window_stride: Pixels from one window to the next. Null: two thirds of the window.
         optimizer: AdamW and its parameter groups.
         options: Further options of DenseTask.
 
@@ -48,9 +57,12 @@ class SemanticSegmentation(DenseTask):
         *,
         num_classes: int = 150,
         ignore_index: int = 255,
-        decoder: str = OWN_DECODER,
+        decoder: str = "semantic_fpn",
         channels: int = 256,
         loss: SegmentationLossKind = "cross_entropy",
+        auxiliary_weight: float = 0.4,
+        window: int | None = None,
+        window_stride: int | None = None,
         optimizer: OptimizerConfig = RECIPE_OPTIMIZER,
         **options: Any,
     ) -> None:
@@ -58,18 +70,33 @@ class SemanticSegmentation(DenseTask):
         require(num_classes > 1, "model.num_classes", num_classes, "2 or more")
         require(channels > 1, "model.channels", channels, "2 or more")
         self.ignore_index, self.loss = ignore_index, loss
-        self.decoder, self.channels = decoder, channels
-        self.student = (
-            SemanticFPN(self.backbone, num_classes, channels, channels // 2)
-            if decoder == OWN_DECODER
-            else SmpDecoder(self.backbone, decoder, num_classes)
-        )
+        self.decoder, self.channels, self.auxiliary_weight = decoder, channels, auxiliary_weight
+        require(auxiliary_weight >= 0, "model.auxiliary_weight", auxiliary_weight, "0 or more")
+        smallest = self.network_config.min_image_size
+        require(window is None or window >= smallest, "model.window", window, f"{smallest} pixels or more, or null")
+        most = window or 0
+        allowed = f"from 1 to model.window = {window}, or null"
+        require(window_stride is None or 0 < window_stride <= most, "model.window_stride", window_stride, allowed)
+        self.window, self.window_stride = window, window_stride or max(2 * most // 3, 1)
+        match decoder:
+            case "semantic_fpn":
+                self.student = SemanticFPN(self.backbone, num_classes, channels, channels // 2)
+            case "deeplabv3" | "pspnet":
+                self.student = ContextDecoder(self.backbone, decoder, num_classes, channels)
+            case _:
+                self.student = SmpDecoder(self.backbone, decoder.removeprefix(OF_SMP), num_classes)
         self.set_metrics(lambda: SegmentationMetrics(num_classes, ignore_index))
 
     def head_description(self) -> dict[str, Any]:
         """Return what decides the decoder's weights."""
-        width = {"channels": self.channels} if self.decoder == OWN_DECODER else {}
+        width = {"channels": self.channels} if self.decoder in OWN_DECODERS else {}
         return {"task": "segmentation", "decoder": self.decoder, "num_classes": self.num_classes, **width}
+
+    def outputs(self, network: nn.Module, images: Tensor) -> Any:
+        """Return logits (B, num_classes, H, W), in training with those of a second head, in evaluation by windows."""
+        if self.window is None or network.training:
+            return network(images)
+        return sliding_logits(network, images, self.window, self.window_stride)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch, and log its parts.
@@ -77,11 +104,20 @@ class SemanticSegmentation(DenseTask):
         Args:
             batch: Images (B, C, H, W) and class indices (B, H, W).
             batch_idx: Number of the batch in its epoch.
+
+        Raises:
+            UserError: When batches are too small for BatchNorm.
         """
         images, targets = batch
-        parts = segmentation_loss(self(images), targets, self.loss, self.ignore_index)
-        self.log_losses(parts.total, {"cross_entropy": parts.cross_entropy, "dice": parts.dice})
-        return parts.total
+        with enough_for_norms(len(images)):
+            logits = self(images)
+        logits, *auxiliary = logits if isinstance(logits, tuple) else (logits,)
+        parts = segmentation_loss(logits, targets, self.loss, self.ignore_index)
+        seconds = [segmentation_loss(other, targets, self.loss, self.ignore_index).total for other in auxiliary]
+        second = torch.stack(seconds).sum() if seconds else None
+        total = parts.total if second is None else parts.total + self.auxiliary_weight * second
+        self.log_losses(total, {"cross_entropy": parts.cross_entropy, "dice": parts.dice, "auxiliary": second})
+        return total
 
     def predict_step(self, batch: tuple[Tensor, list[Picture]], batch_idx: int) -> dict[str, Any]:
         """Return "pictures" and "found", class indices (H, W) of the original images in uint8 or int64."""

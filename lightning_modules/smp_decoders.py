@@ -23,7 +23,7 @@ class SmpDecoder(nn.Module):
 
     Args:
         network: The backbone; its classifier is taken off.
-        decoder: Such as "unet", "deeplabv3plus" or "pspnet"; every name that ``create_model`` knows.
+        decoder: Such as "unet", "deeplabv3plus" or "segformer"; every name that ``create_model`` knows.
         num_classes: Classes of a pixel.
 
     Raises:

@@ -228,7 +228,8 @@ class StudentModule(LightningModule):
         raw, averaged = split_checkpoint(checkpoint)
         if self._stage == "fit":
             scales_rate = self.optimizer_config.reference_batch_size is not None
-            follow_images(checkpoint, images_per_step(self.trainer), images_per_batch(self.trainer), scales_rate)
+            images = images_per_step(self.trainer), images_per_batch(self.trainer)
+            follow_images(checkpoint, *images, scales_rate, self.trainer.max_steps > 0)
             if self.ema_student is None and averaged is not None:  # otherwise the EMA callback loads both kinds
                 rank_zero_warn(
                     "This run does not average (enable.ema is false): it goes on with the raw ones of the checkpoint's "

@@ -50,7 +50,6 @@ OF_CLASSIFIERS = (
     "class_results",
     "receptive_field",
     "scan_decay",
-    "export",
     "predictions",
     "scalar_layout",
 )

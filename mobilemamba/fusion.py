@@ -2,15 +2,20 @@
 
 A layer that can be simplified has a method ``fuse()``, which simplifies its children, then itself, and returns its
 equal; it may be called again. So timm's ``reparameterize_model``, which calls outer layers first, fuses as well.
+Decoders and detectors of libraries have no such layers: there a BatchNorm is folded into the convolution before it
+wherever both are neighbours in a sequence.
 """
 
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mobilemamba.errors import UserError
 
@@ -33,16 +38,33 @@ def fuse(network: _Network) -> _Network:
     fused = copy.deepcopy(network)
     with torch.no_grad():
         fuse_children(fused)
-    norms = [name for name, module in fused.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [name for name, module in fused.named_modules() if isinstance(module, _BatchNorm)]
     if norms:
         raise UserError(f"BatchNorm left after fusion: {', '.join(norms)}. Give the layer that holds it fuse().")
     return fused.eval().requires_grad_(False)
 
 
 def fuse_children(module: nn.Module) -> None:
-    """Replace every layer inside a module that has ``fuse()`` by what that returns, in place."""
+    """Replace every layer inside a module that has ``fuse()`` by what that returns, in place, and fold sequences."""
     for name, child in module.named_children():
         if hasattr(child, "fuse"):
             setattr(module, name, child.fuse())  # type: ignore[operator]  # found by name, as timm does
         else:
             fuse_children(child)
+    if isinstance(module, nn.Sequential):
+        _fold_norms(module)
+
+
+def _fold_norms(layers: nn.Sequential) -> None:
+    """Fold each BatchNorm into the convolution right before it, in place; what follows keeps its index."""
+    for before, name in pairwise(layers._modules):
+        norm = layers._modules[name]
+        owner, last = layers, before
+        while isinstance(owner._modules[last], nn.Sequential) and len(owner._modules[last]):  # type: ignore[arg-type]
+            owner = owner._modules[last]  # type: ignore[assignment]
+            last = next(reversed(owner._modules))
+        conv = owner._modules[last]
+        if isinstance(norm, _BatchNorm) and isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
+            is_transposed = isinstance(conv, nn.ConvTranspose2d)
+            setattr(owner, last, fuse_conv_bn_eval(conv, norm, transpose=is_transposed))
+            setattr(layers, name, nn.Identity())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Weights:
         state: State dict with the source's own names.
         config: Architecture; None where the source is a bare state dict.
         metadata: Preprocessing and class names; None where the source is a bare state dict.
+        head: What a network of another task than classification has besides its backbone: its "task", and options of
+            that task's module; empty for a classifier.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Weights:
     state: Mapping[str, Any]
     config: MobileMambaConfig | None
     metadata: ModelMetadata | None
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_weights(source: str | Path, kind: WeightSource = "ema", variant: str | None = None) -> Weights:
@@ -96,6 +99,7 @@ def find_weights(source: str | Path, kind: WeightSource = "ema", variant: str | 
         student_state(averaged if averaged is not None and takes_average else raw),
         MobileMambaConfig(**description["config"]),
         ModelMetadata.from_dict(description["metadata"]),
+        description.get("head", {}),
     )
 
 
@@ -114,11 +118,22 @@ def load_network(
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
-    weights = find_weights(source, kind, variant)
+    return build_network(find_weights(source, kind, variant))
+
+
+def build_network(weights: Weights) -> tuple[MobileMamba, ModelMetadata]:
+    """Build the network of weights in eval mode, and say how its images are prepared.
+
+    Raises:
+        UserError: When they are not of a MobileMamba alone, or nothing says of which.
+    """
+    if weights.head:
+        raise UserError(f"{weights.source} is of a network for {weights.head['task']}, not of a classifier.")
     if weights.config is None or weights.metadata is None:
         raise UserError(
-            f"{source} does not say of which network its weights are, and no published variant has such shapes: name "
-            f"one of {', '.join(sorted(VARIANTS))} as the variant, or use a .ckpt or a published folder, which say it."
+            f"{weights.source} does not say of which network its weights are, and no published variant has such "
+            f"shapes: name one of {', '.join(sorted(VARIANTS))} as the variant, or use a .ckpt or a published folder, "
+            "which say it."
         )
     network = MobileMamba(weights.config)
     load_strictly(network, weights.state)

@@ -15,10 +15,11 @@ from torch import nn
 from lightning_modules.callbacks.checkpoints import BestCheckpoint
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.inspection import find_callback, is_trial, metadata_of, run_folder, task_of
+from mobilemamba.checkpoints import load_strictly
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, ParityReport, check_installed, export_network, report_path
 from mobilemamba.files import check_writable
-from mobilemamba.weights import load_network
+from mobilemamba.weights import find_weights
 
 DEFAULT_OPTIONS = ExportOptions()
 
@@ -132,10 +133,14 @@ class ExportAtEnd(Callback):
 
     def _network(self, trainer: Trainer, pl_module: LightningModule, name: Literal["best", "last"]) -> nn.Module | None:
         """Return the network to export on the CPU; None where the run kept no best checkpoint."""
+        task = task_of(pl_module)
         if name == "best":
             best = find_callback(trainer, BestCheckpoint)
             path = best.best_model_path if best else ""
-            return load_network(path, self.weights or "ema")[0] if path else None
-        task = task_of(pl_module)
+            if not path:
+                return None
+            network: nn.Module = copy.deepcopy(task.student)
+            load_strictly(network, find_weights(path, self.weights or "ema").state)
+            return network.cpu().eval()
         network = task.student if task.ema_student is None or self.weights == "raw" else task.ema_student
         return copy.deepcopy(network).cpu().eval()

@@ -9,17 +9,19 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
+from mobilemamba.export.detections import SingleImageDetector, trace_detector
 from mobilemamba.export.formats import FORMATS, check_installed, format_module
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import ExportOptions
-from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner
+from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner, random_images
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
 from mobilemamba.files import atomic_write, check_writable
 from mobilemamba.fusion import fuse
@@ -36,7 +38,8 @@ def export_network(
     """Export a network and compare the file with it.
 
     Args:
-        network: A MobileMamba in any mode, on any device, fused or not; it stays as it is.
+        network: A MobileMamba, or a network that segments or detects by one, in any mode, on any device, fused or not;
+            it stays as it is. Files of detectors take single images of one size.
         path: The file, which ends in the format's suffix. Its report is written beside it (:func:`report_path`).
         options: Form of the file.
         metadata: Written into the file; its image_size is the size that the file takes.
@@ -52,20 +55,33 @@ def export_network(
         NotComparedWarning: When this system cannot run the file.
     """
     path = Path(path)
-    network = check_request(network, path, options, metadata)
+    backbone = check_request(network, path, options, metadata)
     form, module = FORMATS[options.format], format_module(options.format)
-    smallest = _smallest_side(network, options)
-    channels, image_size = network.config.in_chans, metadata.image_size
+    smallest = _smallest_side(backbone, options)
+    channels, image_size = backbone.config.in_chans, metadata.image_size
+    image = random_images((1, channels, *image_size))
     with torch.no_grad():
         unfused = copy.deepcopy(network).cpu().eval().requires_grad_(False).double()
+        answer = unfused(image.double())
+    is_detector = not isinstance(answer, Tensor)
+    if is_detector:
+        options = _of_detector(options)
+        unfused = SingleImageDetector(unfused).eval()
     fused = fuse(unfused)
-    fuse_error = compare_fused(unfused, fused, (2, channels, *image_size))
+    fuse_error = compare_fused(unfused, fused, (1 if is_detector else 2, channels, *image_size))
     unfused.float()  # from here on both are in float32; rounding gives back the network's own weights
     for_graphs(fused.float(), options.dynamic_size)
-    program = trace(fused, channels, tracing_size(image_size, smallest, options), options)
-    shapes = promised_shapes(channels, image_size, smallest, options)
+    logits = 1 if is_detector else answer.numel()
+    shapes = promised_shapes(channels, image_size, smallest, options, logits)
     with atomic_write(path) as unfinished:
-        module.write(program, unfinished, metadata)
+        if is_detector and options.format == "onnx":
+            from mobilemamba.export.formats.onnx import write_detector  # whose packages other formats do not need
+
+            write_detector(fused, image, unfinished, metadata)
+        else:
+            size = tracing_size(image_size, smallest, options)
+            program = trace_detector(fused, image) if is_detector else trace(fused, channels, size, options)
+            module.write(program, unfinished, metadata)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
@@ -93,19 +109,20 @@ def report_path(path: str | Path) -> Path:
 
 
 def check_request(network: nn.Module, path: Path, options: ExportOptions, metadata: ModelMetadata) -> MobileMamba:
-    """Return the network when it can be exported as asked, as far as can be said before any work.
+    """Return a network's backbone when it can be exported as asked, as far as can be said before any work.
 
     Raises:
         UserError: When path, image size or network do not fit, or the format's packages are missing.
     """
-    if not isinstance(network, MobileMamba):
-        raise UserError(f"Only a MobileMamba can be exported, not a {type(network).__name__}.")
+    backbone = next((module for module in network.modules() if isinstance(module, MobileMamba)), None)
+    if backbone is None:
+        raise UserError(f"Only a MobileMamba, or a network with one, can be exported, not a {type(network).__name__}.")
     if path.suffix != options.suffix:
         raise UserError(f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}.")
     if path.is_dir() and options.format != "coreml":
         raise UserError(f"Output {path} is a folder: name a file in it.")
     height, width = metadata.image_size
-    smallest, largest = _smallest_side(network, options), largest_dynamic_size(network.config.stem_stride)
+    smallest, largest = _smallest_side(backbone, options), largest_dynamic_size(backbone.config.stem_stride)
     if min(height, width) < smallest:
         raise UserError(
             f"image_size = {height}x{width} is too small: this network as a {options.format} file of "
@@ -118,7 +135,21 @@ def check_request(network: nn.Module, path: Path, options: ExportOptions, metada
         )
     check_installed(options.format)
     check_writable(path.parent)
-    return network
+    return backbone
+
+
+def _of_detector(options: ExportOptions) -> ExportOptions:
+    """Return the form of a detector's file.
+
+    Raises:
+        UserError: When there is none.
+    """
+    if options.format not in ("onnx", "pt2") or options.dynamic_size:
+        raise UserError(
+            f"format = {options.format!r} with dynamic_size = {options.dynamic_size} must be 'onnx' or 'pt2' with "
+            "dynamic_size = False: there are no other files of detectors."
+        )
+    return replace(options, dynamic_batch=False)
 
 
 def _smallest_side(network: MobileMamba, options: ExportOptions) -> int:

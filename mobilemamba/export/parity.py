@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from mobilemamba.errors import UserError
 
-Runner = Callable[[Tensor], Tensor]
-"""Maps images (B, C, H, W) to logits (B, num_classes), both float32 on the CPU."""
+Answer = Tensor | dict[str, Tensor]
+"""Logits (B, num_classes), or (B, num_classes, H, W) of pixels; or the detections of one image (:mod:`.detections`)."""
+
+Runner = Callable[[Tensor], Any]
+"""Maps images (B, C, H, W) to an :data:`Answer`, both float32 on the CPU."""
 
 Shape = tuple[int, int, int, int]
 
@@ -42,7 +45,7 @@ class Comparison:
         shape: Shape of a batch, (B, C, H, W).
         images: Images in all batches.
         max_abs_error: Largest difference of a logit, relative to the largest absolute logit.
-        top1_agreement: Share of images with the same top class.
+        top1_agreement: Share of images, or of pixels, with the same top class.
         response: Largest difference between the network's logits for two images, relative like max_abs_error; 0 for
             a single image.
     """
@@ -129,7 +132,7 @@ def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Compar
     """Compare the answers to the same images.
 
     Args:
-        reference: Logits of the network, (images, num_classes).
+        reference: Logits of the network, (images, num_classes), or (images, num_classes, H, W).
         candidate: Logits of the other form.
         shape: Shape of a batch, for the report.
 
@@ -143,14 +146,23 @@ def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Compar
         )
     if not reference.isfinite().all():
         raise UserError("The network itself gives logits that are not finite: its weights are damaged; retrain it.")
-    reference, candidate = reference.flatten(1).double(), candidate.flatten(1).double()
+    reference, candidate = reference.double(), candidate.double()
     scale = max(reference.abs().max().item(), torch.finfo(torch.float32).tiny)
     error = (candidate - reference).abs().max().item() / scale
-    chosen = reference.gather(1, candidate.argmax(1, keepdim=True)).squeeze(1)
-    agrees = chosen >= reference.amax(1) - TIE * scale
+    chosen = reference.gather(1, candidate.argmax(1, keepdim=True))
+    agrees = chosen >= reference.amax(1, keepdim=True) - TIE * scale
     response = (reference.amax(0) - reference.amin(0)).max().item() / scale
     error = math.inf if math.isnan(error) else error
     return Comparison(shape, len(reference), error, agrees.double().mean().item(), response)
+
+
+def compare_answers(references: Sequence[Answer], candidates: Sequence[Answer], shape: Shape) -> Comparison:
+    """Compare the answers to batches of one shape, whatever they are; for errors see :func:`compare_logits`."""
+    from mobilemamba.export.detections import compare_detections  # which needs this module
+
+    if isinstance(references[0], Tensor):
+        return compare_logits(torch.cat(cast(Any, references)), torch.cat(cast(Any, candidates)), shape)
+    return compare_detections(cast(Any, references), cast(Any, candidates), shape)
 
 
 @torch.no_grad()
@@ -158,11 +170,12 @@ def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
     """Return the relative difference between a network and its fused form, both in float64 and eval mode.
 
     Raises:
-        UserError: When it exceeds FUSE_TOLERANCE.
+        UserError: When it exceeds FUSE_TOLERANCE, or one of them finds what the other does not.
     """
     images = random_images(shape).double()
-    error = compare_logits(network(images), fused(images), shape).max_abs_error
-    if not error <= FUSE_TOLERANCE:
+    comparison = compare_answers([network(images)], [fused(images)], shape)
+    error = comparison.max_abs_error
+    if not error <= FUSE_TOLERANCE or comparison.top1_agreement < 1:
         raise UserError(
             f"Fusion is refused: the fused network differs by {error:.1e} of the largest logit in float64 "
             f"(tolerance {FUSE_TOLERANCE:.0e}). No file was written."
@@ -171,9 +184,7 @@ def compare_fused(network: nn.Module, fused: nn.Module, shape: Shape) -> float:
 
 
 @torch.no_grad()
-def compare_runner(
-    network: Callable[[Tensor], Tensor], runner: Runner, shapes: Iterable[Shape]
-) -> tuple[Comparison, ...]:
+def compare_runner(network: Runner, runner: Runner, shapes: Iterable[Shape]) -> tuple[Comparison, ...]:
     """Compare a float32 network in eval mode, or another runner, with a reloaded file on random images of each shape.
 
     Where a shape occurs several times the file gets as many batches, and their answers are judged together: batches of
@@ -181,9 +192,9 @@ def compare_runner(
     """
     comparisons = []
     for seed, (shape, batches) in enumerate(Counter(shapes).items()):
-        images = random_images((batches * shape[0], *shape[1:]), seed)
-        candidate = torch.cat([runner(batch) for batch in images.split(shape[0])])
-        comparisons.append(compare_logits(network(images), candidate, shape))
+        images = random_images((batches * shape[0], *shape[1:]), seed).split(shape[0])
+        references, candidates = [network(batch) for batch in images], [runner(batch) for batch in images]
+        comparisons.append(compare_answers(references, candidates, shape))
     return tuple(comparisons)
 
 

@@ -13,12 +13,15 @@ from mobilemamba.scan.parallel import DYNAMIC_SIZE_DOUBLINGS
 TOP1_IMAGES = 16
 """Images over which top classes are compared at the file's own size."""
 
+MOST_LOGITS = 2**26
+"""Logits that are compared at once, beyond which there are fewer images: of pixels there are many in each."""
+
 
 def trace(network: nn.Module, channels: int, image_size: tuple[int, int], options: ExportOptions) -> ExportedProgram:
     """Trace a fused network in eval mode.
 
     Args:
-        network: Maps images (B, C, H, W) to logits.
+        network: Maps images (B, C, H, W) to logits, or one image to detections.
         channels: Channels C of the images.
         image_size: Height and width in pixels to trace at, see :func:`tracing_size`.
         options: Which dimensions stay open.
@@ -50,7 +53,7 @@ def largest_dynamic_size(stem_stride: int) -> int:
 
 
 def promised_shapes(
-    channels: int, image_size: tuple[int, int], smallest: int, options: ExportOptions
+    channels: int, image_size: tuple[int, int], smallest: int, options: ExportOptions, logits: int = 1
 ) -> tuple[Shape, ...]:
     """Return shapes that sample everything a file promises to take.
 
@@ -59,9 +62,11 @@ def promised_shapes(
         image_size: Height and width in pixels that the file is made for.
         smallest: Smallest height and width in pixels that a file of dynamic size takes.
         options: Which dimensions are open.
+        logits: Logits of an image.
     """
     height, width = image_size
-    batches = [1, 3, TOP1_IMAGES] if options.dynamic_batch else [1] * TOP1_IMAGES
+    count = min(max(MOST_LOGITS // max(logits, 1), 2), TOP1_IMAGES)
+    batches = [1, 3, count] if options.dynamic_batch else [1] * count
     shapes = [(batch, channels, height, width) for batch in batches]
     if options.dynamic_size:
         batch = 2 if options.dynamic_batch else 1

@@ -68,6 +68,57 @@ def test_zero_is_no_class_in_ade20k(root: Path) -> None:
     assert masks[0, 0].tolist() == [0] * 4 + [255] * 12 + [1] * 16
 
 
+def test_another_value_may_count_nowhere(root: Path) -> None:
+    data = module(root, ignore_zero=False, ignore_index=0)
+    data.setup("validate")
+    _, masks = next(iter(data.val_dataloader()))
+    assert masks[0, 0].tolist() == [1] * 4 + [255] * 12 + [2] * 16
+
+
+def test_images_are_evaluated_in_their_own_ratio_and_masks_in_their_own_size(root: Path) -> None:
+    save_pair(root, "validation", "b", np.zeros((30, 200), np.uint8))
+    data = module(root, ignore_zero=False, longest_side=96)
+    data.setup("fit")
+    (wide, mask), (wider, other) = data.val_dataloader()
+    assert (wide.shape, mask.shape) == ((1, 3, 32, 64), (1, 40, 80))  # the shorter side decides
+    assert (wider.shape, other.shape) == ((1, 3, 14, 96), (1, 30, 200))  # the longer one
+    assert set(mask.unique().tolist()) == {0, 1, 2, 255}
+    assert (mask[0, -5:] == 255).all()
+    assert wide.flatten(2).std(dim=2).max() < 1e-5  # one colour, nothing is padded
+    assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
+    data.setup("predict")
+    assert [paths[0][-5:] for _, paths in data.predict_dataloader()] == ["a.jpg", "b.jpg"]
+    with pytest.raises(UserError, match=r"longest_side = 31 must be data\.image_size = 32 or more"):
+        module(root, longest_side=31)
+
+
+def test_palettes_hold_indices_and_colours_are_those_of_the_file(root: Path) -> None:
+    file = root / "names.txt"
+    file.write_text("sky, 128, 128, 128\nroad, with cars, 128, 64, 128\nignore, 0, 0, 0\n")
+    folder = root / "annotations" / "validation"
+    coloured = np.zeros((40, 80, 3), np.uint8)
+    coloured[:, :40], coloured[:10] = (128, 64, 128), (128, 128, 128)
+    Image.fromarray(coloured).save(folder / "a.png")
+    indexed = Image.fromarray((np.arange(80) >= 40).astype(np.uint8)[None].repeat(40, axis=0), mode="P")
+    indexed.putpalette([9, 9, 9, 200, 0, 0])
+    indexed.save(folder / "b.png")
+    data = module(root, num_classes=2, ignore_zero=False, class_names_file=str(file))
+    assert data.class_names == ("sky", "road, with cars")
+    data.find("val")
+    first, second = (data.read("val", index).target["mask"].numpy() for index in (0, 1))
+    assert (first[:10] == 0).all()
+    assert (first[10:, :40] == 1).all()
+    assert (first[10:, 40:] == 255).all()
+    assert second[0].tolist() == [0] * 40 + [1] * 40
+    coloured[3, 3] = (1, 2, 3)
+    Image.fromarray(coloured).save(folder / "a.png")
+    with pytest.raises(UserError, match=r"a\.png holds the colour 1, 2, 3, which is none of .*names\.txt"):
+        data.read("val", 0)
+    file.write_text("sky, 128, 128, 128\nroad\n")
+    with pytest.raises(UserError, match="must give each class a colour of its own, or none to any"):
+        module(root, num_classes=2, class_names_file=str(file))
+
+
 def test_pictures_to_predict_need_no_masks(root: Path) -> None:
     data = module(root, predict_folder=str(root / "images"))
     data.setup("predict")

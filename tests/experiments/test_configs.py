@@ -9,10 +9,12 @@ import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,10 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules.cli import main
 from lightning_modules.command_line import TENSORBOARD_CALLBACKS
 from lightning_modules.losses import DistillationConfig
+from lightning_modules.optimization import OptimizerConfig, ScheduleConfig
 from lightning_modules.teacher import RECIPE_TEACHER
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.variants import VARIANTS
 from tests.datamodules.conftest import save_image
+from tests.datamodules.test_segmentation import save_pair
 from tests.experiments.conftest import ROOT
 
 EXPERIMENTS = ROOT / "experiments"
@@ -169,6 +173,50 @@ def test_a_launch_keeps_the_batch_of_the_recipe(name: str) -> None:
     assert asked
     for option, number in asked:
         assert int(number) == trainer["num_nodes" if option == "nodes" else "devices"], option
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup", "head_factor", "clip"),
+    [
+        ("semantic_fpn_b4", 160000, (1500, 1e-6), 10.0, None),
+        ("deeplabv3_b4", 80000, (500, 1e-5), 1.0, 0.1),
+        ("pspnet_b4", 80000, (500, 1e-5), 1.0, 0.1),
+    ],
+)
+def test_a_row_of_segmentation_has_the_papers_recipe_and_takes_two_steps(
+    name: str,
+    steps: int,
+    warmup: tuple[int, float],
+    head_factor: float,
+    clip: float | None,
+    two_steps: list[str],
+    tmp_path: Path,
+) -> None:
+    arguments = command(f"dense/{name}.yaml")
+    config = resolved(arguments)
+    model, trainer, data = config["model"], config["trainer"], config["data"]["init_args"]
+    network = VARIANTS["mobilemamba_b4"].config
+    assert MobileMambaConfig(**model["network"]) == replace(network, num_classes=0)
+    assert (model["decoder"], model["weights"]) == (name.removesuffix("_b4"), "published:in1k")
+    optimizer = OptimizerConfig(1.2e-4, None, betas=[0.9, 0.999], head_factor=head_factor)  # type: ignore[arg-type]
+    assert OptimizerConfig(**model["optimizer"]) == optimizer
+    schedule = ScheduleConfig(**model["schedule"])
+    assert (schedule.warmup_steps, schedule.warmup_factor) == warmup
+    assert (schedule.cosine_from, schedule.final_factor) == ("middle", 0)
+    assert (trainer["max_steps"], trainer["gradient_clip_val"], trainer["sync_batchnorm"]) == (steps, clip, True)
+    assert steps % trainer["val_check_interval"] == 0  # the last step is validated
+    assert data["batch_size"] * trainer["devices"] == 32
+    assert (data["image_size"], data["longest_side"], data["ignore_zero"]) == (512, 2048, True)
+    assert data["augmentation"]["scale"] == [0.5, 2.0]
+    for split, index in ((split, index) for split in ("training", "validation") for index in "abcd"):
+        save_pair(tmp_path / "ade", split, index, np.full((70, 90), 3, np.uint8))
+    data = ["--data.root", str(tmp_path / "ade"), "--data.num_workers", "0", "--model.weights", "null"]
+    main([*arguments, *two_steps, *data, "--trainer.strategy", "auto"])
+    log = EventAccumulator(str(tmp_path / name / "version_0"))
+    log.Reload()
+    losses = [event.value for event in log.Scalars("train/loss")]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
 
 
 def test_an_arm_takes_two_steps_on_photographs(two_steps: list[str], tmp_path: Path) -> None:

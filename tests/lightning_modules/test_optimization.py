@@ -23,6 +23,7 @@ from lightning_modules.optimization import (
 )
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.errors import UserError
+from mobilemamba.semantic_fpn import SemanticFPN
 from tests.lightning_modules.tiny_data import TinyData
 
 
@@ -50,6 +51,12 @@ def test_cosine_from_the_end_of_the_warmup_starts_at_the_peak() -> None:
     assert learning_rate_factor(20, 300, 20, config) == 1.0
     assert learning_rate_factor(160, 300, 20, config) == pytest.approx((1 + 0.01) / 2)
     assert learning_rate_factor(300, 300, 20, config) == pytest.approx(0.01)
+
+
+def test_dense_tasks_keep_the_peak_up_to_the_middle_and_end_at_zero() -> None:
+    config = ScheduleConfig(warmup_steps=20, warmup_factor=1e-5, final_factor=0.0, cosine_from="middle")
+    factors = [learning_rate_factor(step, 300, 20, config) for step in (0, 10, 20, 149, 150, 225, 300, 400)]
+    assert factors == pytest.approx([1e-5, (1 + 1e-5) / 2, 1, 1, 1, 0.5, 0, 0])
 
 
 def test_schedule_equals_timms() -> None:
@@ -116,6 +123,26 @@ def test_layers_have_falling_rates_towards_the_stem(tiny: MobileMambaConfig) -> 
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}
 
 
+def test_a_head_has_a_rate_of_its_own_and_a_pyramid_has_not() -> None:
+    backbone = MobileMamba(MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), num_classes=5))
+    config = OptimizerConfig(reference_batch_size=None, head_factor=10.0)
+    for network, own in ((SemanticFPN(backbone, 5, 16, 8), ("scales.", "classifier.")), (backbone, ("head.",))):
+        backbone.reset_classifier(5)
+        optimizer = make_optimizer(network, config, 8)
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert {name for name, rate in rates.items() if rate == 1.5e-2} == {
+            n for n in names.values() if n.startswith(own)
+        }
+        assert set(rates.values()) == {1.5e-3, 1.5e-2}
+        assert {(group["name"], group["weight_decay"]) for group in optimizer.param_groups} == {
+            ("decay", 0.05),
+            ("no_decay", 0.0),
+            ("head.decay", 0.05),
+            ("head.no_decay", 0.0),
+        }
+
+
 def test_learning_rate_is_scaled_to_the_global_batch(tiny: MobileMambaConfig) -> None:
     optimizer = make_optimizer(MobileMamba(tiny), OptimizerConfig(), global_batch_size=1024)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(3e-3)] * 2
@@ -144,6 +171,21 @@ def test_the_learning_rate_follows_the_schedule_every_step(
     assert rates == pytest.approx([rate for rate in warmup + cosine for _ in range(2)], rel=1e-6)
 
 
+def test_a_run_may_be_measured_in_steps(make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig) -> None:
+    rates: list[float] = []
+
+    class Recorder(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            rates.append(float(trainer.callback_metrics["train/lr"]))
+
+    schedule = ScheduleConfig(warmup_steps=2, final_factor=0.0, cosine_from="middle")
+    trainer = make_trainer(max_epochs=-1, max_steps=8, callbacks=[Recorder()], limit_val_batches=0)
+    trainer.fit(ImageClassification(tiny, schedule=schedule), datamodule=TinyData(samples=12, batch_size=4))
+    peak = 1.5e-3 * 4 / 512
+    cosine = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert rates == pytest.approx([peak * factor for factor in (1e-3, (1 + 1e-3) / 2, 1, 1, *cosine)], rel=1e-6)
+
+
 def test_a_warmup_longer_than_the_run_is_told(
     make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig, tiny_data: TinyData, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,8 +207,9 @@ BAD_OPTIMIZER = {
     "weight_decay": -1.0,
     "betas": (0.9, 1.0),
     "eps": 0.0,
+    "head_factor": 0.0,
 }
-BAD_SCHEDULE = {"warmup_epochs": -1.0, "warmup_factor": 2.0, "final_factor": -0.1}
+BAD_SCHEDULE = {"warmup_epochs": -1.0, "warmup_steps": -1, "warmup_factor": 2.0, "final_factor": -0.1}
 
 
 def test_bad_values_are_named() -> None:

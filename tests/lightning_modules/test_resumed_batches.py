@@ -37,15 +37,20 @@ class Rates(Callback):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.parametrize("reference", [512, None])
+@pytest.mark.parametrize(("reference", "is_measured_in_steps"), [(512, False), (None, False), (None, True)])
 def test_schedule_rate_and_position_follow_the_images(
-    reference: int | None, make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reference: int | None,
+    is_measured_in_steps: bool,
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     optimizer = OptimizerConfig(reference_batch_size=reference)
 
     def fit(batch_size: int, batch: int | None = None, **options: Any) -> list[float]:
         rates = Rates(tmp_path / "some.ckpt", batch)
-        trainer = make_trainer(callbacks=[rates], max_epochs=2, limit_val_batches=0, use_distributed_sampler=False)
+        length = {"max_epochs": -1, "max_steps": 22 * 128 // batch_size} if is_measured_in_steps else {"max_epochs": 2}
+        trainer = make_trainer(callbacks=[rates], limit_val_batches=0, use_distributed_sampler=False, **length)
         module = ImageClassification(SMALL, optimizer=optimizer, schedule=SCHEDULE)
         data = DigitsDataModule(batch_size=batch_size, image_size=64, num_workers=0)
         trainer.fit(module, datamodule=data, weights_only=True, **options)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +15,18 @@ import torch
 import yaml
 
 from datamodules.scenes import DigitScenesDataModule
+from experiments.cli import main as mobilemamba
 from lightning_modules.callbacks import EMA
 from lightning_modules.cli import main
 from lightning_modules.metrics import SegmentationMetrics
 from lightning_modules.segmentation import SemanticSegmentation
 from lightning_modules.segmentation_loss import dice_loss, pixel_cross_entropy, segmentation_loss
-from mobilemamba import MobileMamba, MobileMambaConfig, UserError
+from lightning_modules.sliding_window import sliding_logits
+from lightning_modules.task_networks import load_task_network
+from mobilemamba import MobileMamba, MobileMambaConfig, UserError, load_network
+from mobilemamba.context_decoders import ContextDecoder
+from mobilemamba.export import load
+from mobilemamba.export.parity import random_images
 from mobilemamba.semantic_fpn import SemanticFPN
 from tests.lightning_modules.small_runs import quiet_trainer
 
@@ -61,13 +69,87 @@ def test_metrics_are_those_computed_by_hand() -> None:
     assert figures["pixel_accuracy"] == pytest.approx(3 / 5)
 
 
+def test_metrics_are_taken_in_the_size_of_the_masks() -> None:
+    metrics, small = SegmentationMetrics(2, 255), torch.tensor([[[[9.0, -9], [9, -9]], [[-9, 9], [-9, 9]]]])
+    metrics.update(small, torch.tensor([[[0] * 4 + [1] * 4] * 8]))
+    assert metrics.compute()["pixel_accuracy"] == 1
+    metrics.reset()
+    metrics.update(small, torch.tensor([[[0] * 6 + [1] * 2] * 8]))
+    assert metrics.compute()["pixel_accuracy"] == 6 / 8
+
+
+def test_windows_overlap_and_cover_the_image() -> None:
+    places: list[tuple[int, ...]] = []
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        places.append(tuple(images.shape[-2:]))
+        return images * 2 + len(places)
+
+    images = torch.randn(2, 3, 10, 7)
+    logits = sliding_logits(network, images, window=6, stride=4)
+    assert places == [(6, 6)] * 4
+    # Windows begin at rows 0 and 4, and at columns 0 and 1.
+    numbers = torch.zeros(10, 7)
+    counts = torch.zeros(10, 7)
+    for number, (top, left) in enumerate([(0, 0), (0, 1), (4, 0), (4, 1)], start=1):
+        numbers[top : top + 6, left : left + 6] += number
+        counts[top : top + 6, left : left + 6] += 1
+    torch.testing.assert_close(logits, images * 2 + numbers / counts)
+    torch.testing.assert_close(sliding_logits(lambda x: x, images, window=20, stride=9), images)
+    segmentation = module(window=64, window_stride=32).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        left, right = (segmentation.student(images[..., start : start + 64]) for start in (0, 32))
+        logits = segmentation(images)
+    torch.testing.assert_close(logits[..., :32], left[..., :32])
+    torch.testing.assert_close(logits[..., 32:64], (left[..., 32:] + right[..., :32]) / 2)
+    assert segmentation.train()(images.repeat(2, 1, 1, 1)).shape == (2, 11, 64, 96)
+    for options, message in (
+        ({"window": 16}, "window = 16 must be 32"),
+        ({"window": 64, "window_stride": 65}, "65 must be"),
+    ):
+        with pytest.raises(UserError, match=message):
+            module(**options)
+
+
+@pytest.mark.parametrize(("kind", "head", "published"), [("deeplabv3", 0.905, 23.4), ("pspnet", 0.905, 20.5)])
+def test_the_papers_other_decoders_have_two_heads(kind: Any, head: float, published: float) -> None:
+    network = ContextDecoder(MobileMamba(MobileMambaConfig(widths=(200, 376, 448), depths=(2, 3, 2))), kind, 150)
+    millions = {
+        name: sum(parameter.numel() for parameter in part.parameters()) / 1e6
+        for name, part in (("all", network), ("auxiliary", network.auxiliary))
+    }
+    assert millions["auxiliary"] == pytest.approx(head, abs=1e-3)
+    assert millions["all"] - millions["auxiliary"] == pytest.approx(published, rel=0.02)
+    segmentation = module(decoder=kind).train()
+    images, targets = torch.randn(2, 3, 67, 96), torch.randint(0, 11, (2, 67, 96))
+    logits, auxiliary = segmentation(images)
+    assert logits.shape == auxiliary.shape == (2, 11, 67, 96)
+    losses: dict[str, torch.Tensor] = {}
+    segmentation.log = lambda name, value, **_: losses.update({name: value})  # type: ignore[method-assign, assignment]
+    segmentation._trainer = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 1.0}])])  # type: ignore[assignment]
+    torch.manual_seed(0)
+    total = segmentation.training_step((images, targets), 0)
+    assert total.item() == pytest.approx(
+        losses["train/loss_cross_entropy"].item() + 0.4 * losses["train/loss_auxiliary"].item()
+    )
+    total.backward()
+    assert not [name for name, p in segmentation.student.named_parameters() if p.grad is None]
+    assert segmentation.eval()(images).shape == (2, 11, 67, 96)
+    with pytest.raises(UserError, match=r"data\.batch_size = 1 must be 2 or more: a BatchNorm"):
+        segmentation.train().training_step((images[:1], targets[:1]), 0)
+    with pytest.raises(UserError, match="Image size 31x64 is too small"):
+        segmentation.eval()(torch.randn(1, 3, 31, 64))
+    assert segmentation(torch.randn(1, 3, 32, 32)).shape == (1, 11, 32, 32)
+
+
 def test_semantic_fpn_has_the_published_number_of_parameters() -> None:
     network = SemanticFPN(MobileMamba(MobileMambaConfig(widths=(200, 376, 448), depths=(2, 3, 2))), 150)
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(19.8e6, rel=0.01)
     assert module()(torch.randn(2, 3, 67, 129)).shape == (2, 11, 67, 129)
 
 
-@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "pspnet", "segformer"])
+@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "smp-pspnet", "segformer"])
 def test_decoders_of_smp_are_taken_by_name(decoder: str) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="the extra `dense` is not installed")
     segmentation = module(decoder=decoder)
@@ -89,6 +171,7 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
         "data": {"class_path": "datamodules.scenes.DigitScenesDataModule", "init_args": SCENES},
         "run": {"folder": str(tmp_path), "name": "scenes"},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
+        "export": {"options": {"format": "pt2"}},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", str(tmp_path / "config.yaml")])
@@ -96,6 +179,18 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
     both = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     for command in ("validate", "test", "predict"):
         main([command, *both])
+    assert {path.name for path in (run / "export").iterdir()} >= {"best.pt2", "last.pt2"}
+    assert json.loads((run / "export" / "best.pt2.parity.json").read_text())["verdict"] == "passed"
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    command_line = ["export", checkpoint, "--format", "pt2", "--output", str(tmp_path / "again.pt2")]
+    assert mobilemamba([*command_line, "--no-dynamic-batch"]) == 0
+    image = random_images((1, 3, 64, 64))
+    network, metadata = load_task_network(checkpoint)
+    assert metadata.class_names == ("ground", *map(str, range(10)))
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path / "again.pt2")(image), network(image), rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"best\.ckpt is of a network for segmentation, not of a classifier"):
+        load_network(checkpoint)
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert content["mobilemamba"]["head"]["decoder"] == "semantic_fpn"
     assert "val/miou_ema" in (run / "record.json").read_text()

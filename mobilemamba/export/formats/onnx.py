@@ -1,5 +1,8 @@
 """ONNX files: input "images" (B, C, H, W), output "logits" (B, num_classes), weights inside, metadata as JSON values.
 
+Of a network that segments, the output is (B, num_classes, H, W). A file of a detector takes one image and has the
+outputs "boxes" (N, 4), "labels" (N,), "scores" (N,), and "masks" (N, 1, H, W) where it makes them.
+
 The metadata properties are the fields of :class:`mobilemamba.metadata.ModelMetadata`, so that a program in any language
 can prepare images and name classes without this package.
 """
@@ -12,14 +15,18 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
-from mobilemamba.export.parity import Runner
+from mobilemamba.export.parity import Answer, Runner
 from mobilemamba.metadata import ModelMetadata
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
 """Names of the dimensions of the input, where they are open."""
+
+DETECTOR_OPSET = 17
+"""Version of the operators of detectors; the older exporter knows none later than 20."""
 
 
 def convert(program: ExportedProgram) -> torch.onnx.ONNXProgram:
@@ -45,13 +52,43 @@ def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None
     result.save(path, external_data=False)
 
 
+def write_detector(network: nn.Module, image: Tensor, path: Path, metadata: ModelMetadata) -> None:
+    """Write a detector by PyTorch's older exporter, which traces one image.
+
+    The newer one asks torch.export, which gives up where torchvision's detectors choose boxes by their scores
+    (https://github.com/pytorch/vision/issues/9306).
+    """
+    with quiet("torch.onnx"), torch.no_grad():
+        names = list(network(image))
+        count = {name: {0: f"{name}_count"} for name in names}
+        torch.onnx.export(
+            network,
+            (image,),
+            path,
+            dynamo=False,
+            opset_version=DETECTOR_OPSET,
+            input_names=[INPUT],
+            output_names=names,
+            dynamic_axes=count,
+        )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.to_dict().items()})
+    onnx.save(model, path)
+
+
 def load(path: Path) -> Runner:
     """Open a file with ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: Tensor) -> Answer:
+        answers = map(torch.from_numpy, session.run(names, {INPUT: images.numpy()}))
+        return next(answers) if names == [OUTPUT] else dict(zip(names, answers, strict=True))
+
+    return run
 
 
 def read_metadata(path: Path) -> ModelMetadata:

@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
 from mobilemamba.export.export import check_request, export_network, report_path
 from mobilemamba.export.formats.onnx import load
@@ -58,7 +60,8 @@ def export_int8(
     path = Path(path)
     if options.format != "onnx":
         raise UserError(f"int8 files are made in format 'onnx', not {options.format!r}: leave int8 out, or take onnx.")
-    network = check_request(network, path, options, metadata)
+    if check_request(network, path, options, metadata) is not network or not isinstance(network, MobileMamba):
+        raise UserError("int8 files are made of classifiers alone: leave int8 out.")
     if network.in_chans != 3:
         raise UserError(
             f"int8 files are calibrated with colour images; this network takes {network.in_chans} channels."
@@ -79,7 +82,9 @@ def export_int8(
         float_report = export_network(network, source, options, metadata)
         nodes = quantise(source, unfinished, batches(calibration, "Calibrating"))
         before, after = load(source), load(unfinished)
-        logits = [(before(images), after(images)) for images in batches(compared, "Comparing")]
+        logits = [
+            (cast(Tensor, before(images)), cast(Tensor, after(images))) for images in batches(compared, "Comparing")
+        ]
         expected, answers = (torch.cat(parts) for parts in zip(*logits, strict=True))
         comparison = compare_logits(expected, answers, (batch_size, network.in_chans, *metadata.image_size))
         image = random_images((1, network.in_chans, *metadata.image_size))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from experiments.cli import main
-from mobilemamba.export.command import export
+from lightning_modules.export_command import export
 
 
 def read(path: Path) -> list[list[str]]:

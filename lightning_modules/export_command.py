@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_modules.task_networks import load_task_network
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.export import NotComparedWarning, export_network, report_path
 from mobilemamba.export.formats import FormatName
@@ -16,7 +17,6 @@ from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport
 from mobilemamba.tables import table
-from mobilemamba.weights import load_network
 
 
 def export(
@@ -40,8 +40,8 @@ def export(
     """Write weights as a file for deployment, BatchNorm folded, compared with their network.
 
     Args:
-        weights: A checkpoint of `lightning fit` or another file of weights, published, published:in1k, local-dir:FOLDER
-            or hf-hub:OWNER/NAME; also --checkpoint.
+        weights: A checkpoint of `lightning fit`, of any task, or another file of weights, published, published:in1k,
+            local-dir:FOLDER or hf-hub:OWNER/NAME; also --checkpoint.
         weights_kind: Averaged or raw weights, where there are both.
         variant: Network of published weights, such as mobilemamba_s6.
         format: File format.
@@ -75,7 +75,7 @@ def export(
     suffix = f".int8{options.suffix}" if int8 else options.suffix
     if output is None and not Path(weights).is_file():
         raise UserError(f"--output must name the file to write, such as mobilemamba{suffix}: {weights} is no file.")
-    network, metadata = load_network(weights, weights_kind, variant)
+    network, metadata = load_task_network(weights, weights_kind, variant)
     if image_size is not None:
         require(len(image_size) == 2, "--image-size", image_size, "two numbers, height and width in pixels")
         metadata = dataclasses.replace(metadata, image_size=(image_size[0], image_size[1]))

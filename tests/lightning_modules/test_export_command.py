@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from experiments.cli import main
+from lightning_modules import export_command
 from mobilemamba import VARIANTS, MobileMamba, MobileMambaConfig, ModelMetadata, Variant
 from mobilemamba.export import ExportOptions, read_metadata
-from mobilemamba.export import command as export_command
 from mobilemamba.export.formats import FORMATS
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.report import Int8Report
