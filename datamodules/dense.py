@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from datamodules.dense_transforms import IGNORED, DenseAugmentation, Resize, joint_transform, padded
+from datamodules.dense_transforms import IGNORED, DenseAugmentation, Resize, joint_transform, padded, stacked
 from datamodules.loaders import LoaderDataModule
 from datamodules.sampling import Draw
 from datamodules.seeding import seeded
@@ -28,6 +28,8 @@ SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test
 
 
 RECIPE_AUGMENTATION = DenseAugmentation()
+
+LEAST = {"num_classes": 1, "image_size": 1, "batch_size": 1, "num_workers": 0, "loader_timeout": 0, "seed": 0}
 
 
 @dataclass
@@ -87,8 +89,12 @@ class DenseDataModule(LoaderDataModule):
         resize: What becomes S pixels long: fit scales the longer side to it, stretch both, which changes the ratio, and
             shorter the shorter side, unless the longer one would be more than data.longest_side.
         longest_side: Most pixels of a side with resize = shorter.
-        batch_size: Images per batch and process.
+        batch_size: Images per batch and process. Null: in fit what follows from global_batch_size; where that says
+            nothing, 8.
+        global_batch_size: Images per optimiser step, over all processes and accumulated batches. Null: batch_size says
+            it.
         num_workers: Loader processes per training process; 0 loads in the training process.
+        loader_timeout: Seconds to wait for a batch of theirs before the run ends with an error; 0 waits for ever.
         augmentation: Augmentation of training images.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
@@ -98,6 +104,7 @@ class DenseDataModule(LoaderDataModule):
         UserError: When an option is out of range; names field, value and remedy.
     """
 
+    DEFAULT_BATCH_SIZE = 8
     finds_objects = False
 
     def __init__(
@@ -107,18 +114,21 @@ class DenseDataModule(LoaderDataModule):
         image_size: int = 512,
         resize: Resize = "fit",
         longest_side: int = 1333,
-        batch_size: int = 8,
+        batch_size: int | None = None,
+        global_batch_size: int | None = None,
         num_workers: int = 8,
+        loader_timeout: float = 600.0,
         augmentation: DenseAugmentation = RECIPE_AUGMENTATION,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        least = {"num_classes": 1, "image_size": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
-        given = dict(zip(least, (num_classes, image_size, batch_size, num_workers, seed), strict=True))
-        for name, value in given.items():
-            require(value >= least[name], f"data.{name}", value, f"{least[name]} or more")
+        self.set_batch_size(batch_size, global_batch_size)
+        self.num_classes, self.image_size, self.loader_timeout = num_classes, image_size, loader_timeout
+        self.num_workers, self.augmentation, self.seed = num_workers, augmentation, seed
+        for name, least in LEAST.items():
+            require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
         require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, as data.mean has")
         require(longest_side >= image_size, "data.longest_side", longest_side, "data.image_size or more")
         allowed = "false: only boxes tell which crops are good"
@@ -126,9 +136,7 @@ class DenseDataModule(LoaderDataModule):
         allowed = "fit or shorter with augmentation.crop = true and with another augmentation.scale than 1 to 1"
         jitters = augmentation.crop or augmentation.scale != (1, 1)
         require(resize != "stretch" or not jitters, "data.resize", resize, allowed)
-        self.num_classes, self.image_size, self.batch_size = num_classes, image_size, batch_size
         self.resize, self.longest_side = resize, longest_side
-        self.num_workers, self.augmentation, self.seed = num_workers, augmentation, seed
         self.mean, self.std = tuple(mean), tuple(std)
         self.class_names: tuple[str, ...] | None = None
         self.category_ids: tuple[int, ...] | None = None
@@ -151,11 +159,8 @@ class DenseDataModule(LoaderDataModule):
     def collate(samples: list[tuple[Tensor, Any]]) -> Any:
         """Make a batch of (image, target); to predict, of (image, picture)."""
         images, targets = zip(*samples, strict=True)
-        height, width = (max(image.shape[side] for image in images) for side in (1, 2))
-        batch = torch.stack([padded(image, height, width, 0.0) for image in images])
-        if not isinstance(targets[0], Tensor):
-            return batch, list(targets)
-        return batch, torch.stack([padded(mask, height, width, IGNORED) for mask in targets])
+        batch = stacked(images, 0.0)
+        return batch, stacked(targets, IGNORED) if isinstance(targets[0], Tensor) else list(targets)
 
     def setup(self, stage: str) -> None:
         """Find the images, once, and check that batches can be made of them.
@@ -163,6 +168,8 @@ class DenseDataModule(LoaderDataModule):
         Raises:
             UserError: When the data are not as they must be; says what was expected.
         """
+        if stage == "fit":
+            self.divide_batch()
         for split in SPLITS_OF_STAGE[stage]:
             if split not in self.datasets:
                 self.datasets[split] = DenseImages(self, split, self.find(split), self.transform(split))

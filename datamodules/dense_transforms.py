@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +94,12 @@ def _resized(size: int, resize: Resize, longest_side: int, scale: tuple[float, f
             return v2.Resize(None, max_size=size, antialias=True)
         case _:
             return v2.ScaleJitter((size, size), scale, antialias=True)
+
+
+def stacked(maps: Sequence[Tensor], value: float) -> Tensor:
+    """Return maps (..., H, W) as a batch as high and wide as the largest, padded at the bottom and on the right."""
+    height, width = (max(one.shape[side] for one in maps) for side in (-2, -1))
+    return torch.stack([padded(one, height, width, value) for one in maps])
 
 
 def padded(values: Tensor, height: int, width: int, value: float) -> Tensor:

@@ -77,7 +77,7 @@ def test_another_value_may_count_nowhere(root: Path) -> None:
 
 def test_images_are_evaluated_in_their_own_ratio_and_masks_in_their_own_size(root: Path) -> None:
     save_pair(root, "validation", "b", np.zeros((30, 200), np.uint8))
-    data = module(root, ignore_zero=False, longest_side=96)
+    data = module(root, ignore_zero=False, resize="shorter", longest_side=96)
     data.setup("fit")
     (wide, mask), (wider, other) = data.val_dataloader()
     assert (wide.shape, mask.shape) == ((1, 3, 32, 64), (1, 40, 80))  # the shorter side decides
@@ -87,8 +87,8 @@ def test_images_are_evaluated_in_their_own_ratio_and_masks_in_their_own_size(roo
     assert wide.flatten(2).std(dim=2).max() < 1e-5  # one colour, nothing is padded
     assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
     data.setup("predict")
-    assert [paths[0][-5:] for _, paths in data.predict_dataloader()] == ["a.jpg", "b.jpg"]
-    with pytest.raises(UserError, match=r"longest_side = 31 must be data\.image_size = 32 or more"):
+    assert [pictures[0].path[-5:] for _, pictures in data.predict_dataloader()] == ["a.jpg", "b.jpg"]
+    with pytest.raises(UserError, match=r"longest_side = 31 must be data\.image_size or more"):
         module(root, longest_side=31)
 
 

@@ -205,8 +205,13 @@ def test_a_row_of_segmentation_has_the_papers_recipe_and_takes_two_steps(
     assert (schedule.cosine_from, schedule.final_factor) == ("middle", 0)
     assert (trainer["max_steps"], trainer["gradient_clip_val"], trainer["sync_batchnorm"]) == (steps, clip, True)
     assert steps % trainer["val_check_interval"] == 0  # the last step is validated
-    assert data["batch_size"] * trainer["devices"] == 32
-    assert (data["image_size"], data["longest_side"], data["ignore_zero"]) == (512, 2048, True)
+    assert (data["global_batch_size"], data["batch_size"]) == (32, None)
+    assert (data["image_size"], data["resize"], data["longest_side"], data["ignore_zero"]) == (
+        512,
+        "shorter",
+        2048,
+        True,
+    )
     assert data["augmentation"]["scale"] == [0.5, 2.0]
     for split, index in ((split, index) for split in ("training", "validation") for index in "abcd"):
         save_pair(tmp_path / "ade", split, index, np.full((70, 90), 3, np.uint8))

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
 def test_rows_follow_the_recipe(name: str) -> None:
     config = resolved(command(f"dense/{name}.yaml"))
     data, model, trainer = config["data"]["init_args"], config["model"], config["trainer"]
-    images = data["batch_size"] * trainer["devices"]
+    images = data["global_batch_size"]
     rate = model["optimizer"]["learning_rate"]
     assert (model["detector"], data["image_size"], data["resize"], images, rate) == ROWS[name]
     published = VARIANTS["mobilemamba_b1"]
