@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -181,23 +182,45 @@ def lost_weights(scene: Scene) -> tuple[str, int, str]:
 
 def lost_class(scene: Scene) -> tuple[str, int, str]:
     """Lose the folder of a class in training, and bring it back."""
-    data = DigitsDataModule(digits=(0, 1, 2), train_per_class=40)
-    data.setup("fit")
-    for split in ("train", "val"):
-        for index in range(len(data.datasets[split].images)):
-            image, label = data.datasets[split].images[index]
-            path = scene.folder / "photographs" / split / str(label) / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)  # type: ignore[union-attr]
-    folder = scene.folder / "photographs" / "train" / "1"
-    options = ["--data=ImageNetDataModule", f"--data.root={scene.folder / 'photographs'}", "--data.num_classes=3"]
-    small = [*options, "--data.image_size=32", "--data.batch_size=8", "--data.num_workers=2"]
+    folder, options = _photographs(scene)
     step = scene.draw.randrange(1, 4)
-    status, output = scene.meet(*small, step=step, what="lose", folder=str(folder))
+    status, output = scene.meet(*options, step=step, what="lose", folder=str(folder))
     wrong = "" if status == 1 and "is gone" in output else f"ended with {status}: {output[-200:]}"
     Path(f"{folder} lost").rename(folder)
-    ended, _ = scene.meet(*small)
-    return f"step {step}", status, wrong or ("" if ended == 0 else f"going on ended with {ended}")
+    return f"step {step}", status, wrong or _goes_on(scene, options)
+
+
+def stalled_files(scene: Scene) -> tuple[str, int, str]:
+    """Let the files of a class hang when they are opened, as on a disk of a network that is gone."""
+    folder, options = _photographs(scene)
+    step = scene.draw.randrange(1, 4)
+    timeout = "--data.loader_timeout=5"
+    status, output = scene.meet(*options, timeout, step=step, what="stall", folder=str(folder))
+    wrong = "" if status == 1 and "within data.loader_timeout" in output else f"ended with {status}: {output[-200:]}"
+    shutil.rmtree(folder)
+    Path(f"{folder} lost").rename(folder)
+    return f"step {step}", status, wrong or _goes_on(scene, options)
+
+
+def _photographs(scene: Scene) -> tuple[Path, list[str]]:
+    """Write digits as photographs; return the folder of a class, and the options to train on all."""
+    data = DigitsDataModule(digits=(0, 1, 2), train_per_class=40)
+    data.setup("fit")
+    root = scene.folder / "photographs"
+    for split in ("train", "val"):
+        images = data.datasets[split].images
+        for index in range(len(images)):
+            image, label = images[index]
+            path = root / split / str(label) / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)  # type: ignore[union-attr]
+    options = ["--data=ImageNetDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.image_size=32"]
+    return root / "train" / "1", [*options, "--data.batch_size=8", "--data.num_workers=2"]
+
+
+def _goes_on(scene: Scene, options: list[str]) -> str:
+    status, output = scene.meet(*options)
+    return "" if status == 0 else f"going on ended with {status}: {output[-200:]}"
 
 
 FAULTS: dict[str, Fault] = {
@@ -212,7 +235,7 @@ FAULTS: dict[str, Fault] = {
     "a bit of the newest checkpoint": damaged(flip_a_bit),
     "newest checkpoint cut off": damaged(cut_off),
     "loader processes killed": failing("A loader process was ended from outside", what="die"),
-    "loader processes hang": failing("within data.loader_timeout", "--data.loader_timeout=5", what="hang"),
+    "files hang when they are opened": stalled_files,
     "disk full": full_disk,
     "killed during export": killed_export,
     "two runs in one folder": two_runs,

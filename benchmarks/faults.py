@@ -21,6 +21,7 @@ from rich.progress import track
 
 from benchmarks.fault_kinds import FAULTS, STEPS, Scene
 from benchmarks.faulty_runs import LAST, fit, steps_begun, write_config
+from benchmarks.publish import around_markers, machine, replace_between
 from mobilemamba.environment import environment
 from mobilemamba.errors import UserError, require
 from mobilemamba.files import write_json, write_text
@@ -46,7 +47,13 @@ class Outcome:
     repeated: int
 
 
-def faults(times: int = 1, seed: int = 0, only: str | None = None, output: Path = Path("runs/faults")) -> list[Outcome]:
+def faults(
+    times: int = 1,
+    seed: int = 0,
+    only: str | None = None,
+    output: Path = Path("runs/faults"),
+    document: Path | None = None,
+) -> list[Outcome]:
     """Let faults happen to small runs of the real command, and see what is lost.
 
     Args:
@@ -54,6 +61,7 @@ def faults(times: int = 1, seed: int = 0, only: str | None = None, output: Path 
         seed: Of the places. Moments in seconds depend on the machine, too.
         only: Part of the names of the faults to try. Null: all.
         output: Folder for faults.md and faults.json.
+        document: Markdown file with a place for the table, such as docs/reliability.md.
 
     Raises:
         UserError: When no fault has such a name.
@@ -62,6 +70,8 @@ def faults(times: int = 1, seed: int = 0, only: str | None = None, output: Path 
     chosen = {name: fault for name, fault in FAULTS.items() if only is None or only in name}
     if not chosen:
         raise UserError(f"--only = {only!r} must be part of one of {', '.join(FAULTS)}.")
+    if document is not None:
+        around_markers(document, "faults")  # fails now rather than after the work
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         ends = {processes: _end_without_faults(Path(place) / f"whole_{processes}", processes) for processes in (1, 2)}
@@ -86,6 +96,9 @@ def faults(times: int = 1, seed: int = 0, only: str | None = None, output: Path 
     text = as_table(outcomes)
     write_text(output / "faults.md", text + "\n")
     print(text)
+    if document is not None:
+        about = f"{machine(torch.device('cpu'))}, `python -m benchmarks faults --times {times} --seed {seed}`"
+        replace_between(document, "faults", f"{about}\n\n{text}")
     for one in outcomes:
         if one.problem:
             print(f"NOT SURVIVED: {one.fault}, {one.place}: {one.problem}")

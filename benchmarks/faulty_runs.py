@@ -26,11 +26,11 @@ class Happening(Callback):
 
     Args:
         step: Number of the optimiser step.
-        what: The name of a signal, which is sent to its own process; "hang" or "die" for one of its loader processes;
-            "nan" for a weight of the student; "lose" for the folder of a class. Null: nothing.
+        what: The name of a signal, which is sent to its own process; "die" for its loader processes; "nan" for a weight
+            of the student; "lose" for a folder, "stall" for files in it that hang when they are opened. Null: nothing.
         rank: The process that it happens to.
         validating: It happens in the first batch of the validation after that step, instead.
-        folder: The folder that is lost.
+        folder: The folder that is lost; it gets another name.
     """
 
     def __init__(
@@ -62,13 +62,16 @@ class Happening(Callback):
         if self.what == "nan":
             with torch.no_grad():
                 next(pl_module.parameters()).fill_(torch.nan)
-        elif self.what == "lose":
-            Path(self.folder).rename(f"{self.folder} lost")
-        elif self.what in ("hang", "die"):
-            number = signal.SIGSTOP if self.what == "hang" else signal.SIGKILL
+        elif self.what in ("lose", "stall"):
+            lost = Path(self.folder).rename(f"{self.folder} lost")
+            if self.what == "stall":
+                Path(self.folder).mkdir()
+                for file in lost.iterdir():
+                    os.mkfifo(Path(self.folder) / file.name)
+        elif self.what == "die":
             iterator: Any = trainer.fit_loop._data_fetcher.combined_loader.flattened[0]._iterator  # type: ignore[union-attr]
             for worker in iterator._workers:
-                os.kill(worker.pid, number)
+                os.kill(worker.pid, signal.SIGKILL)
         else:
             os.kill(os.getpid(), getattr(signal, self.what))
 
