@@ -5,7 +5,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # One thread for each of two processes: threads that wait for each other on busy cores are ten times slower.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: install demo check test slow minimum extras litert no-numba gpu format benchmark faults
+.PHONY: install demo check test slow minimum extras libraries litert no-numba gpu format benchmark faults
 
 install: .venv/installed
 
@@ -51,6 +51,13 @@ extras:
 	$(PYTHON) -m venv .venv-extras
 	.venv-extras/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,openvino,executorch]"
 	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest -n 2 tests/mobilemamba/export tests/benchmarks
+
+# Dense tasks with their libraries, and chunks in object storage, of which the tests start a server.
+libraries:
+	$(PYTHON) -m venv .venv-libraries
+	.venv-libraries/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,dense]" "moto[s3,server]"
+	OMP_NUM_THREADS=1 .venv-libraries/bin/python -m pytest -n 2 tests/datamodules tests/mobilemamba/test_libraries.py \
+		tests/mobilemamba/export tests/lightning_modules tests/experiments
 
 # LiteRT needs an older typing-extensions than the versions of constraints.txt take: pip chooses others here.
 litert:

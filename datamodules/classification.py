@@ -254,14 +254,7 @@ class ClassificationDataModule(TaughtDataModule):
         return self._mixer(*self.finish(batch), seed, *said)
 
     def finish(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Return a training batch as the network takes it, but for mixing: normalised and erased, on its device.
-
-        Args:
-            batch: What the loader gives.
-
-        Returns:
-            Images, float32 (B, 3, H, W), and class indices (B,).
-        """
+        """Return images, float32 (B, 3, H, W), and class indices (B,) of a batch: normalised, erased, not mixed."""
         images = normalise(batch.images, self.mean, self.std)
         self.augmentation.erasing.erase(images, batch.rectangles)
         return images, batch.targets
