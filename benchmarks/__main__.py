@@ -16,6 +16,7 @@ COMMANDS = {
     "int8": ("benchmarks.int8:int8", "which parts of a network to quantise"),
     "kernels": ("benchmarks.kernels:kernels", "what the kernels for CPUs give"),
     "loading": ("benchmarks.loading:loading", "how many training images a core loads in a second"),
+    "networks": ("benchmarks.command:benchmark", "networks beside each other, as mobilemamba benchmark does"),
     "readme": ("benchmarks.readme:readme", "every figure of the README's sections on speed and formats"),
     "resolution": ("benchmarks.resolution:resolution", "backbones at the image sizes of detection and segmentation"),
     "scan": ("benchmarks.scan:scan", "time of the selective scan in each of its forms"),

@@ -26,8 +26,9 @@ from benchmarks.publish import RESULTS, around_markers, machine, replace_between
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, NotComparedWarning, check_installed, export_network, load
+from mobilemamba.export.comparison import Runner
 from mobilemamba.export.formats import FORMATS, FormatName
-from mobilemamba.export.parity import ParityReport, Runner, random_images
+from mobilemamba.export.parity import ParityReport, random_images
 from mobilemamba.export.timing import Timing, interleaved
 
 QUICKSTART = "quickstart"

@@ -50,7 +50,7 @@ class Part:
 
 
 def _networks(name: str, title: str, limit: int, *options: str) -> Part:
-    command = ("-m", "experiments.cli", "benchmark", OURS, PEERS[0], "--reference", PEERS[1], "--device", "cuda")
+    command = ("-m", "benchmarks", "networks", OURS, PEERS[0], "--reference", PEERS[1], "--device", "cuda")
     return Part(name, title, (*command, *options, "--batch-sizes", "256", "--autocast", "--output", "{}"), limit)
 
 

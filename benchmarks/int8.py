@@ -28,11 +28,12 @@ from benchmarks.publish import machine, table_of, write_results
 from mobilemamba import MobileMamba, ModelMetadata
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network
+from mobilemamba.export.comparison import compare_logits
 from mobilemamba.export.formats.onnx import load
 from mobilemamba.export.int8.images import LabelledImages, choose_images, read_batches
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise, quantised_nodes
-from mobilemamba.export.parity import compare_logits, random_images
+from mobilemamba.export.parity import random_images
 from mobilemamba.export.timing import interleaved
 from mobilemamba.weights import load_network
 

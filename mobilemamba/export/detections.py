@@ -18,8 +18,8 @@ from torchvision.ops import box_iou, nms
 from torchvision.ops import boxes as box_operators
 
 from mobilemamba.errors import UserError
+from mobilemamba.export.comparison import Comparison, Shape
 from mobilemamba.export.formats.base import quiet
-from mobilemamba.export.parity import Comparison, Shape
 
 Detections = dict[str, Tensor]
 """Of one image: "boxes" (N, 4) in pixels, "scores" (N,), "labels" (N,), and "masks" (N, 1, H, W) where there are."""

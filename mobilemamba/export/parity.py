@@ -7,9 +7,8 @@ for networks of any scale. Exported files are compared at every batch size and i
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -18,43 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilemamba.errors import UserError
-
-Answer = Tensor | dict[str, Tensor]
-"""Logits (B, num_classes), or (B, num_classes, H, W) of pixels; or the detections of one image (:mod:`.detections`)."""
-
-Runner = Callable[[Tensor], Any]
-"""Maps images (B, C, H, W) to an :data:`Answer`, both float32 on the CPU."""
-
-Shape = tuple[int, int, int, int]
+from mobilemamba.export.comparison import Answer, Comparison, Runner, Shape, compare_logits
+from mobilemamba.export.detections import compare_detections
 
 FUSE_TOLERANCE = 1e-12
 """Largest difference between a network and its fused form in float64, relative to the largest logit."""
 
-TIE = 1e-5
-"""Classes whose reference logits are closer than this share of the largest are one: float32 cannot tell them apart."""
-
 CONCLUSIVE_RESPONSE = 10
 """A comparison proves something when logits of different images differ by this many tolerances."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Answers of two forms to batches of one shape.
-
-    Args:
-        shape: Shape of a batch, (B, C, H, W).
-        images: Images in all batches.
-        max_abs_error: Largest difference of a logit, relative to the largest absolute logit.
-        top1_agreement: Share of images, or of pixels, with the same top class.
-        response: Largest difference between the network's logits for two images, relative like max_abs_error; 0 for
-            a single image.
-    """
-
-    shape: Shape
-    images: int
-    max_abs_error: float
-    top1_agreement: float
-    response: float
 
 
 @dataclass(frozen=True)
@@ -128,38 +98,8 @@ class ParityReport:
         )
 
 
-def compare_logits(reference: Tensor, candidate: Tensor, shape: Shape) -> Comparison:
-    """Compare the answers to the same images.
-
-    Args:
-        reference: Logits of the network, (images, num_classes), or (images, num_classes, H, W).
-        candidate: Logits of the other form.
-        shape: Shape of a batch, for the report.
-
-    Raises:
-        UserError: When the reference has no finite answer to compare with, or the shapes differ.
-    """
-    if candidate.shape != reference.shape:
-        raise UserError(
-            f"The file answers images of shape {shape} with shape {tuple(candidate.shape)}, "
-            f"the network with {tuple(reference.shape)}. No file was written."
-        )
-    if not reference.isfinite().all():
-        raise UserError("The network itself gives logits that are not finite: its weights are damaged; retrain it.")
-    reference, candidate = reference.double(), candidate.double()
-    scale = max(reference.abs().max().item(), torch.finfo(torch.float32).tiny)
-    error = (candidate - reference).abs().max().item() / scale
-    chosen = reference.gather(1, candidate.argmax(1, keepdim=True))
-    agrees = chosen >= reference.amax(1, keepdim=True) - TIE * scale
-    response = (reference.amax(0) - reference.amin(0)).max().item() / scale
-    error = math.inf if math.isnan(error) else error
-    return Comparison(shape, len(reference), error, agrees.double().mean().item(), response)
-
-
 def compare_answers(references: Sequence[Answer], candidates: Sequence[Answer], shape: Shape) -> Comparison:
     """Compare the answers to batches of one shape, whatever they are; for errors see :func:`compare_logits`."""
-    from mobilemamba.export.detections import compare_detections  # which needs this module
-
     if isinstance(references[0], Tensor):
         return compare_logits(torch.cat(cast(Any, references)), torch.cat(cast(Any, candidates)), shape)
     return compare_detections(cast(Any, references), cast(Any, candidates), shape)

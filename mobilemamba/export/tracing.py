@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from mobilemamba.export.comparison import Shape
 from mobilemamba.export.options import ExportOptions
-from mobilemamba.export.parity import Shape, random_images
+from mobilemamba.export.parity import random_images
 from mobilemamba.scan.parallel import DYNAMIC_SIZE_DOUBLINGS
 
 TOP1_IMAGES = 16

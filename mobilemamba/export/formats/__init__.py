@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from mobilemamba.errors import UserError
-from mobilemamba.export.parity import Runner
+from mobilemamba.export.comparison import Runner
 from mobilemamba.metadata import ModelMetadata
 
 FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]

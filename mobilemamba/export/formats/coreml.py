@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from mobilemamba.export.comparison import Runner
 from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
-from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
 PREFIX = "mobilemamba."

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from mobilemamba.export.comparison import Runner
 from mobilemamba.export.formats.base import quiet
-from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
 METADATA_METHOD = "metadata"

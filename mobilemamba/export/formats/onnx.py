@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from mobilemamba.export.comparison import Answer, Runner
 from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
-from mobilemamba.export.parity import Answer, Runner
 from mobilemamba.metadata import ModelMetadata
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}

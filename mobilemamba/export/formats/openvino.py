@@ -23,9 +23,9 @@ import torch
 from onnxscript.rewriter import pattern, rewrite
 from torch.export import ExportedProgram
 
+from mobilemamba.export.comparison import Runner
 from mobilemamba.export.formats.base import INPUT, OUTPUT
 from mobilemamba.export.formats.onnx import convert
-from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
 SECTION = "mobilemamba"

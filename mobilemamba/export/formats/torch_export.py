@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from mobilemamba.export.parity import Runner
+from mobilemamba.export.comparison import Runner
 from mobilemamba.metadata import ModelMetadata
 
 METADATA_FILE = "metadata.json"

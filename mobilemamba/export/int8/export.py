@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
 from mobilemamba.errors import UserError
+from mobilemamba.export.comparison import compare_logits
 from mobilemamba.export.export import check_request, export_network, report_path
 from mobilemamba.export.formats.onnx import load
 from mobilemamba.export.int8.images import LabelledImages, choose_images, read_batches
@@ -28,7 +29,7 @@ from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise
 from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.options import ExportOptions
-from mobilemamba.export.parity import compare_logits, compare_runner, random_images
+from mobilemamba.export.parity import compare_runner, random_images
 from mobilemamba.export.timing import interleaved
 from mobilemamba.files import atomic_write
 from mobilemamba.metadata import ModelMetadata

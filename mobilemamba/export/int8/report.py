@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mobilemamba.errors import UserError
-from mobilemamba.export.parity import Comparison, ParityReport
+from mobilemamba.export.comparison import Comparison
+from mobilemamba.export.parity import ParityReport
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
+from mobilemamba.export.comparison import Comparison
 from mobilemamba.export.int8.report import Int8Report
-from mobilemamba.export.parity import Comparison, ParityReport, random_images
+from mobilemamba.export.parity import ParityReport, random_images
 from tests.mobilemamba.conftest import randomise
 
 

@@ -9,8 +9,9 @@ from torch import nn
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.export import ExportOptions
+from mobilemamba.export.comparison import compare_logits
 from mobilemamba.export.graph import for_graphs
-from mobilemamba.export.parity import compare_logits, random_images
+from mobilemamba.export.parity import random_images
 from mobilemamba.export.tracing import promised_shapes, trace, tracing_size
 from mobilemamba.wavelet_mamba import WaveletConv
 from tests.mobilemamba.conftest import randomise

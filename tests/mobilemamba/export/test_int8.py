@@ -15,12 +15,13 @@ from mobilemamba import MobileMamba, MobileMambaConfig, ModelMetadata
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, read_metadata, report_path
 from mobilemamba.export import export as export_module
+from mobilemamba.export.comparison import Comparison
 from mobilemamba.export.int8.export import export_int8
 from mobilemamba.export.int8.images import choose_images, find_labelled_images, read_batches
 from mobilemamba.export.int8.options import Int8Options
 from mobilemamba.export.int8.quantise import quantise
 from mobilemamba.export.int8.report import Int8Report
-from mobilemamba.export.parity import Comparison, random_images
+from mobilemamba.export.parity import random_images
 from mobilemamba.images import find_images
 from tests.mobilemamba.export.conftest import int8_report
 

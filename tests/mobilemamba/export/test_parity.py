@@ -9,7 +9,8 @@ import torch
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.errors import UserError
 from mobilemamba.export import Comparison, ParityReport
-from mobilemamba.export.parity import compare_fused, compare_logits, compare_runner
+from mobilemamba.export.comparison import compare_logits
+from mobilemamba.export.parity import compare_fused, compare_runner
 
 SHAPE = (2, 3, 64, 64)
 REFERENCE = torch.tensor([[1.0, -4.0, 2.0], [0.5, 0.25, 0.0]])
