@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.export.detections import SingleImageDetector, trace_detector
 from mobilemamba.export.formats import FORMATS, check_installed, format_module
 from mobilemamba.export.graph import for_graphs
@@ -81,7 +81,12 @@ def export_network(
         else:
             size = tracing_size(image_size, smallest, options)
             program = trace_detector(fused, image) if is_detector else trace(fused, channels, size, options)
-            module.write(program, unfinished, metadata)
+            if options.opset is None:
+                module.write(program, unfinished, metadata)
+            else:
+                from mobilemamba.export.formats import onnx  # whose packages other formats do not need
+
+                onnx.write(program, unfinished, metadata, options.opset)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
@@ -149,6 +154,7 @@ def _of_detector(options: ExportOptions) -> ExportOptions:
             f"format = {options.format!r} with dynamic_size = {options.dynamic_size} must be 'onnx' or 'pt2' with "
             "dynamic_size = False: there are no other files of detectors."
         )
+    require(options.opset is None, "opset", options.opset, "null for a detector: its files have operators of their own")
     return replace(options, dynamic_batch=False)
 
 
