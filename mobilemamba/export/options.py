@@ -17,9 +17,9 @@ class ExportOptions:
     """Form of an exported file.
 
     Args:
-        format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export and AOTInductor, "openvino" for
-            Intel's runtime, "executorch" for PyTorch's runtime on phones and small devices, "litert" for
-            Google's, "coreml" for Apple's.
+        format: "onnx" for ONNX Runtime and other engines, "pt2" for torch.export, "aoti" for AOTInductor, compiled
+            ahead of time, "openvino" for Intel's runtime, "executorch" for PyTorch's runtime on phones and small
+            devices, "litert" for Google's, "coreml" for Apple's.
         dynamic_batch: Whether the file takes any batch size; otherwise it takes single images.
         dynamic_size: Whether the file takes images of any height and width, from the network's smallest up to
             :func:`.tracing.largest_dynamic_size`; otherwise those of the metadata.
@@ -51,6 +51,8 @@ class ExportOptions:
                     f"{field} = True must be false: {self.format} files take single images of one size. "
                     f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
                 )
+        if self.dynamic_size and FORMATS[self.format].is_compiled:
+            raise UserError(f"dynamic_size = True must be false: {self.format} files take images of one size.")
         if self.opset is not None:
             require(self.format == "onnx", "opset", self.opset, f"null for format {self.format!r}: it is ONNX's alone")
             allowed = f"{OPSETS[0]} to {OPSETS[-1]}, or null for the exporter's default"

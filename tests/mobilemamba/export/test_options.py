@@ -32,9 +32,10 @@ def test_tolerance_must_be_a_positive_number(tolerance: float) -> None:
     [
         ({"opset": 17}, "opset = 17 must be 18 to 23, or null for the exporter's default"),
         ({"opset": 24}, "opset = 24 must be 18 to 23"),
+        ({"dynamic_size": True, "format": "aoti"}, "dynamic_size = True must be false: aoti files take"),
         ({"opset": 18, "format": "pt2"}, "opset = 18 must be null for format 'pt2'"),
     ],
 )
-def test_opset_is_one_that_the_exporter_writes_and_of_onnx_alone(options: dict[str, Any], message: str) -> None:
+def test_options_of_some_formats_alone_say_so(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ExportOptions(**options)
