@@ -41,7 +41,7 @@ MARKERS = "formats"
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
     "pt2": ("torch.export", "`.pt2`"),
-    "aoti": ("PyTorch compiled ahead of time, in C++ too", "`.aoti.pt2`"),
+    "aoti": ("PyTorch compiled ahead of time, C++", "`.aoti.pt2`"),
     "openvino": ("Intel CPUs and GPUs", "`.xml`, `.bin`"),
     "executorch": ("phones and small devices, by XNNPACK", "`.pte`"),
     "litert": ("Android, LiteRT", "`.tflite`"),
@@ -160,6 +160,8 @@ def support_table(supports: Sequence[Support]) -> str:
     for one in supports:
         needs_extra = one.format not in ("onnx", "pt2", "aoti")
         extra = f'`pip install ".[{one.format}]"` in the checkout' if needs_extra else "the package"
+        if FORMATS[one.format].is_compiled:
+            extra += ", and a C++ compiler"
         error = f"compared, off by {_figure(one, 'max_abs_error', '.0e')}"
         purpose, suffixes = PURPOSES[one.format]
         rows.append(

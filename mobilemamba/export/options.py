@@ -52,7 +52,9 @@ class ExportOptions:
                     f"Set {field} to false, with `mobilemamba export` by --no-{field.replace('_', '-')}."
                 )
         if self.dynamic_size and FORMATS[self.format].is_compiled:
-            raise UserError(f"dynamic_size = True must be false: {self.format} files take images of one size.")
+            raise UserError(
+                f"dynamic_size = True must be false: {self.format} files take images of one size. Format pt2 takes any."
+            )
         if self.opset is not None:
             require(self.format == "onnx", "opset", self.opset, f"null for format {self.format!r}: it is ONNX's alone")
             allowed = f"{OPSETS[0]} to {OPSETS[-1]}, or null for the exporter's default"

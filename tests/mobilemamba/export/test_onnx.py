@@ -10,7 +10,9 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from mobilemamba import MobileMamba, ModelMetadata
+from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network, read_metadata
+from mobilemamba.export.export import _of_detector
 from mobilemamba.export.formats.onnx import load
 from mobilemamba.export.options import OPSETS
 
@@ -70,3 +72,8 @@ def test_onnxslim_leaves_the_logits_and_the_metadata(oldest: Path, network: Mobi
     assert len(onnx.load(slim).graph.node) <= len(onnx.load(oldest).graph.node)
     assert_same(load(slim)(torch.from_numpy(images())), network)
     assert read_metadata(slim) == METADATA
+
+
+def test_detectors_have_operators_of_their_own() -> None:
+    with pytest.raises(UserError, match="opset = 18 must be null for a detector"):
+        _of_detector(ExportOptions(opset=18))
