@@ -41,7 +41,8 @@ MARKERS = "formats"
 
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
-    "pt2": ("torch.export, AOTInductor", "`.pt2`"),
+    "pt2": ("torch.export", "`.pt2`"),
+    "aoti": ("PyTorch compiled ahead of time, C++", "`.aoti.pt2`"),
     "openvino": ("Intel CPUs and GPUs", "`.xml`, `.bin`"),
     "executorch": ("phones and small devices, by XNNPACK", "`.pte`"),
     "litert": ("Android, LiteRT", "`.tflite`"),
@@ -158,8 +159,10 @@ def support_table(supports: Sequence[Support]) -> str:
     """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
     rows = []
     for one in supports:
-        needs_extra = one.format not in ("onnx", "pt2")
+        needs_extra = one.format not in ("onnx", "pt2", "aoti")
         extra = f'`pip install ".[{one.format}]"` in the checkout' if needs_extra else "the package"
+        if FORMATS[one.format].is_compiled:
+            extra += ", and a C++ compiler"
         error = f"compared, off by {_figure(one, 'max_abs_error', '.0e')}"
         purpose, suffixes = PURPOSES[one.format]
         rows.append(

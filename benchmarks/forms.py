@@ -27,7 +27,7 @@ from mobilemamba.metadata import ModelMetadata
 
 CPU = torch.device("cpu")
 
-ExportForm = Literal["onnx", "pt2", "openvino", "executorch", "litert"]
+ExportForm = Literal["onnx", "pt2", "aoti", "openvino", "executorch", "litert"]
 InferenceForm = Literal["eager", "fused", "compiled", "compiled-eager", ExportForm]
 Form = Literal[InferenceForm, "training"]
 
@@ -87,7 +87,10 @@ def call_of(
             return TrainingStep(network, images, autocast)
         case _:
             # Swaps nothing in networks of others.
-            return _exported_call(for_graphs(fused(network), dynamic_size=False), images, form)
+            own = fused(network)
+            return _exported_call(
+                own if FORMATS[form].is_compiled else for_graphs(own, dynamic_size=False), images, form
+            )
 
 
 def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Callable[[], Tensor]:

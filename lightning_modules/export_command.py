@@ -29,6 +29,7 @@ def export(
     dynamic_batch: bool = True,
     dynamic_size: bool = False,
     tolerance: float = 1e-4,
+    opset: int | None = None,
     int8: bool = False,
     calibration: Path | None = None,
     validation: Path | None = None,
@@ -50,6 +51,7 @@ def export(
         dynamic_batch: Take any batch size, or single images.
         dynamic_size: Take images of any height and width, or of one size.
         tolerance: Largest difference allowed, relative to the largest logit.
+        opset: With format onnx, version of the operators, 18 or later, for older runtimes. Null: the exporter's.
         int8: Write weights and activations in int8, for ONNX Runtime; needs --calibration.
         calibration: With --int8, folder of images like those to come, in any depth of folders.
         validation: With --int8, other images, a folder for each class; the accuracy before and after is compared,
@@ -62,7 +64,7 @@ def export(
     Raises:
         UserError: When an option or the checkpoint does not fit, or the file differs from its network.
     """
-    options = ExportOptions(format, dynamic_batch, dynamic_size, tolerance)
+    options = ExportOptions(format, dynamic_batch, dynamic_size, tolerance, opset)
     int8_options = _int8_options(
         int8,
         calibration=calibration,

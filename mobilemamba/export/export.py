@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mobilemamba.backbone import MobileMamba
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.export.detections import SingleImageDetector, trace_detector
-from mobilemamba.export.formats import FORMATS, check_installed, format_module
+from mobilemamba.export.formats import FORMATS, check_installed, format_module, format_of
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner, random_images
@@ -48,8 +48,8 @@ def export_network(
         The report, which passed, or says that this system cannot run the file.
 
     Raises:
-        UserError: When path, image size or network do not fit, or the format's packages are missing, before any work;
-            or when the fused network or the file gives other answers than the network.
+        UserError: When path, image size or network do not fit, or the format's packages or compiler are missing, before
+            any work; or when the fused network or the file gives other answers than the network.
 
     Warns:
         NotComparedWarning: When this system cannot run the file.
@@ -70,7 +70,9 @@ def export_network(
     fused = fuse(unfused)
     fuse_error = compare_fused(unfused, fused, (1 if is_detector else 2, channels, *image_size))
     unfused.float()  # from here on both are in float32; rounding gives back the network's own weights
-    for_graphs(fused.float(), options.dynamic_size)
+    fused.float()
+    if not form.is_compiled:
+        for_graphs(fused, options.dynamic_size)
     logits = 1 if is_detector else answer.numel()
     shapes = promised_shapes(channels, image_size, smallest, options, logits)
     with atomic_write(path) as unfinished:
@@ -81,7 +83,12 @@ def export_network(
         else:
             size = tracing_size(image_size, smallest, options)
             program = trace_detector(fused, image) if is_detector else trace(fused, channels, size, options)
-            module.write(program, unfinished, metadata)
+            if options.opset is None:
+                module.write(program, unfinished, metadata)
+            else:
+                from mobilemamba.export.formats import onnx  # whose packages other formats do not need
+
+                onnx.write(program, unfinished, metadata, options.opset)
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
@@ -117,7 +124,7 @@ def check_request(network: nn.Module, path: Path, options: ExportOptions, metada
     backbone = next((module for module in network.modules() if isinstance(module, MobileMamba)), None)
     if backbone is None:
         raise UserError(f"Only a MobileMamba, or a network with one, can be exported, not a {type(network).__name__}.")
-    if path.suffix != options.suffix:
+    if not path.name.endswith(options.suffix) or format_of(path) != options.format:
         raise UserError(f"Output {path} does not fit format {options.format!r}: let its name end in {options.suffix}.")
     if path.is_dir() and options.format != "coreml":
         raise UserError(f"Output {path} is a folder: name a file in it.")
@@ -149,6 +156,7 @@ def _of_detector(options: ExportOptions) -> ExportOptions:
             f"format = {options.format!r} with dynamic_size = {options.dynamic_size} must be 'onnx' or 'pt2' with "
             "dynamic_size = False: there are no other files of detectors."
         )
+    require(options.opset is None, "opset", options.opset, "null for a detector: its files have operators of their own")
     return replace(options, dynamic_batch=False)
 
 

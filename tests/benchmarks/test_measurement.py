@@ -1,3 +1,6 @@
+import os
+from shutil import which
+
 import pytest
 import timm
 import torch
@@ -34,10 +37,12 @@ def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch)
         forms.check_forms(["litert"], CPU)
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2", "openvino", "executorch", "litert"])
+@pytest.mark.parametrize("form", ["onnx", "pt2", "aoti", "openvino", "executorch", "litert"])
 def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
     for package in FORMATS[form].packages:  # type: ignore[index]
         pytest.importorskip(package, reason=f"extra {form!r} is not installed")
+    if form == "aoti" and which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("there is no C++ compiler")
     network, images = small_network(), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         expected = network(images)

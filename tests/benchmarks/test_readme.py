@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from benchmarks import formats, readme
+from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
-from mobilemamba.export.formats import FORMATS
+from mobilemamba.export.formats import FORMATS, aoti
 
 TABLES = {"README.md": ("latency", "training", "support"), "benchmarks/README.md": ("formats",)}
 
@@ -26,6 +27,10 @@ def results(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def no_compiler() -> None:
+    raise UserError("There is no C++ compiler.")
+
+
 @pytest.mark.usefixtures("tiny_networks")
 @pytest.mark.parametrize("pixels", [224])
 def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +39,7 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(readme, "NETWORKS", (readme.OURS, readme.REFERENCE))
     monkeypatch.setattr(formats, "formats", partial(formats.formats, networks=[readme.OURS]))
     monkeypatch.setattr(export_formats, "find_spec", lambda name: name if name.startswith("onnx") else None)
+    monkeypatch.setattr(aoti, "check_compiler", no_compiler)
     for path, names in TABLES.items():
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text(
@@ -61,7 +67,7 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
     supports = {one["format"]: one for one in results("formats") if one["network"] == readme.OURS}
     assert {name for name, one in supports.items() if one["outcome"] == "not installed"} == {
         name for name, form in FORMATS.items() if form.packages
-    } - {"onnx"}
+    } - {"onnx"} | {"aoti"}
     for form in ("onnx", "pt2"):
         assert (supports[form]["outcome"], supports[form]["report"]["conclusive"]) == ("passed", True)
         assert supports[form]["report"]["max_abs_error"] < 1e-4
@@ -71,7 +77,7 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
     assert table["`onnx`"][1].startswith("compared, off by ")
     assert table["`litert`"] == ['`pip install ".[litert]"` in the checkout', "not installed"]
     listed = rows("benchmarks/README.md", "formats")
-    assert [cells[0] for cells in listed] == ["mobilemamba_s6, 224x224"] * 6
+    assert [cells[0] for cells in listed] == ["mobilemamba_s6, 224x224"] * 7
     assert [cells[3] for cells in listed].count("yes, compared") == 2
     assert (
         Path("README.md").read_text().count("before\n<!--") == Path("README.md").read_text().count("-->\nafter\n") == 3

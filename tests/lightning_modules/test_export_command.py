@@ -99,6 +99,7 @@ def test_published_weights_need_the_variant_alone(
         ("--checkpoint CHECKPOINT --output FOLDER/m.onnx --image-size 32 64", "image_size = 32x64 is too small"),
         ("--checkpoint CHECKPOINT --image-size 64", "--image-size = [64] must be two numbers"),
         ("--checkpoint CHECKPOINT --tolerance 0", "tolerance = 0.0 must be"),
+        ("--checkpoint CHECKPOINT --opset 17", "opset = 17 must be 18 to 23"),
         ("--checkpoint CHECKPOINT --format executorch", "by --no-dynamic-batch"),
         ("--checkpoint missing.ckpt --int8", "--int8 needs --calibration FOLDER"),
         ("--checkpoint missing.ckpt --calibration images", "--calibration belongs to --int8: add that"),

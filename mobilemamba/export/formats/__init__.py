@@ -17,7 +17,7 @@ from mobilemamba.errors import UserError
 from mobilemamba.export.comparison import Runner
 from mobilemamba.metadata import ModelMetadata
 
-FormatName = Literal["onnx", "pt2", "openvino", "executorch", "litert", "coreml"]
+FormatName = Literal["onnx", "pt2", "aoti", "openvino", "executorch", "litert", "coreml"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class FileFormat:
             what this package does not require.
         single_shape: Whether files take single images of one size.
         dynamic_size_margin: Pixels by which images of a file of dynamic size must exceed the network's smallest.
+        is_compiled: Whether files are compiled from the network's own modules, which takes a C++ compiler where they
+            are made, and have a fixed size.
         platform: The only sys.platform that runs the files; None: any.
     """
 
@@ -39,6 +41,7 @@ class FileFormat:
     packages: tuple[str, ...] = ()
     single_shape: bool = False
     dynamic_size_margin: int = 0
+    is_compiled: bool = False
     platform: str | None = None
 
     @property
@@ -69,6 +72,7 @@ FORMATS: dict[FormatName, FileFormat] = {
     "onnx": FileFormat(".onnx", "onnx", ("onnx", "onnxscript", "onnxruntime")),
     # One pixel more, since the tracer takes a feature map of one pixel for a constant.
     "pt2": FileFormat(".pt2", "torch_export", dynamic_size_margin=1),
+    "aoti": FileFormat(".aoti.pt2", "aoti", is_compiled=True),
     "openvino": FileFormat(".xml", "openvino", ("onnx", "onnxscript", "openvino")),
     "executorch": FileFormat(".pte", "executorch", ("executorch",), single_shape=True),
     "litert": FileFormat(".tflite", "litert", ("litert_torch", "ai_edge_litert"), single_shape=True),
@@ -77,11 +81,19 @@ FORMATS: dict[FormatName, FileFormat] = {
 
 
 def check_installed(name: FormatName) -> None:
-    """Look for a format's packages without importing them.
+    """Look for all that making files of a format takes: packages, without importing them, and perhaps a compiler.
 
     Raises:
-        UserError: When one is missing.
+        UserError: When something is missing.
     """
+    _check_packages(name)
+    if FORMATS[name].is_compiled:
+        from mobilemamba.export.formats.aoti import check_compiler  # imports Inductor
+
+        check_compiler()
+
+
+def _check_packages(name: FormatName) -> None:
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
         raise UserError(
@@ -96,7 +108,7 @@ def format_module(name: FormatName) -> FormatModule:
     Raises:
         UserError: When one of its packages is missing.
     """
-    check_installed(name)
+    _check_packages(name)
     return cast(FormatModule, import_module(f"{__name__}.{FORMATS[name].module}"))
 
 
@@ -106,8 +118,9 @@ def format_of(path: str | Path) -> FormatName:
     Raises:
         UserError: When the suffix is that of no format.
     """
-    for name, form in FORMATS.items():
-        if Path(path).suffix == form.suffix:
+    # The longest suffix first: ".aoti.pt2" ends in ".pt2".
+    for name, form in sorted(FORMATS.items(), key=lambda item: -len(item[1].suffix)):
+        if Path(path).name.endswith(form.suffix):
             return name
     suffixes = ", ".join(form.suffix for form in FORMATS.values())
     raise UserError(f"{path} is no exported file: its name ends in none of {suffixes}.")

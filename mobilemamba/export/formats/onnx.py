@@ -29,14 +29,15 @@ DETECTOR_OPSET = 17
 """Version of the operators of detectors; the older exporter knows none later than 20."""
 
 
-def convert(program: ExportedProgram) -> torch.onnx.ONNXProgram:
-    """Return the optimised graph with readable names."""
+def convert(program: ExportedProgram, opset: int | None = None) -> torch.onnx.ONNXProgram:
+    """Return the optimised graph with readable names, of this version of the operators or the exporter's own."""
     with quiet("onnxscript", "onnx_ir", "torch.onnx"):
         result = torch.onnx.export(
             program,
             dynamo=True,
             input_names=[INPUT],
             output_names=[OUTPUT],
+            opset_version=opset,
             dynamic_shapes=(DIMENSIONS,),  # of a traced program it takes the names alone
             verbose=False,
         )
@@ -44,9 +45,12 @@ def convert(program: ExportedProgram) -> torch.onnx.ONNXProgram:
     return result
 
 
-def write(program: ExportedProgram, path: Path, metadata: ModelMetadata) -> None:
-    """Write one self-contained file."""
-    result = convert(program)
+def write(program: ExportedProgram, path: Path, metadata: ModelMetadata, opset: int | None = None) -> None:
+    """Write one self-contained file, which runtimes of the opset's time can read where one is given."""
+    result = convert(program, opset)
+    if opset is not None:
+        assert result.model.opset_imports == {"": opset}  # the exporter keeps its own where conversion fails
+        result.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     for key, value in metadata.to_dict().items():
         result.model.metadata_props[key] = json.dumps(value)
     result.save(path, external_data=False)

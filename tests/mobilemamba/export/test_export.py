@@ -100,6 +100,13 @@ def test_an_export_that_is_cut_off_leaves_the_older_file(
         ("file/model.onnx", ExportOptions(), (64, 64), "Folder .*file cannot be written"),
         ("file/below/model.onnx", ExportOptions(), (64, 64), "Folder .*below cannot be written"),
         ("model.onnx", ExportOptions(format="pt2"), (64, 64), r"let its name end in \.pt2"),
+        (
+            "model.aoti.pt2",
+            ExportOptions(format="pt2"),
+            (64, 64),
+            r"does not fit format 'pt2': let its name end in \.pt2",
+        ),
+        ("model.pt2", ExportOptions(format="aoti"), (64, 64), r"let its name end in \.aoti\.pt2"),
         ("folder.onnx", ExportOptions(), (64, 64), "is a folder"),
         ("model.onnx", ExportOptions(), (64, 63), "image_size = 64x63 is too small.*at least 64x64"),
         ("model.pt2", ExportOptions(format="pt2", dynamic_size=True), (64, 64), "at least 65x65"),

@@ -30,7 +30,7 @@ from mobilemamba.export import (
     report_path,
 )
 from mobilemamba.export import export as export_module
-from mobilemamba.export.formats import FORMATS, FormatName, load
+from mobilemamba.export.formats import FORMATS, FormatName, aoti, load
 from mobilemamba.export.formats.onnx import convert
 from mobilemamba.export.formats.openvino import join_softplus
 from mobilemamba.export.graph import for_graphs
@@ -45,6 +45,11 @@ COMPANIONS: dict[FormatName, list[str]] = {"openvino": ["model.bin"]}
 def require(name: FormatName) -> FormatName:
     for package in FORMATS[name].packages:
         pytest.importorskip(package, reason=f"extra {name!r} is not installed")
+    if FORMATS[name].is_compiled:
+        try:
+            aoti.check_compiler()
+        except UserError as error:
+            pytest.skip(str(error))
     return name
 
 
@@ -101,7 +106,7 @@ def test_file_lies_beside_its_report_and_what_belongs_to_it(
     assert not (path / "of an older package").exists()
     assert json.loads(report_path(path).read_text()) == report.to_dict()
     assert len(report.versions) == 1 + len(FORMATS[name].packages)
-    if name in ("onnx", "pt2"):
+    if name in ("onnx", "pt2", "aoti"):
         assert report.size_bytes == path.stat().st_size
     assert read_metadata(path) == metadata
 
@@ -235,3 +240,37 @@ def test_a_missing_package_is_named_before_any_work(
     with pytest.raises(UserError, match=command):
         export_network(network, tmp_path / f"model{FORMATS[name].suffix}", options(name), metadata)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_compiler_is_named_before_any_work(
+    network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "fuse", None)  # calling it would fail
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(UserError, match=r"format = 'aoti' needs a C\+\+ compiler .*: install g\+\+"),
+    ):
+        export_network(network, tmp_path / "model.aoti.pt2", options("aoti"), metadata)
+    assert os.listdir(tmp_path) == []
+
+
+def test_compiled_packages_hold_the_network_as_it_is_with_the_scan_in_the_parallel_form(
+    network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in rows, of which there are so many that a compiler takes minutes."""
+
+    def stop(program: torch.export.ExportedProgram, *_: object) -> None:
+        operators.extend(str(node.target) for node in program.graph.nodes)
+        raise KeyboardInterrupt
+
+    def graph(fused: nn.Module) -> list[str]:
+        return [str(node.target) for node in trace(fused, 3, (64, 96), options("aoti")).graph.nodes]
+
+    operators: list[str] = []
+    monkeypatch.setattr(aoti, "write", stop)
+    monkeypatch.setattr(aoti, "check_compiler", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        export_network(network, tmp_path / "model.aoti.pt2", options("aoti"), metadata)
+    fused = fuse(copy.deepcopy(network).eval())
+    assert operators == graph(fused)
+    assert operators != graph(for_graphs(fused, dynamic_size=False))

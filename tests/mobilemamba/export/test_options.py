@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -24,3 +25,17 @@ def test_formats_of_fixed_shape_say_so(name: FormatName) -> None:
 def test_tolerance_must_be_a_positive_number(tolerance: float) -> None:
     with pytest.raises(UserError, match=r"tolerance = .* must be a positive number"):
         ExportOptions(tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 17}, "opset = 17 must be 18 to 23, or null for the exporter's default"),
+        ({"opset": 24}, "opset = 24 must be 18 to 23"),
+        ({"dynamic_size": True, "format": "aoti"}, "dynamic_size = True must be false: aoti files take"),
+        ({"opset": 18, "format": "pt2"}, "opset = 18 must be null for format 'pt2'"),
+    ],
+)
+def test_options_of_some_formats_alone_say_so(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ExportOptions(**options)
