@@ -17,8 +17,8 @@ import torch
 from torch.export import ExportedProgram
 
 from mobilemamba.errors import UserError
+from mobilemamba.export.comparison import Runner
 from mobilemamba.export.formats.base import quiet
-from mobilemamba.export.parity import Runner
 from mobilemamba.metadata import ModelMetadata
 
 METADATA = "mobilemamba"
