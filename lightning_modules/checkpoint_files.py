@@ -70,7 +70,8 @@ def newest_whole_checkpoint(last: Path) -> tuple[Path, dict[str, Any]] | None:
     """Find the checkpoint that a run goes on from, and read it.
 
     Args:
-        last: Where the last one is kept. Where it is damaged, which is warned of, the one before it is taken.
+        last: Where the last one is kept. Where it is damaged, which is warned of, the one before it is taken; where
+            there is neither, best.ckpt, which is written before the first of them.
 
     Returns:
         Its path and content; None where there is neither.
@@ -79,18 +80,15 @@ def newest_whole_checkpoint(last: Path) -> tuple[Path, dict[str, Any]] | None:
         UserError: When there is no other than damaged ones.
     """
     damage = ""
-    for path in filter(Path.is_file, (last, previous_checkpoint(last))):
+    for path in filter(Path.is_file, (last, previous_checkpoint(last), last.with_name("best.ckpt"))):
         try:
             found = path, read_file(path)
         except (UserError, OSError) as error:
             damage += f"{error} "
             continue
         if damage:
-            rank_zero_warn(f"{damage}The run goes on from {path}, the checkpoint before it.")
+            rank_zero_warn(f"{damage}The run goes on from {path}, a checkpoint before it.")
         return found
     if damage:
-        raise UserError(
-            f"{damage}There is no other to go on from: begin anew with another run.version, or from best.ckpt by "
-            "--ckpt_path without run.resume."
-        )
+        raise UserError(f"{damage}There is no other to go on from: begin anew with another run.version.")
     return None

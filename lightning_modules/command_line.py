@@ -88,7 +88,7 @@ class SaveFitConfig(SaveConfigCallback):
         checkpoints = folder / "checkpoints"
         resumed_from = self.config["ckpt_path"]  # the trainer knows it only after its setup
         resumed = resumed_from is not None and folder.resolve() in Path(resumed_from).resolve().parents
-        if not resumed and checkpoints.is_dir() and any(checkpoints.iterdir()):
+        if not resumed and any(checkpoints.glob("*.ckpt")):
             raise UserError(
                 f"The folder {folder} holds the checkpoints of a run: go on with it by --run.resume auto or "
                 f"--ckpt_path {checkpoints / 'last.ckpt'}, or choose another run.version or run.name."

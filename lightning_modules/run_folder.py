@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from lightning_modules.folder_lock import locked
 from mobilemamba.errors import UserError
+from mobilemamba.files import UNFINISHED
 
 PATIENCE = 15.0
 """Seconds in which the loader processes of a training process that was killed have ended."""
@@ -111,7 +112,7 @@ def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def held_alone(folder: Path, trainer: Trainer) -> Iterator[None]:
-    """Keep other runs out of a run's folder, where it writes there at all.
+    """Keep other runs out of a run's folder, where it writes there at all; remove what a killed one left half written.
 
     Raises:
         UserError: When another run is in it.
@@ -122,6 +123,8 @@ def held_alone(folder: Path, trainer: Trainer) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "run.version or run.name", PATIENCE):
+        for unfinished in folder.rglob(f".*{UNFINISHED}"):  # of a run that was killed; there is no other in it now
+            shutil.rmtree(unfinished, ignore_errors=True)
         yield
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from mobilemamba.errors import UserError
 
+UNFINISHED = ".unfinished"
+"""Suffix of the hidden folders in which files are written."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -22,7 +25,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path: Where the file is to be; its folder is created where it does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED) as folder:
         yield Path(folder) / path.name
         _move_all(Path(folder), path.parent)
 

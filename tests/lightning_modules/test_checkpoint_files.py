@@ -80,3 +80,9 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
         newest_whole_checkpoint(last)
     with pytest.raises(UserError, match="damaged"):
         files.load_checkpoint(last)
+
+
+def test_a_run_killed_before_its_first_last_checkpoint_goes_on_from_the_best(tmp_path: Path) -> None:
+    WholeCheckpoints().save_checkpoint({"step": 1}, tmp_path / "best.ckpt")
+    (tmp_path / ".last.ckpt.abc.unfinished").mkdir()
+    assert newest_whole_checkpoint(tmp_path / "last.ckpt") == (tmp_path / "best.ckpt", {"step": 1})

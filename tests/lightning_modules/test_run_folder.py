@@ -55,8 +55,11 @@ def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pyte
         expected = rf"is in use by process {os.getpid()} .* choose another run\.version or run\.name"
         with pytest.raises(UserError, match=expected), held_alone(tmp_path, trainer):
             pass
+    left = tmp_path / "export" / ".last.onnx.abc.unfinished"
+    left.mkdir(parents=True)
+    (left / "last.onnx").touch()
     with held_alone(tmp_path, trainer):
-        pass
+        assert not left.exists()
 
 
 def test_a_trial_holds_no_folder(tmp_path: Path) -> None:
