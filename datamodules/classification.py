@@ -20,6 +20,7 @@ from datamodules.datasets import EvaluationImages, ReadableImages, TrainingBatch
 from datamodules.fingerprints import augmentation_fingerprint, data_fingerprint
 from datamodules.image_files import Images, Source, targets_of
 from datamodules.likeliest_classes import all_probabilities
+from datamodules.loaders import SPLITS_OF_STAGE
 from datamodules.mixing import Mixer, MixingConfig
 from datamodules.normalising import normalise
 from datamodules.option_checks import check_options
@@ -35,7 +36,6 @@ LOGGER = logging.getLogger(__name__)
 
 RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
-SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class ClassificationDataModule(TaughtDataModule):
@@ -158,17 +158,10 @@ class ClassificationDataModule(TaughtDataModule):
         if stage == "fit":
             self.divide_batch()
             self._check_options()
-        splits = SPLITS_OF_STAGE[stage]
-        for split in splits:
+        for split in SPLITS_OF_STAGE[stage]:
             if split not in self.datasets:
                 self.datasets[split] = self._dataset(split)
-        self.evaluation_batches(len(self.datasets[splits[-1]]))
-        share = len(self.datasets[splits[0]]) // self.rank_and_world_size()[1]
-        if stage == "fit" and share < self.batch_size:
-            raise UserError(
-                f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: not one "
-                "batch can be made; use a smaller batch size or fewer devices."
-            )
+        self.check_enough(stage, {split: len(dataset) for split, dataset in self.datasets.items()})
 
     def teardown(self, stage: str) -> None:
         """Say at the end how many images could not be read."""

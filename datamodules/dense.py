@@ -15,17 +15,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from datamodules.dense_transforms import IGNORED, DenseAugmentation, Resize, joint_transform, padded, stacked
-from datamodules.loaders import LoaderDataModule
+from datamodules.loaders import SPLITS_OF_STAGE, LoaderDataModule
 from datamodules.sampling import Draw
 from datamodules.seeding import seeded
-from mobilemamba.errors import UserError, require
+from mobilemamba.errors import require
 from mobilemamba.metadata import ModelMetadata
 
 MULTIPLE = 32
 """Of which the sizes of batches are that depend on their images, so that there are not too many."""
-
-SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-
 
 RECIPE_AUGMENTATION = DenseAugmentation()
 
@@ -173,12 +170,7 @@ class DenseDataModule(LoaderDataModule):
         for split in SPLITS_OF_STAGE[stage]:
             if split not in self.datasets:
                 self.datasets[split] = DenseImages(self, split, self.find(split), self.transform(split))
-        share = len(self.datasets["train"]) // self.rank_and_world_size()[1] if stage == "fit" else self.batch_size
-        if share < self.batch_size:
-            raise UserError(
-                f"data.batch_size = {self.batch_size} is more than the {share} training images of a process: use a "
-                "smaller batch size or fewer devices."
-            )
+        self.check_enough(stage, {split: len(dataset) for split, dataset in self.datasets.items()})
 
     def metadata(self) -> ModelMetadata:
         """Return what a network trained on these data must know of them."""

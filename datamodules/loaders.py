@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.loading import ResumedLoader, leave_signals
 from datamodules.resuming import ResumedData
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
+from mobilemamba.errors import UserError
+
+SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class LoaderDataModule(ResumedData):
@@ -62,6 +65,28 @@ class LoaderDataModule(ResumedData):
         draws = make(length, self.seed, *place, repeats, balance, targets, epoch, done, together, views)
         options |= {"batch_size": self.batch_size, "sampler": draws, "drop_last": True}
         return self.loader(dataset, ResumedLoader, **options)
+
+    def check_enough(self, stage: str, images: Mapping[str, int]) -> None:
+        """Check that batches can be made for every process, before any long work.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+            images: Images of each split.
+
+        Raises:
+            UserError: When there are too few.
+        """
+        splits = SPLITS_OF_STAGE[stage]
+        self.evaluation_batches(images[splits[-1]])
+        share = images[splits[0]] // self.rank_and_world_size()[1]
+        if stage != "fit" or share >= self.batch_size:
+            return
+        given = self.global_batch_size
+        option = f"data.batch_size = {self.batch_size}" if given is None else f"data.global_batch_size = {given}"
+        raise UserError(
+            f"{option} makes batches of {self.batch_size} images, more than the {share} training images of a process: "
+            "not one can be made; use a smaller number or fewer devices."
+        )
 
     def evaluation_batches(self, length: int) -> EvaluationBatchSampler:
         """Return the batches of this process of so many images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ class TaughtDataModule(LoaderDataModule):
     _store: StoredTeacher | None = None
     _views: int | None = None
 
+    @abstractmethod
     def fingerprint(self) -> dict[str, dict[str, Any]]:
         """Return what the views of training images depend on, by parts; see :mod:`datamodules.fingerprints`."""
-        raise NotImplementedError
 
     def use_stored_teacher(self, store: StoredTeacher, mixes: bool) -> None:
         """Train on the views that a store has, in turn; training batches then hold what the teacher said, too.

@@ -83,11 +83,11 @@ class DensePredictions(Callback):
         for picture, found, shown in zip(outputs["pictures"], outputs["found"], colours, strict=True):
             if isinstance(found, Tensor):
                 found = found.cpu()
-                write_image(self.target / "masks" / Path(picture.name).with_suffix(".png"), index_image(found.numpy()))
+                write_image(self.target / "masks" / file_name(picture.name, ".png"), index_image(found.numpy()))
             else:
                 self._results[picture.path] = coco_results(picture, found, ids)
             drawn = draw_found(original(picture, shown), found, metadata.class_names, self.least_score)
-            write_image(self.target / "pictures" / Path(picture.name).with_suffix(".jpg"), to_pil_image(drawn))
+            write_image(self.target / "pictures" / file_name(picture.name, ".jpg"), to_pil_image(drawn))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the results of all processes, each image's once."""
@@ -95,6 +95,12 @@ class DensePredictions(Callback):
         if results and trainer.is_global_zero:
             write_text(self.target / RESULTS, json.dumps([row for path in sorted(results) for row in results[path]]))
         rank_zero_info(f"Predictions: {self.target}")
+
+
+def file_name(name: str, suffix: str) -> Path:
+    """Return a name with another suffix, one of its own for each image: only .jpg, of photographs, is left out."""
+    path = Path(name)
+    return path.with_suffix(suffix) if path.suffix in ("", ".jpg") else path.with_name(path.name + suffix)
 
 
 def coco_results(

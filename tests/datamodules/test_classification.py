@@ -76,5 +76,5 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused(image_folder: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="batch_size = 64 is more than the 12 training images"):
+    with pytest.raises(UserError, match="batch_size = 64 makes batches of 64 images, more than the 12 training images"):
         photographs(image_folder(), batch_size=64)

@@ -186,3 +186,10 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     data = DigitsDataModule(global_batch_size=100)
     with pytest.raises(UserError, match=r"data\.global_batch_size = 100 must be a multiple of 1 processes x 3"):
         fit(data, accumulate_grad_batches=3)
+
+
+def test_a_step_of_more_images_than_there_are_is_refused_by_its_own_name() -> None:
+    with pytest.raises(
+        UserError, match=r"data\.global_batch_size = 2048 makes batches of 2048 images, more than the 1437"
+    ):
+        fit(DigitsDataModule(global_batch_size=2048))

@@ -18,7 +18,7 @@ from datamodules.coco_masks import decode_mask
 from datamodules.dense import Picture
 from datamodules.scenes import DigitScenesDataModule, DigitScenesDetectionDataModule
 from lightning_modules.callbacks import DensePredictions, DenseSamples
-from lightning_modules.callbacks.dense_predictions import coco_results, index_image
+from lightning_modules.callbacks.dense_predictions import coco_results, file_name, index_image
 from lightning_modules.callbacks.dense_samples import truth_and_found
 from lightning_modules.detection import ObjectDetection
 from lightning_modules.pictures.found import colour_of, draw_found
@@ -145,3 +145,10 @@ def test_images_without_objects_and_without_classes_stay_as_they_are() -> None:
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     for found in (nothing, torch.full((300, 300), 255)):
         assert torch.equal(draw_found(image, found, None), image)
+
+
+def test_files_of_images_that_differ_in_their_suffix_alone_do_not_replace_each_other() -> None:
+    names = ["scene", "a.jpg", "a.png", "below/a.jpg", "a.JPG", "a.jpeg"]
+    files = [str(file_name(name, ".png")) for name in names]
+    assert files[:4] == ["scene.png", "a.png", "a.png.png", "below/a.png"]
+    assert len(set(files)) == len(names)
