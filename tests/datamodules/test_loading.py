@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
-from typing import Any
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -16,52 +17,62 @@ from datamodules.loading import end_loader_processes, leave_signals, loader_fail
 
 
 class Broken(Dataset[int]):
-    """A data set in which one item hangs or kills its process."""
+    """A data set in which one item hangs its process, or kills it by a signal."""
 
-    def __init__(self, number: int | None) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> int:
-        if index == 2 and self.number is None:
-            time.sleep(60)
-        if index == 2 and self.number is not None:
+        if index == 2 and self.number:
             os.kill(os.getpid(), self.number)
+        elif index == 2:
+            time.sleep(600)
         return index
 
 
-def broken(number: int | None, **options: Any) -> DataLoader[int]:
-    return DataLoader(Broken(number), num_workers=1, worker_init_fn=leave_signals, **options)
+def load(number: int, timeout: float) -> None:
+    """Print what has become of the loader process and how long ending it took. Runs in a process of its own."""
+    loader = DataLoader(
+        Broken(number), num_workers=1, worker_init_fn=leave_signals, timeout=timeout, persistent_workers=True
+    )
+    batches = iter(loader)
+    next(batches)
+    [process] = batches._workers
+    try:
+        list(batches)
+    except RuntimeError as error:
+        print(loader_failure(error))
+    begun = time.monotonic()
+    end_loader_processes()
+    print(f"alive: {process.is_alive()}, ended in {time.monotonic() - begun:.1f} s")
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("number", "timeout", "expected"),
     [
-        (None, "within data.loader_timeout: the storage hangs, or shared memory is full"),
+        (0, 2, "within data.loader_timeout: the storage hangs, or shared memory is full"),
         (
             signal.SIGBUS,
+            120,
             "A loader process was ended from outside .*(Bus error|exited unexpectedly).* a smaller data.num_workers",
         ),
     ],
+    ids=["hangs", "killed"],
 )
-def test_what_has_become_of_a_loader_process_is_said(number: int | None, expected: str) -> None:
-    with pytest.raises(RuntimeError, match="DataLoader") as caught:
-        list(broken(number, timeout=2))
-    end_loader_processes()
-    assert not multiprocessing.active_children()
-    message = loader_failure(caught.value)
-    assert message is not None
-    assert re.search(expected, message), message
+def test_what_has_become_of_a_loader_process_is_said(number: int, timeout: float, expected: str) -> None:
+    # torch raises its error in whatever the main process is doing, which must not be pytest.
+    code = f"from tests.datamodules.test_loading import load; load({int(number)}, {timeout})"
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
+    assert re.search(expected, result.stdout), result
+    ended = re.search(r"alive: False, ended in ([\d.]+) s", result.stdout)
+    assert ended is not None, result
+    assert float(ended[1]) < 60
+
+
+def test_errors_of_other_kinds_are_left_alone() -> None:
     assert loader_failure(RuntimeError("another")) is None
-
-
-def test_processes_that_are_left_are_ended_at_once() -> None:
-    loader = broken(None, persistent_workers=True)
-    next(iter(loader))
-    [process] = multiprocessing.active_children()
-    begun = time.monotonic()
-    end_loader_processes()
-    assert not process.is_alive()
-    assert time.monotonic() - begun < 5
+    assert loader_failure(ValueError("DataLoader timed out")) is None
