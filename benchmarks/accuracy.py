@@ -1,4 +1,4 @@
-"""Published accuracy of networks, to set beside measured latency."""
+"""Published accuracy and speed of networks, to set beside measured speed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Published(NamedTuple):
 
 PEERS: dict[str, Published] = {
     "efficientvit_m5": Published(224, "arXiv:2305.07027", 77.1),
+    "shvit_s2": Published(224, "arXiv:2401.16456", 75.2),
     "shvit_s3": Published(224, "arXiv:2401.16456", 77.4),
     "shvit_s4": Published(256, "arXiv:2401.16456", 79.4),
     "efficientvim_m3": Published(224, "arXiv:2411.15241", 77.6, 79.1),
@@ -28,6 +29,18 @@ PEERS: dict[str, Published] = {
     "fastvit_t12": Published(256, "arXiv:2303.14189", 79.3, 80.3),
 }
 """Networks of timm by name. Other sizes than a paper's have other accuracies."""
+
+PUBLISHED_RATES: dict[str, int] = {
+    "mobilemamba_t2": 21_000,
+    "mobilemamba_t4": 16_500,
+    "mobilemamba_s6": 11_000,
+    "mobilemamba_b1": 7_000,
+    "mobilemamba_b2": 3_200,
+    "mobilemamba_b4": 1_900,
+    "efficientvim_m3": 11_952,
+    "efficientvim_m4": 8_170,
+}
+"""Images/s in the papers of Mamba-based networks, each on its authors' GPU; MobileMamba's are read off a plot."""
 
 
 def published(network: str, image_size: tuple[int, int]) -> tuple[float | None, float | None]:

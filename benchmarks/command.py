@@ -52,7 +52,7 @@ def benchmark(
         rounds: Timed rounds. Null: 30, in training 5.
         repeats: Calls of each form in a round.
         output: JSON file. Null: runs/latency.json, in training runs/training_step.json.
-        picture: PNG file of published accuracy against measured latency.
+        picture: PNG file of published accuracy against measured images per second.
 
     Raises:
         UserError: When something asked for does not exist here, before anything is measured; or when a form gives wrong

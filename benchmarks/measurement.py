@@ -64,6 +64,11 @@ class Measurement:
         """Height and width for tables."""
         return "x".join(map(str, self.image_size))
 
+    @property
+    def images_per_second(self) -> float:
+        """From the shortest time."""
+        return 1e3 * self.batch_size / self.timing.minimum
+
 
 @all_compiled()
 def measure(
@@ -140,7 +145,7 @@ def latency_table(measurements: Sequence[Measurement], reference: str) -> str:
         (
             f"{one.network} | {one.form} | {one.pixels} | {one.parameters / 1e6:.1f} | {one.macs / 1e9:.3f}"
             f"| {one.batch_size} | {one.timing.minimum:.2f} | {one.timing.median:.2f}"
-            f"| {1e3 * one.batch_size / one.timing.minimum:.0f}"
+            f"| {one.images_per_second:.0f}"
             f"| {one.ratio_of_minima:.2f} | {one.ratio_of_medians:.2f}"
             for one in measurements
         ),

@@ -133,10 +133,13 @@ def test_picture_shows_both_accuracies_of_networks_that_have_them() -> None:
     names = ("mobilemamba_s6", "shvit_s3", "repvit_m1_0", "resnet50")
     about = ((224, 224), 1, 15_000_000, 10**9, Timing(4.0, 5.0, 3), 1.0, 1.0)
     others = Measurement("shvit_s3", "fused", (224, 224), 8, *about[2:])
-    figure = draw([*(Measurement(name, "eager", *about) for name in names), others], "title")
-    assert [axes.get_title() for axes in figure.axes] == ["eager, batch 1", "fused, batch 8"]
+    measured = [*(Measurement(name, "eager", *about) for name in names), others]
+    figure = draw(measured, "title", {"elsewhere": {("mobilemamba_s6", (224, 224)): 11_000.0}})
+    assert [axes.get_title() for axes in figure.axes] == ["eager, batch 1", "fused, batch 8", "elsewhere"]
+    places = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] for axes in figure.axes]
+    assert places == [[250.0] * 4, [2000.0], [11_000.0] * 2]
     axes = figure.axes[0]
     points = [(line.get_ydata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
     expected = [(78.0, False), (80.7, True), (77.4, False), (80.0, True)]
     assert [(top1, face == "white") for top1, face in points] == expected
-    assert [text.get_text() for text in axes.texts] == list(names[:3])
+    assert [text.get_text() for text in axes.texts] == ["S6", *names[1:3]]

@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from benchmarks import formats, readme
+from benchmarks.accuracy import PUBLISHED_RATES
 from mobilemamba.errors import UserError
 from mobilemamba.export import formats as export_formats
 from mobilemamba.export.formats import FORMATS, aoti
 
-TABLES = {"README.md": ("latency", "training", "support"), "benchmarks/README.md": ("formats",)}
+TABLES = {
+    "README.md": ("latency", "training", "support"),
+    "benchmarks/README.md": ("formats",),
+    "docs/performance.md": ("throughput",),
+}
 
 
 def rows(path: str, name: str) -> list[list[str]]:
@@ -37,6 +42,8 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     # Exporting takes most of the time.
     monkeypatch.setattr(readme, "NETWORKS", (readme.OURS, readme.REFERENCE))
+    monkeypatch.setattr(readme, "BATCHED", (*PUBLISHED_RATES, readme.REFERENCE))
+    monkeypatch.setattr(readme, "BATCH_SIZES", (1, 2))
     monkeypatch.setattr(formats, "formats", partial(formats.formats, networks=[readme.OURS]))
     monkeypatch.setattr(export_formats, "find_spec", lambda name: name if name.startswith("onnx") else None)
     monkeypatch.setattr(aoti, "check_compiler", no_compiler)
@@ -45,7 +52,7 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
         Path(path).write_text(
             "".join(f"before\n<!-- {one}:begin -->\nold\n<!-- {one}:end -->\nafter\n" for one in names)
         )
-    readme.readme(threads=1, rounds=1, repeats=1, training_rounds=1)
+    readme.readme(threads=1, rounds=1, repeats=1, batch_rounds=1, training_rounds=1)
 
     latencies = {(one["network"], one["form"]): one for one in results("latency")}
     assert {form for _, form in latencies} == {"eager", "fused", "onnx"}  # OpenVINO is not there
@@ -57,7 +64,12 @@ def test_every_figure_is_measured_and_written(tmp_path: Path, monkeypatch: pytes
         assert cells[6:] == [f"{minimum:.1f}" for minimum in minima]
     ours = [latencies[readme.OURS, form]["ratio_of_minima"] for form in ("eager", "fused", "onnx")]
     assert [ratio[0], *ratio[6:]] == ["mobilemamba_s6 / shvit_s3", *(f"{value:.2f}" for value in ours)]
-    assert Path("docs/images/latency.png").read_bytes().startswith(b"\x89PNG")
+
+    rates = {(one["network"], one["batch_size"]): 1e3 / one["timing"]["minimum"] for one in results("throughput")}
+    for cells in rows("docs/performance.md", "throughput"):
+        assert cells[6:8] == [f"{size * rates[cells[0], size]:.1f}" for size in (1, 2)]
+        assert cells[8] == str(PUBLISHED_RATES.get(cells[0], "-"))
+    assert Path("docs/images/throughput.png").read_bytes().startswith(b"\x89PNG")
 
     steps = {step["network"]: step for step in results("training_step")}
     step = steps[readme.OURS]
