@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from types import FrameType
 from typing import Any
 
@@ -63,18 +64,25 @@ def loader_failure(error: BaseException) -> str | None:
         error: What torch has raised.
     """
     text = str(error)
-    if not isinstance(error, RuntimeError) or "DataLoader" not in text:
-        return None
-    if "timed out" in text:
+    is_of_loader = isinstance(error, RuntimeError) and "DataLoader" in text
+    if is_of_loader and "timed out" in text:
         return (
             "No batch came from the loader processes within data.loader_timeout: the storage hangs, or shared memory "
             "is full (df -h /dev/shm; in a container, docker run --shm-size=16g). Go on from the last checkpoint with "
             "a smaller data.num_workers, or a longer data.loader_timeout where reading is slow."
         )
-    if "killed by signal" in text or "exited unexpectedly" in text:
+    is_ended = is_of_loader and ("killed by signal" in text or "exited unexpectedly" in text)
+    if is_ended or _is_of_lost_memory(error):
+        reason = text.split(".")[0].strip() or type(error).__name__
         return (
-            f"A loader process was ended from outside ({text.split('.')[0].strip()}): memory or shared memory is full "
+            f"A loader process was ended from outside ({reason}): memory or shared memory is full "
             "(free -h; df -h /dev/shm; in a container, docker run --shm-size=16g). Go on from the last checkpoint with "
             "a smaller data.num_workers or data.batch_size."
         )
     return None
+
+
+def _is_of_lost_memory(error: BaseException) -> bool:
+    """Return whether a batch's memory was asked of a process that had just ended, of which torch knew nothing yet."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.multiprocessing.reductions" for frame, _ in frames)
