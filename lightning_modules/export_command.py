@@ -51,7 +51,7 @@ def export(
         dynamic_batch: Take any batch size, or single images.
         dynamic_size: Take images of any height and width, or of one size.
         tolerance: Largest difference allowed, relative to the largest logit. Null: 1e-4, in float16 2e-2.
-        opset: With an ONNX format, version of the operators, 18 or later, for older runtimes. Null: the exporter's.
+        opset: With an ONNX format, version of the operators, 17 or later, for older runtimes. Null: the exporter's.
         int8: Write weights and activations in int8, for ONNX Runtime; needs --calibration.
         calibration: With --int8, folder of images like those to come, in any depth of folders.
         validation: With --int8, other images, a folder for each class; the accuracy before and after is compared,

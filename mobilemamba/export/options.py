@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mobilemamba.errors import UserError, require
 from mobilemamba.export.formats import FORMATS, FormatName
 
-OPSETS = range(18, 24)
-"""Versions of the ONNX operators that the exporter writes; below, its converter knows no split into equal parts."""
+OPSETS = range(17, 24)
+"""Versions of the ONNX operators that files can have; older ones lack LayerNormalization."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_published_weights_need_the_variant_alone(
         ("--checkpoint CHECKPOINT --output FOLDER/m.onnx --image-size 32 64", "image_size = 32x64 is too small"),
         ("--checkpoint CHECKPOINT --image-size 64", "--image-size = [64] must be two numbers"),
         ("--checkpoint CHECKPOINT --tolerance 0", "tolerance = 0.0 must be"),
-        ("--checkpoint CHECKPOINT --opset 17", "opset = 17 must be 18 to 23"),
+        ("--checkpoint CHECKPOINT --opset 16", "opset = 16 must be 17 to 23"),
         ("--checkpoint CHECKPOINT --format onnx-float16 --output FOLDER/m.onnx", "let its name end in .float16.onnx"),
         ("--checkpoint CHECKPOINT --output FOLDER/m.float16.onnx", "does not fit format 'onnx'"),
         ("--checkpoint CHECKPOINT --format executorch", "by --no-dynamic-batch"),

@@ -34,8 +34,8 @@ def test_tolerance_must_be_a_positive_number(tolerance: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, "opset = 17 must be 18 to 23, or null for the exporter's default"),
-        ({"opset": 24}, "opset = 24 must be 18 to 23"),
+        ({"opset": 16}, "opset = 16 must be 17 to 23, or null for the exporter's default"),
+        ({"opset": 24}, "opset = 24 must be 17 to 23"),
         ({"dynamic_size": True, "format": "aoti"}, "dynamic_size = True must be false: aoti files take"),
         ({"opset": 18, "format": "pt2"}, "opset = 18 must be null for format 'pt2'"),
     ],
