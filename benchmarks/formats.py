@@ -41,7 +41,7 @@ MARKERS = "formats"
 
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
-    "onnx-float16": ("the same in half the size, for devices with float16", "`.float16.onnx`"),
+    "onnx-float16": ("the same in half the size, for float16 devices", "`.float16.onnx`"),
     "pt2": ("torch.export", "`.pt2`"),
     "aoti": ("PyTorch compiled ahead of time, C++", "`.aoti.pt2`"),
     "openvino": ("Intel CPUs and GPUs", "`.xml`, `.bin`"),

@@ -89,9 +89,9 @@ def call_of(
         case _:
             # Swaps nothing in networks of others.
             own = fused(network)
-            if not FORMATS[form].is_compiled:
-                own = for_graphs(own, dynamic_size=False)
-            return _exported_call(HalfPrecision(own) if FORMATS[form].is_half else own, images, form)
+            return _exported_call(
+                own if FORMATS[form].is_compiled else for_graphs(own, dynamic_size=False), images, form
+            )
 
 
 def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Callable[[], Tensor]:
@@ -101,7 +101,8 @@ def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Call
         path = Path(folder) / f"network{FORMATS[form].suffix}"
         try:
             with torch.no_grad(), quiet():
-                program = torch.export.export(network, (images,))
+                traced = HalfPrecision(network) if FORMATS[form].is_half else network
+                program = torch.export.export(traced, (images,))
             exporter.write(program, path, ModelMetadata((height, width)))
         except Exception as error:  # exporters raise what they like
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
