@@ -41,7 +41,8 @@ def benchmark(
         reference: Network that ratios are to.
         training: Measure memory and time of a training step instead.
         forms: eager, as trained; fused, norms folded; compiled, fused and by torch.compile; compiled-eager, the same
-            not fused; others are fused, written in this export format and run by its own runtime on the CPU in float32.
+            not fused; others are fused, written in this export format and run by its own runtime on the CPU, in
+            float32 but for onnx-float16.
         batch_sizes: Images per call, one or several numbers. Null: 1, in training 16.
         batch_size: The same.
         image_size: Height and width of all networks, as one number or two. Null: what each was published for.

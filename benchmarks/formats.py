@@ -41,6 +41,7 @@ MARKERS = "formats"
 
 PURPOSES: dict[FormatName, tuple[str, str]] = {
     "onnx": ("ONNX Runtime and most other engines", "`.onnx`"),
+    "onnx-float16": ("the same in half the size, for float16 devices", "`.float16.onnx`"),
     "pt2": ("torch.export", "`.pt2`"),
     "aoti": ("PyTorch compiled ahead of time, C++", "`.aoti.pt2`"),
     "openvino": ("Intel CPUs and GPUs", "`.xml`, `.bin`"),
@@ -159,7 +160,7 @@ def support_table(supports: Sequence[Support]) -> str:
     """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
     rows = []
     for one in supports:
-        needs_extra = one.format not in ("onnx", "pt2", "aoti")
+        needs_extra = one.format not in ("onnx", "onnx-float16", "pt2", "aoti")
         extra = f'`pip install ".[{one.format}]"` in the checkout' if needs_extra else "the package"
         if FORMATS[one.format].is_compiled:
             extra += ", and a C++ compiler"

@@ -2,8 +2,8 @@
 
 "eager" is the network in eval mode as it was trained; "fused" has all norms folded; "compiled" is the fused network
 under torch.compile, "compiled-eager" the unfused one; "training" is a training step. Every other form is an export
-format: the fused network of a fixed shape, written as for deployment and run on the CPU by the format's own runtime in
-float32.
+format: the fused network of a fixed shape, written as for deployment and run on the CPU by the format's own runtime, in
+float32 but for "onnx-float16".
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from mobilemamba.errors import UserError
 from mobilemamba.export.formats import FORMATS, check_installed, format_module
 from mobilemamba.export.formats.base import quiet
 from mobilemamba.export.graph import for_graphs
+from mobilemamba.export.half import HalfPrecision
 from mobilemamba.metadata import ModelMetadata
 
 CPU = torch.device("cpu")
 
-ExportForm = Literal["onnx", "pt2", "aoti", "openvino", "executorch", "litert"]
+ExportForm = Literal["onnx", "onnx-float16", "pt2", "aoti", "openvino", "executorch", "litert"]
 InferenceForm = Literal["eager", "fused", "compiled", "compiled-eager", ExportForm]
 Form = Literal[InferenceForm, "training"]
 
@@ -100,7 +101,8 @@ def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Call
         path = Path(folder) / f"network{FORMATS[form].suffix}"
         try:
             with torch.no_grad(), quiet():
-                program = torch.export.export(network, (images,))
+                traced = HalfPrecision(network) if FORMATS[form].is_half else network
+                program = torch.export.export(traced, (images,))
             exporter.write(program, path, ModelMetadata((height, width)))
         except Exception as error:  # exporters raise what they like
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

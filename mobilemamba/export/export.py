@@ -20,12 +20,16 @@ from mobilemamba.errors import UserError, require
 from mobilemamba.export.detections import SingleImageDetector, trace_detector
 from mobilemamba.export.formats import FORMATS, check_installed, format_module, format_of
 from mobilemamba.export.graph import for_graphs
+from mobilemamba.export.half import HalfPrecision, compare_half
 from mobilemamba.export.options import ExportOptions
 from mobilemamba.export.parity import ParityReport, compare_fused, compare_runner, random_images
 from mobilemamba.export.tracing import largest_dynamic_size, promised_shapes, trace, tracing_size
 from mobilemamba.files import atomic_write, check_writable
 from mobilemamba.fusion import fuse
 from mobilemamba.metadata import ModelMetadata
+
+HALF_IMAGES = 4
+"""Images on which a network is compared with itself in float16."""
 
 
 class NotComparedWarning(UserWarning):
@@ -75,6 +79,10 @@ def export_network(
         for_graphs(fused, options.dynamic_size)
     logits = 1 if is_detector else answer.numel()
     shapes = promised_shapes(channels, image_size, smallest, options, logits)
+    half = None
+    if form.is_half:
+        fused = HalfPrecision(fused)
+        half = compare_half(unfused, fused, (HALF_IMAGES, channels, *image_size))
     with atomic_write(path) as unfinished:
         if is_detector and options.format == "onnx":
             from mobilemamba.export.formats.onnx import write_detector  # whose packages other formats do not need
@@ -92,8 +100,9 @@ def export_network(
         report = ParityReport(
             format=options.format,
             fuse_max_abs_error=fuse_error,
-            tolerance=options.tolerance,
+            tolerance=options.tolerance or form.tolerance,
             comparisons=compare_runner(unfused, module.load(unfinished), shapes) if form.runs_here else (),
+            half=half,
             versions=form.versions(),
             size_bytes=sum(part.stat().st_size for part in unfinished.parent.rglob("*") if part.is_file()),
         )

@@ -83,10 +83,10 @@ class GraphMamba(nn.Module):
         """Make step sizes and scan u, (B, H, W, D) to the same shape."""
         weights = (self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
         if not self.dynamic_size:
-            return channels_last_scan(u, F.linear(u, self.x_proj.weight), *weights)
+            return channels_last_scan(u, F.linear(u, self.x_proj.weight), *weights).to(u.dtype)
         u = u.permute(0, 3, 1, 2)
         x_dbl = torch.conv2d(u, self.x_proj.weight[..., None, None])
-        return matrix_scan(u, *split(x_dbl, *weights)).permute(0, 2, 3, 1)
+        return matrix_scan(u, *split(x_dbl, *weights)).permute(0, 2, 3, 1).to(u.dtype)
 
 
 class GraphWaveletConv(nn.Module):

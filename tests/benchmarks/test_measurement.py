@@ -37,7 +37,7 @@ def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch)
         forms.check_forms(["litert"], CPU)
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2", "aoti", "openvino", "executorch", "litert"])
+@pytest.mark.parametrize("form", ["onnx", "onnx-float16", "pt2", "aoti", "openvino", "executorch", "litert"])
 def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
     for package in FORMATS[form].packages:  # type: ignore[index]
         pytest.importorskip(package, reason=f"extra {form!r} is not installed")
@@ -46,7 +46,11 @@ def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
     network, images = small_network(), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         expected = network(images)
-    torch.testing.assert_close(forms.call_of(network, images, form)(), expected, rtol=1e-4, atol=1e-5)
+    answer = forms.call_of(network, images, form)()
+    if form == "onnx-float16":
+        assert 1e-5 < (answer - expected).abs().max() / expected.abs().max() < 2e-3
+    else:
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_compiled_forms_are_fused_or_not_and_all_networks_of_a_class_are_compiled(

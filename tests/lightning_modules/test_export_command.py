@@ -55,6 +55,18 @@ def test_export_prints_a_table_and_writes_beside_the_checkpoint(
     assert read_metadata(checkpoint.with_suffix(".onnx")) == METADATA
 
 
+def test_float16_is_printed_with_both_its_errors(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.float16.onnx"
+    assert main(["export", "--checkpoint", str(checkpoint), "--format", "onnx-float16", "--output", str(path)]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads(path.with_name("model.float16.onnx.parity.json").read_text())
+    assert "tolerance 0.02" in printed
+    assert f"to float16, as on GPUs, in PyTorch: {report['half']['max_abs_error']:.1e}, same top class" in printed
+    assert read_metadata(path) == METADATA
+
+
 def test_a_file_that_was_not_compared_is_called_so(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +111,9 @@ def test_published_weights_need_the_variant_alone(
         ("--checkpoint CHECKPOINT --output FOLDER/m.onnx --image-size 32 64", "image_size = 32x64 is too small"),
         ("--checkpoint CHECKPOINT --image-size 64", "--image-size = [64] must be two numbers"),
         ("--checkpoint CHECKPOINT --tolerance 0", "tolerance = 0.0 must be"),
-        ("--checkpoint CHECKPOINT --opset 17", "opset = 17 must be 18 to 23"),
+        ("--checkpoint CHECKPOINT --opset 16", "opset = 16 must be 17 to 23"),
+        ("--checkpoint CHECKPOINT --format onnx-float16 --output FOLDER/m.onnx", "let its name end in .float16.onnx"),
+        ("--checkpoint CHECKPOINT --output FOLDER/m.float16.onnx", "does not fit format 'onnx'"),
         ("--checkpoint CHECKPOINT --format executorch", "by --no-dynamic-batch"),
         ("--checkpoint missing.ckpt --int8", "--int8 needs --calibration FOLDER"),
         ("--checkpoint missing.ckpt --calibration images", "--calibration belongs to --int8: add that"),

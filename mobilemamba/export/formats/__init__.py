@@ -17,7 +17,7 @@ from mobilemamba.errors import UserError
 from mobilemamba.export.comparison import Runner
 from mobilemamba.metadata import ModelMetadata
 
-FormatName = Literal["onnx", "pt2", "aoti", "openvino", "executorch", "litert", "coreml"]
+FormatName = Literal["onnx", "onnx-float16", "pt2", "aoti", "openvino", "executorch", "litert", "coreml"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class FileFormat:
             what this package does not require.
         single_shape: Whether files take single images of one size.
         dynamic_size_margin: Pixels by which images of a file of dynamic size must exceed the network's smallest.
+        is_half: Whether files hold and compute in float16, see :mod:`mobilemamba.export.half`.
         is_compiled: Whether files are compiled from the network's own modules, which takes a C++ compiler where they
             are made, and have a fixed size.
         platform: The only sys.platform that runs the files; None: any.
@@ -41,6 +42,7 @@ class FileFormat:
     packages: tuple[str, ...] = ()
     single_shape: bool = False
     dynamic_size_margin: int = 0
+    is_half: bool = False
     is_compiled: bool = False
     platform: str | None = None
 
@@ -48,6 +50,11 @@ class FileFormat:
     def runs_here(self) -> bool:
         """Whether this system can run the files."""
         return self.platform in (None, sys.platform)
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference allowed between file and network where none is given, relative to the largest logit."""
+        return 2e-2 if self.is_half else 1e-4
 
     def versions(self) -> dict[str, str]:
         """Return the versions of all packages involved; the last one runs the file."""
@@ -68,8 +75,12 @@ class FormatModule(Protocol):
         """Read back what ``write`` was given."""
 
 
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""Which this package requires; those of other formats are extras."""
+
 FORMATS: dict[FormatName, FileFormat] = {
-    "onnx": FileFormat(".onnx", "onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "onnx": FileFormat(".onnx", "onnx", ONNX_PACKAGES),
+    "onnx-float16": FileFormat(".float16.onnx", "onnx", ONNX_PACKAGES, is_half=True),
     # One pixel more, since the tracer takes a feature map of one pixel for a constant.
     "pt2": FileFormat(".pt2", "torch_export", dynamic_size_margin=1),
     "aoti": FileFormat(".aoti.pt2", "aoti", is_compiled=True),
@@ -96,9 +107,10 @@ def check_installed(name: FormatName) -> None:
 def _check_packages(name: FormatName) -> None:
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
+        extra = "" if FORMATS[name].packages == ONNX_PACKAGES else f"[{name}]"
         raise UserError(
             f"Format {name!r} needs {' and '.join(missing)}, not installed: "
-            f'run pip install ".{"" if name == "onnx" else f"[{name}]"}" in the checkout of this project.'
+            f'run pip install ".{extra}" in the checkout of this project.'
         )
 
 

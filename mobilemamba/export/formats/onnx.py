@@ -18,12 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from mobilemamba.errors import UserError
 from mobilemamba.export.comparison import Answer, Runner
 from mobilemamba.export.formats.base import INPUT, OUTPUT, quiet
 from mobilemamba.metadata import ModelMetadata
 
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
 """Names of the dimensions of the input, where they are open."""
+
+OLDEST_OF_EXPORTER = 18
+"""Oldest version of the operators that PyTorch's exporter writes."""
 
 DETECTOR_OPSET = 17
 """Version of the operators of detectors; the older exporter knows none later than 20."""
@@ -47,13 +51,41 @@ def convert(program: ExportedProgram, opset: int | None = None) -> torch.onnx.ON
 
 def write(program: ExportedProgram, path: Path, metadata: ModelMetadata, opset: int | None = None) -> None:
     """Write one self-contained file, which runtimes of the opset's time can read where one is given."""
-    result = convert(program, opset)
-    if opset is not None:
-        assert result.model.opset_imports == {"": opset}  # the exporter keeps its own where conversion fails
-        result.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    written = None if opset is None else max(opset, OLDEST_OF_EXPORTER)
+    result = convert(program, written)
+    if written is not None:
+        assert result.model.opset_imports == {"": written}  # the exporter keeps its own where conversion fails
+        result.model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", written)])
     for key, value in metadata.to_dict().items():
         result.model.metadata_props[key] = json.dumps(value)
     result.save(path, external_data=False)
+    if opset != written:
+        model = onnx.load(path)
+        lower(model)
+        onnx.save(model, path)
+
+
+def lower(model: onnx.ModelProto) -> None:
+    """Write what opset 18 puts otherwise in the operators of 17, in place; older ones have no LayerNormalization.
+
+    Raises:
+        UserError: When the graph has other operators of opset 18.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        match node.op_type:
+            case "Split":  # without sizes, parts are equal
+                options = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
+                del node.attribute[:]
+                node.attribute.extend(options)
+            case "ReduceMean":
+                keep = next(attribute for attribute in node.attribute if attribute.name == "keepdims")
+                axes = onnx.helper.make_attribute("axes", onnx.numpy_helper.to_array(constants[node.input.pop()]))
+                del node.attribute[:]
+                node.attribute.extend([axes, keep])
+            case name if onnx.defs.get_schema(name, OLDEST_OF_EXPORTER).since_version == OLDEST_OF_EXPORTER:
+                raise UserError(f"opset = 17 must be 18 or later for this network: its graph has the operator {name}.")
+    model.opset_import[0].version = OLDEST_OF_EXPORTER - 1
 
 
 def write_detector(network: nn.Module, image: Tensor, path: Path, metadata: ModelMetadata) -> None:

@@ -134,6 +134,7 @@ def test_a_detector_is_fused_exactly(name: str) -> None:
     ("name", "form"),
     [
         ("semantic_fpn", "onnx"),
+        ("semantic_fpn", "onnx-float16"),
         ("semantic_fpn", "openvino"),
         ("deeplabv3", "pt2"),
         ("pspnet", "onnx"),

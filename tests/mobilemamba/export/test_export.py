@@ -135,5 +135,5 @@ def test_only_a_mobilemamba_is_exported(metadata: ModelMetadata, tmp_path: Path)
 
 
 def test_metadata_of_an_unknown_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ends in none of \.onnx, \.pt2"):
+    with pytest.raises(UserError, match=r"ends in none of \.onnx, \.float16\.onnx, \.pt2"):
         read_metadata(tmp_path / "model.ckpt")

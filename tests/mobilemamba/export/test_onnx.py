@@ -13,7 +13,7 @@ from mobilemamba import MobileMamba, ModelMetadata
 from mobilemamba.errors import UserError
 from mobilemamba.export import ExportOptions, export_network, read_metadata
 from mobilemamba.export.export import _of_detector
-from mobilemamba.export.formats.onnx import load
+from mobilemamba.export.formats.onnx import load, lower
 from mobilemamba.export.options import OPSETS
 
 OLDEST, NEWEST = OPSETS[0], OPSETS[-1]
@@ -36,13 +36,15 @@ def versions(path: Path) -> tuple[int, int]:
 
 
 def test_oldest_operators_pass_the_gate_in_a_file_of_their_time(oldest: Path) -> None:
-    assert versions(oldest) == (OLDEST, 8)  # that of ONNX 1.13, which brought these operators
+    assert versions(oldest) == (OLDEST, 8)  # that of ONNX 1.12, which brought these operators
     onnx.checker.check_model(oldest, full_check=True)
     assert read_metadata(oldest) == METADATA
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [ExportOptions(opset=OLDEST, dynamic_size=True), ExportOptions(opset=NEWEST)])
+@pytest.mark.parametrize(
+    "options", [ExportOptions(opset=OLDEST, dynamic_size=True), ExportOptions(opset=18), ExportOptions(opset=NEWEST)]
+)
 def test_operators_of_other_files_are_those_asked_for(
     options: ExportOptions, network: MobileMamba, tmp_path: Path
 ) -> None:
@@ -72,6 +74,12 @@ def test_onnxslim_leaves_the_logits_and_the_metadata(oldest: Path, network: Mobi
     assert len(onnx.load(slim).graph.node) <= len(onnx.load(oldest).graph.node)
     assert_same(load(slim)(torch.from_numpy(images())), network)
     assert read_metadata(slim) == METADATA
+
+
+def test_an_operator_that_opset_17_has_not_is_named() -> None:
+    text = '<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 2] y) { y = BitwiseNot (x) }'
+    with pytest.raises(UserError, match=r"opset = 17 must be 18 or later .* has the operator BitwiseNot"):
+        lower(onnx.parser.parse_model(text))
 
 
 def test_detectors_have_operators_of_their_own() -> None:

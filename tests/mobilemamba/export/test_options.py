@@ -21,6 +21,10 @@ def test_formats_of_fixed_shape_say_so(name: FormatName) -> None:
             ExportOptions(**{"format": name, "dynamic_batch": False, field: True})  # type: ignore[arg-type]
 
 
+def test_opset_belongs_to_both_onnx_formats() -> None:
+    assert ExportOptions("onnx-float16", opset=18).opset == ExportOptions("onnx", opset=18).opset == 18
+
+
 @pytest.mark.parametrize("tolerance", [0.0, -1e-4, math.nan, math.inf])
 def test_tolerance_must_be_a_positive_number(tolerance: float) -> None:
     with pytest.raises(UserError, match=r"tolerance = .* must be a positive number"):
@@ -30,8 +34,8 @@ def test_tolerance_must_be_a_positive_number(tolerance: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, "opset = 17 must be 18 to 23, or null for the exporter's default"),
-        ({"opset": 24}, "opset = 24 must be 18 to 23"),
+        ({"opset": 16}, "opset = 16 must be 17 to 23, or null for the exporter's default"),
+        ({"opset": 24}, "opset = 24 must be 17 to 23"),
         ({"dynamic_size": True, "format": "aoti"}, "dynamic_size = True must be false: aoti files take"),
         ({"opset": 18, "format": "pt2"}, "opset = 18 must be null for format 'pt2'"),
     ],

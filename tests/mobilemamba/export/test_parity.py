@@ -54,6 +54,17 @@ def test_report_refuses_error_and_disagreement(bad: dict[str, float]) -> None:
         report(**bad).raise_if_refused()
 
 
+def test_report_of_float16_counts_its_error_there_and_lets_near_classes_change() -> None:
+    near = replace(report(1e-3, 0.9), tolerance=2e-2, half=Comparison(SHAPE, 2, 5e-3, 1.0, 0.5))
+    assert near.passed
+    assert near.max_abs_error == 5e-3
+    assert near.top1_agreement == 0.9
+    for error in (3e-2, math.inf):
+        far = replace(near, half=Comparison(SHAPE, 2, error, 1.0, 0.5))
+        assert not far.passed
+        assert not replace(near, comparisons=report(error).comparisons).passed
+
+
 def test_report_without_comparison_claims_nothing() -> None:
     unknown = ParityReport("coreml", 1e-15, 1e-4, (), {"torch": "2"}, 1)
     unknown.raise_if_refused()
