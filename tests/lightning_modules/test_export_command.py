@@ -92,7 +92,7 @@ def test_published_weights_need_the_variant_alone(
     [
         ("--checkpoint FOLDER/missing.ckpt --output FOLDER/m.onnx", "missing.ckpt must be 'published'"),
         ("--weights published", "--output must name the file to write, such as mobilemamba.onnx"),
-        ("--checkpoint FOLDER/other.ckpt", "does not say of which network its weights are"),
+        ("--checkpoint FOLDER/other.ckpt", "does not name the network of its weights"),
         ("--checkpoint FOLDER/t2.pth --variant mobilemamba_s6", "The weights do not fit the model"),
         ("--checkpoint FOLDER/t2.pth --variant s6", "variant = 's6' must be one of mobilemamba_b1"),
         ("--checkpoint CHECKPOINT --output FOLDER/t2.pth/model.onnx", "cannot be written"),
