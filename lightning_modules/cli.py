@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> None:
     hide_known_warnings()
     try:
         # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
-        from datamodules.loading import end_loader_processes
+        from datamodules.loader_processes import end_loader_processes
         from lightning_modules.command_line import CommandLine
         from lightning_modules.distributed import leave_process_group
 
@@ -62,7 +62,7 @@ def message_for_users(error: BaseException) -> str | None:
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from datamodules.loading import loader_failure
+    from datamodules.loader_processes import loader_failure
     from mobilemamba.errors import UserError
 
     failure = loader_failure(error)

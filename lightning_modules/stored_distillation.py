@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules.distillation import DistillationDataModule
 from datamodules.stored_teacher import StoredTeacher
-from datamodules.taught import TaughtDataModule
 from lightning_modules.checks import ClassificationData
 from lightning_modules.teacher import RECIPE_TEACHER, TeacherConfig
 from mobilemamba.checksums import file_digest
@@ -28,7 +28,7 @@ def learn_from_store(config: TeacherConfig, data: ClassificationData) -> None:
         UserError: When the store is damaged, unfinished, or of other classes, data, augmentation or another teacher.
     """
     assert config.stored is not None
-    if not isinstance(data, TaughtDataModule):
+    if not isinstance(data, DistillationDataModule):
         raise UserError(
             f"model.teacher.stored needs a datamodule that draws views again, which {type(data).__name__} does not: "
             "set it to null."
