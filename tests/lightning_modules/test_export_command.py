@@ -141,6 +141,6 @@ def test_int8_is_exported_with_the_options_given_and_both_files_are_printed(
     assert re.search(r"\| float32 +\| +80\.30% \|.* 2\.00 \|", printed)
     assert re.search(r"\| int8 +\| +79\.30% \|.* 1\.00 \|", printed)
     assert "Same top class for 95.00% of 1000 images" in printed
-    assert "no faster" not in printed
+    assert "not faster" not in printed
     int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
     assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, METADATA]

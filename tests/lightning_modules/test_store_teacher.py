@@ -97,7 +97,7 @@ def test_another_seed_or_teacher_cannot_be_added(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "model.teacher=null"], "model.teacher is null"),
+        (["--set", "model.teacher=null"], "model.teacher must be set"),
         (["--set", "model.teachr=null"], "model.teachr"),
         (["--set", "data.seed"], "--set data.seed must be NAME=VALUE"),
         (["--set", "trainer.precision=3"], "precision"),

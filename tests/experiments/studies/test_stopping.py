@@ -128,7 +128,7 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
     killed.kill()
     killed.wait()
     try:
-        expected = f"out is in use by process {killed.pid} or one that it started"
+        expected = f"out is in use by process {killed.pid} or its children"
         with pytest.raises(UserError, match=expected), locked(Path("out"), "--output"):
             pass
     finally:
