@@ -147,7 +147,7 @@ def test_what_does_not_suit_a_detector_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mask_rcnn' needs data with masks: set data\.masks to true"):
         trainer.fit(ObjectDetection(detector="mask_rcnn", network=NETWORK, num_classes=3), datamodule=small)
     with pytest.raises(
-        UserError, match=r"CocoDataModule is of another task than SemanticSegmentation: set task to det"
+        UserError, match=r"CocoDataModule is for another task than SemanticSegmentation: set task to det"
     ):
         trainer.fit(SemanticSegmentation(network=NETWORK, num_classes=3), datamodule=small)
     per_stage = {name: getattr(NETWORK, name)[:1] * 4 for name in PER_STAGE}

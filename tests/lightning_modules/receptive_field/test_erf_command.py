@@ -185,7 +185,7 @@ def _file_as_folder(folder: Path) -> list[str]:
         (_grey_network, "takes images of 1 channels"),
         (["test_resnet", "--output", "erf.pdf"], "must be a file that ends in .png"),
         (_file_as_folder, "cannot be written"),
-        (["test_resnet", "--device", "nonsense"], "--device nonsense must be a device that works here"),
+        (["test_resnet", "--device", "nonsense"], "--device = nonsense must be a device that works here"),
         (["test_resnet", "--checkpoint", "weights.pth"], "must be NETWORK=FILE"),
         (["test_resnet", "--checkpoint", "test_vit=weights.pth"], "must be NETWORK=FILE"),
         (["test_resnet", "--checkpoint", "test_resnet=none.pth"], "Checkpoint none.pth does not exist"),
