@@ -12,16 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faulty_runs import (
-    LAST,
-    different_parts,
-    fit,
-    happening,
-    killed_after,
-    start,
-    steps_begun,
-    write_config,
-)
+from benchmarks.faulty_runs import LAST, different_parts, fit, happening, killed_after, start, steps_begun, write_config
 from datamodules.digits import DigitsDataModule
 
 STEPS = 12

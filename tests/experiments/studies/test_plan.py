@@ -44,15 +44,7 @@ def test_an_arms_overrides_win_over_another_scale_which_wins_over_files(
     base, arm = (configs_and_options(arguments) for arguments in seen)
     settings = fit_options(plan.SETTINGS)
     assert base == ["base.yaml", "--a.b=1", "--trainer.max_epochs=9", "digits.yaml", "--g.h=5", *settings]
-    assert arm == [
-        *base[:3],
-        "arm.yaml",
-        "digits.yaml",
-        "--g.h=5",
-        "--c.d=text",
-        "--e.f=[1, null]",
-        *settings,
-    ]
+    assert arm == [*base[:3], "arm.yaml", "digits.yaml", "--g.h=5", "--c.d=text", "--e.f=[1, null]", *settings]
 
 
 def test_the_plan_is_written_for_the_report(ablate: Ablate, fake: Fake, folder: Path, study: Path) -> None:

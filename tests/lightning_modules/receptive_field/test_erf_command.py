@@ -164,10 +164,7 @@ def _file_as_folder(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["mobilmamba_s6"],
-            "'mobilmamba_s6' must be a name of timm or a checkpoint file: similar names are mobilem",
-        ),
+        (["mobilmamba_s6"], "'mobilmamba_s6' must be a name of timm or a checkpoint file: similar names are mobilem"),
         (["xyzzyq"], "timm.list_models() gives all names"),
         (["test_resnet.nonsense"], "timm cannot build test_resnet.nonsense"),
         (["runs/none.ckpt"], "Checkpoint runs/none.ckpt does not exist"),
