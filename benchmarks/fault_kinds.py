@@ -12,16 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faulty_runs import (
-    LAST,
-    different_parts,
-    fit,
-    happening,
-    killed_after,
-    start,
-    steps_begun,
-    write_config,
-)
+from benchmarks.faulty_runs import LAST, different_parts, fit, happening, killed_after, start, steps_begun, write_config
 from datamodules.digits import DigitsDataModule
 
 STEPS = 12
@@ -234,7 +225,7 @@ FAULTS: dict[str, Fault] = {
     "SIGTERM during validation": signalled("SIGTERM", 143, validating=True),
     "a bit of the newest checkpoint": damaged(flip_a_bit),
     "newest checkpoint cut off": damaged(cut_off),
-    "loader processes killed": failing("A loader process was ended from outside", what="die"),
+    "loader processes killed": failing("A loader process was killed", what="die"),
     "files hang when they are opened": stalled_files,
     "disk full": full_disk,
     "killed during export": killed_export,

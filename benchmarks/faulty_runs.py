@@ -34,12 +34,7 @@ class Happening(Callback):
     """
 
     def __init__(
-        self,
-        step: int = -1,
-        what: str | None = None,
-        rank: int = 0,
-        validating: bool = False,
-        folder: str = "",
+        self, step: int = -1, what: str | None = None, rank: int = 0, validating: bool = False, folder: str = ""
     ) -> None:
         self.step, self.what, self.rank, self.validating, self.folder = step, what, rank, validating, folder
 

@@ -126,13 +126,7 @@ def _possible_ways() -> list[Way]:
 
 
 def _makers(
-    root: Path,
-    folder: Path,
-    ways: Sequence[Way],
-    stack: ExitStack,
-    batch_size: int,
-    image_size: int,
-    num_workers: int,
+    root: Path, folder: Path, ways: Sequence[Way], stack: ExitStack, batch_size: int, image_size: int, num_workers: int
 ) -> Iterator[tuple[Way, Loader]]:
     """Yield how each way makes its loader; timm's come first, before this project changes some of its operations."""
     sizes = (batch_size, image_size, num_workers)

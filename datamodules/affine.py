@@ -1,7 +1,7 @@
-"""Shear and translation of images by Numba, where it is installed: Pillow's pixels to the last bit, in less time.
+"""Shear and translation of images by Numba, where it is installed: the same pixels as Pillow's, in less time.
 
-These move pixels along one axis, so four values or two make a new one, where Pillow computes sixteen or four whatever
-the matrix is. Rotation stays Pillow's.
+They move pixels along one axis, so four source pixels (bicubic) or two (bilinear) give a new one, where Pillow always
+uses sixteen or four. Rotation is left to Pillow.
 """
 
 from __future__ import annotations
@@ -29,47 +29,45 @@ MATRICES: dict[str, Callable[[int, int, float], tuple[float, ...]]] = {
 
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
-
-TIMMS = {name: auto_augment.NAME_TO_OP[name] for name in MATRICES}
-"""timm's own operations."""
+TIMM_OPERATIONS = {name: auto_augment.NAME_TO_OP[name] for name in MATRICES}
 
 
-@dataclass(frozen=True)  # a class, so that a loader process that is spawned takes it
+@dataclass(frozen=True)  # a class, so that it can be pickled for spawned loader processes
 class Operation:
-    """One of timm's operations with the work done by the kernel, for the images and filters that it knows.
+    """One of timm's operations, computed by the kernel where it supports the image and the filter.
 
     Args:
-        name: timm's name of it.
+        name: timm's name of the operation.
     """
 
     name: str
     takes_pixels: ClassVar[bool] = True
-    """Whether it takes pixels as well as images of Pillow."""
+    """Whether it accepts NumPy arrays as well as Pillow images."""
 
     def __call__(self, image: Image.Image | np.ndarray, strength: float, **options: Any) -> Image.Image | np.ndarray:
-        """Return the moved image in the form in which it came, of the draws of timm.
+        """Return the moved image, as the type that was given; random draws are the same as timm's.
 
         Args:
-            image: An image of Pillow, or pixels, uint8 (H, W, 3).
-            strength: As timm says it.
-            options: Filter or filters to draw from, and the colour of what comes from outside.
+            image: A Pillow image, or pixels, uint8 (H, W, 3).
+            strength: timm's strength of the operation.
+            options: ``resample``, a filter or several to draw from, and ``fillcolor`` for pixels outside the image.
         """
         chosen = options["resample"]
         if isinstance(chosen, (list, tuple)):
             chosen = random.choice(chosen)
         if chosen not in FILTERS or (isinstance(image, Image.Image) and image.mode != "RGB"):
             whole = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-            return TIMMS[self.name](whole, strength, **{**options, "resample": chosen})
+            return TIMM_OPERATIONS[self.name](whole, strength, **{**options, "resample": chosen})
         pixels = np.asarray(image)
-        numbers = map(float, MATRICES[self.name](pixels.shape[1], pixels.shape[0], strength))
-        moved = move(pixels, options["fillcolor"], *numbers, chosen == Image.Resampling.BICUBIC)
+        matrix = tuple(map(float, MATRICES[self.name](pixels.shape[1], pixels.shape[0], strength)))
+        moved = move(pixels, options["fillcolor"], matrix, chosen == Image.Resampling.BICUBIC)
         return moved if image is pixels else Image.fromarray(moved)
 
 
 def use_kernel() -> None:
-    """Let all transforms that timm makes from now on use the kernel, compiled before loader processes begin."""
+    """Let all transforms that timm makes from now on use the kernel, and compile it before loader processes start."""
     auto_augment.NAME_TO_OP.update({name: Operation(name) for name in MATRICES})
-    for image in (Image.new("RGB", (1, 1)), np.zeros((1, 1, 3), np.uint8)):  # read-only pixels, and others
+    for image in (Image.new("RGB", (1, 1)), np.zeros((1, 1, 3), np.uint8)):  # read-only and writable pixels
         Operation("ShearX")(image, 0, resample=Image.Resampling.BILINEAR, fillcolor=(0, 0, 0))
 
 
@@ -83,37 +81,23 @@ def _clip(index: int, length: int) -> int:
     return min(max(index, 0), length - 1)
 
 
-# No fast mathematics: the rounding is that of Pillow's C code, operation by operation.
+# Without fastmath, since every operation must round as in Pillow's C code.
 @njit(nogil=True, error_model="numpy", cache=True)
-def move(
-    image: np.ndarray,
-    fill: tuple[int, int, int],
-    a: float,
-    b: float,
-    c: float,
-    d: float,
-    e: float,
-    f: float,
-    is_bicubic: bool,
-) -> np.ndarray:
-    """Return what an affine map along one axis finds in an image, uint8 (H, W, 3); Pillow's ``Image.transform``.
+def move(image: np.ndarray, fill: tuple[int, int, int], matrix: tuple[float, ...], is_bicubic: bool) -> np.ndarray:
+    """Return an image moved by an affine map along one axis, uint8 (H, W, 3); as Pillow's ``Image.transform``.
 
     Args:
         image: uint8 (H, W, 3), contiguous.
-        fill: Colour of what comes from outside.
-        a: Of the map from (x, y) to (a x + b y + c, d x + e y + f), which leaves x or y as it is; likewise the others.
-        b: See a.
-        c: See a.
-        d: See a.
-        e: See a.
-        f: See a.
+        fill: Colour of pixels outside the image.
+        matrix: (a, b, c, d, e, f) of the map from (x, y) to (a x + b y + c, d x + e y + f), which keeps x or y.
         is_bicubic: Bicubic, not bilinear.
     """
+    a, b, c, d, e, f = matrix
     height, width = image.shape[:2]
     row = 3 * width
     out = np.empty_like(image)
     source, target = image.reshape(-1), out.reshape(-1)
-    # Values of one row are gathered first: the arithmetic then runs on vectors.
+    # The values of one row are gathered first, so that the arithmetic is vectorised.
     v1, v2, v3, v4, share = np.zeros(row), np.zeros(row), np.zeros(row), np.zeros(row), np.zeros(row)
     for y in range(height):
         first, last = width, -1

@@ -1,4 +1,4 @@
-"""An order for data of which a process can hold only a part: chunks in a random order, their images in small blocks."""
+"""A training order for data that a process cannot hold as a whole: random chunks, shuffled in small blocks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from datamodules.sampling import TrainingSampler
 
 
 class BlockSampler(TrainingSampler):
-    """Chunks in a new order every epoch, a part of them for each process, the images of a few chunks shuffled together.
+    """Chunks in a new order every epoch, some of them for each process; images of a few chunks are shuffled together.
 
-    Each process, and so each machine, reads chunks that no other reads in the epoch, but for those at the ends of its
-    part. The order depends on seed and epoch alone.
+    In an epoch no two processes read the same chunk, except at the ends of their shares. The order depends only on seed
+    and epoch.
 
     Args:
         members: Indices of each chunk's images.
-        together: Chunks whose images are shuffled together.
-        arguments: Of :class:`datamodules.sampling.TrainingSampler`, without balance.
-        options: The same.
+        together: Number of chunks whose images are shuffled together.
+        arguments: Arguments of :class:`datamodules.sampling.TrainingSampler`, without balance.
+        options: Its keyword arguments.
     """
 
     def __init__(self, members: list[np.ndarray], together: int, *arguments: Any, **options: Any) -> None:
@@ -35,7 +35,7 @@ class BlockSampler(TrainingSampler):
         sizes = torch.tensor([len(chunk) for chunk in chunks])
         blocks = (torch.arange(len(chunks)) // self.chunks_together).repeat_interleave(sizes)
         share, used = len(self), len(self) * self.num_replicas
-        # Within a process's part, blocks in their order, and the images of a block in a random one.
+        # In a process's share blocks keep their order, and the images of a block are shuffled.
         keys = (blocks + torch.rand(self.length, dtype=torch.float64, generator=generator))[:used]
         places = keys.view(self.num_replicas, share).argsort(1)
         parts = torch.cat(chunks)[:used].view(self.num_replicas, share).gather(1, places)

@@ -1,4 +1,4 @@
-"""What all ways to name classes have in common: folders, tables and files of readable names."""
+"""Checks of classes from folders and tables, and files of readable names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mobilemamba.errors import UserError
 from mobilemamba.images import printable
 
 SHOWN = 5
-"""Most names in a message."""
+"""Largest number of names in a message."""
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
-    """Check that there are classes to tell apart.
+    """Check the names of all classes.
 
     Args:
         names: All names.
-        where: What holds them, for errors.
+        where: Folder or table that they come from, for errors.
 
     Raises:
-        UserError: When there is one class alone, or names differ in case alone.
+        UserError: When there is only one class, or names differ only in case.
     """
     if len(names) == 1:
-        raise UserError(printable(f"{where} has one class, {names[0]}: two or more are needed to tell apart."))
+        raise UserError(printable(f"{where} has one class, {names[0]}: two or more are needed."))
     same: dict[str, str] = {}
     for name in names:
         other = same.setdefault(name.casefold(), name)
@@ -36,13 +36,13 @@ def check_class_names(names: Sequence[str], where: str) -> None:
 
 
 def check_number_of_classes(counts: dict[str, int], expected: int, known: Sequence[str] | None, where: str) -> None:
-    """Check that there are as many classes as the network is to have.
+    """Check that the data have as many classes as data.num_classes says.
 
     Args:
         counts: Every class with its number of images.
-        expected: What data.num_classes says.
-        known: Names of all classes that there should be, where a file tells them.
-        where: What holds the classes, for errors.
+        expected: data.num_classes.
+        known: Names of all expected classes, where a file lists them.
+        where: Folder or table of the classes, for errors.
 
     Raises:
         UserError: When there are more or fewer; names which.
@@ -72,11 +72,11 @@ def check_every_class_has_images(targets: np.ndarray, names: Sequence[str], wher
     Args:
         targets: Class indices of all images (images,).
         names: Names of the classes.
-        where: What holds the images, for errors.
+        where: Folder or table of the images, for errors.
         remedy: What the user can do.
 
     Raises:
-        UserError: When one is; names it.
+        UserError: When a class is empty; names it.
     """
     counts = np.bincount(targets, minlength=len(names))
     empty = [names[index] for index in np.flatnonzero(counts == 0).tolist()]
@@ -86,7 +86,7 @@ def check_every_class_has_images(targets: np.ndarray, names: Sequence[str], wher
 
 
 def read_class_names(path: Path) -> dict[str, str]:
-    """Return readable names of classes that have technical ones, such as n01440764 for tench.
+    """Return readable names by technical class names, such as "tench" for n01440764.
 
     Args:
         path: Text file with a class, a space and its readable name in each line.
@@ -95,22 +95,22 @@ def read_class_names(path: Path) -> dict[str, str]:
         UserError: When there is no such file.
     """
     if not path.is_file():
-        raise UserError(f"data.class_names_file = {path} is no file: give a text file, or null for the folders' names.")
+        raise UserError(f"data.class_names_file = {path} must be a text file, or null for the folders' names.")
     lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
     return {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
 
 
 def readable_names(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return readable names in the order of the classes; further ones in the file are ignored.
+    """Return readable names in the order of the classes; other lines of the file are ignored.
 
     Raises:
-        UserError: When there is no such file, or a class has no name in it.
+        UserError: When there is no such file, or it has no name for a class.
     """
     names = read_class_names(path)
     missing = [name for name in classes if name not in names]
     if missing:
         raise UserError(
-            f"data.class_names_file = {path} names {len(classes) - len(missing)} of {len(classes)} classes; missing "
-            f"are {missing[:SHOWN]}: add lines such as `{missing[0]} readable name`."
+            f"data.class_names_file = {path} must name all classes; it names {len(classes) - len(missing)} of "
+            f"{len(classes)} and lacks {missing[:SHOWN]}: add lines such as `{missing[0]} readable name`."
         )
     return tuple(names[name] for name in classes)

@@ -1,4 +1,4 @@
-"""What all image classification data have in common: options, loaders, seeds and mixing."""
+"""The common part of all data of image classification: options, loaders, seeds and mixing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.chunks.reading import ImageChunks, NamedChunks
 from datamodules.datasets import EvaluationImages, ReadableImages, TrainingBatch, TrainingImages, collate_readable
+from datamodules.distillation import DistillationDataModule
 from datamodules.fingerprints import augmentation_fingerprint, data_fingerprint
 from datamodules.image_files import Images, Source, targets_of
 from datamodules.likeliest_classes import all_probabilities
@@ -26,7 +27,6 @@ from datamodules.normalising import normalise
 from datamodules.option_checks import check_options
 from datamodules.sampling import TrainingSampler
 from datamodules.stored_teacher import StoredTeacher
-from datamodules.taught import TaughtDataModule
 from datamodules.transforms import AugmentationConfig, TrainingTransform
 from mobilemamba.errors import UserError
 from mobilemamba.images import find_images, printable
@@ -38,45 +38,44 @@ RECIPE_AUGMENTATION = AugmentationConfig()
 RECIPE_MIXING = MixingConfig()
 
 
-class ClassificationDataModule(TaughtDataModule):
+class ClassificationDataModule(DistillationDataModule):
     """Loaders of (images, targets), and of (images, paths) to predict; the options' defaults are the paper's recipe.
 
     Images are float32 (B, 3, H, W), normalised. In training the targets are probabilities (B, num_classes) after mixing
     and label smoothing, which happen on the device; in evaluation they are class indices (B,). The module splits data
     over processes itself, so the trainer runs with ``use_distributed_sampler: false``.
 
-    Orders, augmentations and mixing depend on the seed, the epoch and the step alone: not on the number of loader
-    processes, nor on a resume, after which an epoch goes on with its next batch.
+    Order, augmentation and mixing depend only on the seed, the epoch and the step: not on the number of loader
+    processes or on a resume, after which an epoch continues with its next batch.
 
     A subclass loads the images, and declares only those options that are new or have another default.
 
     Args:
         num_classes: Classes of the targets.
         image_size: Height and width in pixels.
-        batch_size: Images per batch and process. Null: in fit what follows from global_batch_size; where that says
-            nothing, 128.
-        global_batch_size: Images per optimiser step, over all processes and accumulated batches, from which batch_size
-            follows in fit: the recipe then holds on any number of devices. Null: batch_size says it.
+        batch_size: Images per batch and process. Null: computed from global_batch_size in fit, or 128 if that is null.
+        global_batch_size: Images per optimiser step, over all processes and accumulated batches, so that a recipe is
+            the same on any number of devices. Null: batch_size decides.
         num_workers: Loader processes per training process; 0 loads in the training process.
-        loader_timeout: Seconds to wait for a batch of theirs before the run ends with an error; 0 waits for ever.
+        loader_timeout: Seconds to wait for a batch of the loader processes before an error; 0 waits for ever.
         augmentation: Augmentation of single images.
         mixing: Mixing of batches.
         repeats: Draws of each image in a row (repeated augmentation).
-        repeats_together: Whether all draws of an image are in one process, which decodes it once for all of them. Else
-            they land in different processes; with one process both are the same.
+        repeats_together: Whether all draws of an image are in one process, which decodes it once. Otherwise they are in
+            different processes. With one process both are the same.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
         interpolation: Resampling filter of the evaluation resize.
         crop_pct: Side of the evaluation crop relative to the resized image.
         override_preprocessing: Evaluate with these options where weights expect others, instead of stopping.
-        exif_orientation: Whether images are turned by their EXIF orientation; off in the paper's recipe. It is kept
+        exif_orientation: Whether images are turned by their EXIF orientation; off in the paper's recipe. It is saved
             with the weights.
         balance: How far training draws are balanced over classes, from 0 (every image once in an epoch) to 1 (every
             class equally often): see :class:`datamodules.sampling.TrainingSampler`.
         all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
-        on_corrupt: What to do with an unreadable image: leave it out and name it, or stop.
-        max_corrupt: Most unreadable images of a split that are left out before it stops.
+        on_corrupt: What to do with an unreadable image: skip it with a warning, or stop.
+        max_corrupt: Largest number of unreadable images of a split that are skipped.
         seed: Seed of order, augmentation and mixing.
 
     Raises:
@@ -135,25 +134,25 @@ class ClassificationDataModule(TaughtDataModule):
         """
 
     def missing(self) -> str:
-        """Return what is wrong with the place of the images, "" where it is there or they need none."""
+        """Return an error message where the images are missing, otherwise ""."""
         return ""
 
     def has_test_images(self) -> bool:
-        """Return whether there are images to test on besides those to validate on."""
+        """Return whether there are test images besides the validation images."""
         return False
 
     def prediction_name(self, index: int, source: Source, target: int) -> str:
-        """Return the path of a validation image, or what stands for it in predictions."""
+        """Return the name of a validation image in predictions: its path, if it has one."""
         return printable(str(source))
 
     def setup(self, stage: str) -> None:
-        """Find the images, once, and check that batches can be made of them, before any long work.
+        """Find the images, once, and check them before any long work.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
-            UserError: When the data are not as they must be; says what was expected.
+            UserError: When images are missing or too few, or classes are wrong; says what was expected.
         """
         if stage == "fit":
             self.divide_batch()
@@ -164,11 +163,11 @@ class ClassificationDataModule(TaughtDataModule):
         self.check_enough(stage, {split: len(dataset) for split, dataset in self.datasets.items()})
 
     def teardown(self, stage: str) -> None:
-        """Say at the end how many images could not be read."""
+        """Warn at the end of the number of images that could not be read."""
         self._report_corrupt_images()
 
     def metadata(self) -> ModelMetadata:
-        """Return what a network trained on these data must know of them."""
+        """Return classes and preprocessing, which are saved with a network."""
         return ModelMetadata(
             image_size=(self.image_size, self.image_size),
             mean=self.mean,
@@ -181,7 +180,7 @@ class ClassificationDataModule(TaughtDataModule):
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Training images of each class, known from setup on: to weigh classes by."""
+        """Number of training images of each class, known after setup; used to weight classes."""
         return tuple(np.bincount(targets_of(self.datasets["train"].images), minlength=self.num_classes).tolist())
 
     @property
@@ -191,17 +190,17 @@ class ClassificationDataModule(TaughtDataModule):
 
     @property
     def corrupt_count(self) -> int:
-        """Unreadable images met so far, each counted once over all loader processes."""
+        """Unreadable images found so far, each counted once over all loader processes."""
         return sum(dataset.corrupt_count for dataset in self.datasets.values())
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
-        """Return what the views of training images depend on, besides their seed; known from setup on."""
+        """Return what the views of training images depend on besides their seed; known after setup."""
         images = cast(Images[int], self.datasets["train"].images)
         augmentation = augmentation_fingerprint(self.augmentation, self.metadata())
         return {"data": data_fingerprint(images), "augmentation": augmentation}
 
     def use_stored_teacher(self, store: StoredTeacher, mixes: bool) -> None:
-        """Train on the views of a store; training batches then hold the probabilities (B, num_classes) it gives."""
+        """Train on the views of a store; training batches then also hold the teacher's probabilities."""
         super().use_stored_teacher(store, mixes)
         if not mixes:
             self._mixer = Mixer(replace(self.mixing, mixup=0, cutmix=0), self.num_classes)
@@ -214,7 +213,7 @@ class ClassificationDataModule(TaughtDataModule):
         return self.labelled_loader(images, self.repeats, self.balance, targets, **options)
 
     def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
-        """Return what makes the sampler of training images."""
+        """Return the class of the training images' sampler, or another function that makes it."""
         return TrainingSampler
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -222,9 +221,9 @@ class ClassificationDataModule(TaughtDataModule):
         return self._evaluation_loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Load the images to test on or, where there are none, those to validate on."""
+        """Load the test images or, where there are none, the validation images."""
         if not self.has_test_images():
-            rank_zero_info("There are no images to test on: those to validate on are tested.")
+            rank_zero_info("There are no images to test on: the validation images are used.")
         return self._evaluation_loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -232,19 +231,20 @@ class ClassificationDataModule(TaughtDataModule):
         return self._evaluation_loader(self.datasets["predict"])
 
     def validation_dataset(self) -> EvaluationImages:
-        """Return (image, class index) by index, None for an unreadable image: to look at some without a loader."""
+        """Return (image, class index) by index, or None for an unreadable image, to use some without a loader."""
         return cast(EvaluationImages, self.datasets["val"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Any, ...]:
-        """Finish and mix a training batch on its device; with the last one of an epoch, say what could not be read."""
+        """Normalise, erase and mix a training batch on its device; warn of unreadable images at the end of an epoch."""
         if self.trainer is None or not self.trainer.training:
             return batch
         if self.trainer.is_last_batch:
             self._report_corrupt_images()
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         seed = (self.seed, self.rank_and_world_size()[0], progress.total.processed)
-        said = [] if batch.said is None else [all_probabilities(batch.said[0], batch.said[1], self.num_classes)]
-        return self._mixer(*self.finish(batch), seed, *said)
+        answer = batch.teacher_answer
+        teacher = [] if answer is None else [all_probabilities(answer[0], answer[1], self.num_classes)]
+        return self._mixer(*self.finish(batch), seed, *teacher)
 
     def finish(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Return images, float32 (B, 3, H, W), and class indices (B,) of a batch: normalised, erased, not mixed."""
@@ -255,8 +255,8 @@ class ClassificationDataModule(TaughtDataModule):
     def _check_options(self) -> None:
         if type(self) is ClassificationDataModule:
             raise UserError(
-                "data.class_path must name data, such as ImageNetDataModule: put a config that does before this one, "
-                "such as --config s6, or give --data ImageNetDataModule."
+                "data.class_path must name data, such as ImageNetDataModule: add --data ImageNetDataModule, or put a "
+                "config that names data before this one, such as --config s6."
             )
         check_options(self)
 
@@ -288,5 +288,5 @@ class ClassificationDataModule(TaughtDataModule):
     def _report_corrupt_images(self) -> None:
         count = self.corrupt_count
         if count > self._corrupt_reported:
-            LOGGER.warning("%d image(s) could not be read so far: the warnings above name each.", count)
+            LOGGER.warning("%d image(s) could not be read so far: the warnings above name them.", count)
         self._corrupt_reported = count

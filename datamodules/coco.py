@@ -1,4 +1,4 @@
-"""Objects to detect from a JSON file in COCO's form, and the folder of its images."""
+"""Data of detection in COCO's format: a JSON file and a folder of images."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mobilemamba.images import find_images, open_image
 class Record:
     """An image of a file, and the objects in it.
 
-    Arrays, whose content loader processes share, where each would come to copy objects of Python's.
+    Loader processes share the memory of arrays; Python objects would be copied to each of them.
 
     Args:
-        image_id: Its number in the file.
-        file: Name of the image, relative to its folder.
+        image_id: Its id in the file.
+        file: Path of the image, relative to its folder.
         size: Height and width in pixels.
-        boxes: Of the objects (N, 4): left, top, right, bottom in pixels.
-        labels: Class indices of the objects (N,).
-        areas: Of the objects (N,) in square pixels, by which COCO calls them small, medium or large.
-        crowds: Whether each is a crowd (N,).
-        segmentations: Those of the objects as JSON, in one of COCO's forms each; null where masks are not wanted.
+        boxes: Boxes (N, 4) of the objects: left, top, right, bottom in pixels.
+        labels: Class indices (N,).
+        areas: Areas (N,) in square pixels, by which COCO calls objects small, medium or large.
+        crowds: Whether each object is a crowd (N,).
+        segmentations: The objects' segmentations in COCO's format as JSON; null without masks.
     """
 
     image_id: int
@@ -48,7 +48,7 @@ class Record:
 
     @classmethod
     def of_objects(cls, image_id: int, file: str, size: tuple[int, int], objects: Sequence[Sequence[Any]]) -> Record:
-        """Make a record of objects that are a box, a label, an area, whether it is a crowd, and a segmentation each."""
+        """Make a record of objects, each a tuple of box, label, area, is_crowd and segmentation."""
         boxes, labels, areas, crowds, segmentations = zip(*objects, strict=True) if objects else [()] * 5
         return cls(
             image_id,
@@ -63,18 +63,18 @@ class Record:
 
 
 class CocoDataModule(DenseDataModule):
-    """Objects of COCO or any data set of its form: ``root/val2017`` and ``root/annotations/instances_val2017.json``.
+    """COCO or any data set in its format: ``root/val2017`` and ``root/annotations/instances_val2017.json``.
 
-    Boxes are clipped to their image, and left out where nothing is left. Crowds are not trained on, and neither found
-    nor missed in evaluation. Classes are the file's categories in the order of their ids, which may have gaps.
+    Boxes are clipped to their image; empty ones are dropped. Crowds are not used in training and are ignored in
+    evaluation. Classes are the file's categories in the order of their ids, which may have gaps.
 
     Args:
-        root: Folder of all.
+        root: Folder of images and annotations.
         num_classes: Categories of the file; 80 in COCO.
-        training: Folder of the images to train on, below root.
+        training: Folder of the training images, below root.
         validation: Folder of the images to validate and test on, below root.
         annotations: JSON file of a folder's images, below root; {} stands for the folder.
-        masks: Whether masks are read, too: Mask R-CNN needs them.
+        masks: Whether to read masks, which Mask R-CNN needs.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         kwargs: Further options of DenseDataModule.
 
@@ -106,11 +106,11 @@ class CocoDataModule(DenseDataModule):
         """Read the file of a split, and check that all its images are there.
 
         Raises:
-            UserError: When they are not, or the file is not as it must be.
+            UserError: When images are missing, or the file is not in COCO's format.
         """
         path = self.root / self.annotations.replace("{}", self.folders[split])
         other = split == "predict" and self.predict_folder is not None
-        if other and not path.is_file():  # categories have the numbers of their classes then
+        if other and not path.is_file():  # categories then have the indices of their classes as ids
             self.records[split] = []
         else:
             categories, self.records[split] = read_records(path, self.has_masks)
@@ -136,10 +136,10 @@ class CocoDataModule(DenseDataModule):
         return self.root / self.folders[split]
 
     def read(self, split: str, index: int) -> Sample:
-        """Return an image with its objects; to evaluate, with their areas and which of them are crowds.
+        """Return an image with its objects; in evaluation also with their areas and crowds.
 
         Raises:
-            UserError: When it cannot be read, or is of another size than its file says.
+            UserError: When it cannot be read, or its size is not that of the JSON file.
         """
         record = self.records[split][index]
         path = self.folder_of(split) / record.file
@@ -177,28 +177,28 @@ class CocoDataModule(DenseDataModule):
         count = len(categories)
         if count != self.num_classes:
             raise UserError(
-                f"data.num_classes = {self.num_classes}, but {path} has {count} categories: set it to that."
+                f"data.num_classes = {self.num_classes} must be {count}, the number of categories in {path}."
             )
         ids, names = tuple(categories), tuple(categories.values())
         if self.category_ids is not None and (self.category_ids, self.class_names) != (ids, names):
             raise UserError(
-                f"{path} has other categories than the file of another split: both must have the same ids and names."
+                f"{path} must have the same categories as the file of the other split, with the same ids and names."
             )
         self.category_ids, self.class_names = ids, names
 
 
 def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], list[Record]]:
-    """Read a JSON file in COCO's form.
+    """Read a JSON file in COCO's format.
 
     Args:
         path: The file.
         with_segmentations: Whether segmentations are kept.
 
     Returns:
-        Names of the categories by their ids, which rise, and the images with their objects, in the file's order.
+        Names of the categories by their ids, in rising order, and the images with their objects, in the file's order.
 
     Raises:
-        UserError: When there is no such file, or it is not as it must be; says what is wrong where.
+        UserError: When there is no such file, or it is not in COCO's format; says what is wrong where.
     """
     content = _read_json(path)
     try:
@@ -209,7 +209,7 @@ def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], 
         }
         annotations = content["annotations"]
         if len(images) != len(content["images"]):
-            raise UserError(f"{path} has images of the same id: ids must differ.")
+            raise UserError(f"{path} has several images with the same id: ids must differ.")
         if not images:
             raise UserError(f"{path} has no images: a split needs at least one.")
         objects: dict[Any, list[tuple[Any, ...]]] = {number: [] for number in images}
@@ -224,7 +224,7 @@ def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], 
             size = images[annotation["image_id"]][2]
             left, top, width, height = map(float, annotation["bbox"])
             box = max(left, 0.0), max(top, 0.0), min(left + width, size[1]), min(top + height, size[0])
-            if not (box[0] < box[2] and box[1] < box[3]):  # not a number counts as empty, too
+            if not (box[0] < box[2] and box[1] < box[3]):  # true for NaN, too
                 empty += 1
                 continue
             area = float(annotation.get("area", (box[2] - box[0]) * (box[3] - box[1])))
@@ -232,23 +232,23 @@ def read_records(path: Path, with_segmentations: bool) -> tuple[dict[int, str], 
             segmentation = annotation["segmentation"] if with_segmentations else None
             objects[annotation["image_id"]].append((box, label, area, is_crowd, segmentation))
     except KeyError as error:
-        raise UserError(f"{path} is not in COCO's form: an entry lacks {error}.") from error
+        raise UserError(f"{path} is not in COCO's format: an entry lacks {error}.") from error
     except (AttributeError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not in COCO's form: {error}.") from error
+        raise UserError(f"{path} is not in COCO's format: {error}.") from error
     if empty:
         rank_zero_warn(
-            f"{empty} of the {len(annotations)} boxes in {path} have no area within their images and are left out."
+            f"{empty} of the {len(annotations)} boxes in {path} have no area within their images and are dropped."
         )
     return categories, [Record.of_objects(*image, objects[number]) for number, image in images.items()]
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    require(path.is_file(), "the file that data.root and data.annotations name", str(path), "there: it is no file")
+    require(path.is_file(), "The file of data.root and data.annotations", str(path), "an existing file")
     rank_zero_info(f"Reading {path}, {path.stat().st_size / 1e6:,.0f} MB.")
     try:
         with path.open(encoding="utf-8") as file:
             return json.load(file)
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): write or download it anew.") from error
+        raise UserError(f"{path} cannot be read as JSON ({error}): write or download it again.") from error

@@ -1,4 +1,4 @@
-"""Masks in COCO's forms, polygons and run lengths, by the C code that also computes COCO's average precision."""
+"""Reads and writes masks in COCO's formats, polygons and run lengths, with the package that computes COCO's metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilemamba.errors import UserError
 Backend = Literal["faster_coco_eval", "pycocotools"]
 
 MODULES: dict[Backend, str] = {"faster_coco_eval": "faster_coco_eval.core.mask", "pycocotools": "pycocotools.mask"}
-"""Modules of one interface, by their packages, the faster one first."""
+"""Modules with the same interface by their packages, the faster one first."""
 
 
 def coco_backend() -> Backend:
@@ -35,17 +35,17 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
     Args:
         segmentation: Polygons [[x, y, x, y, ...], ...], or run lengths {"size": [H, W], "counts": ...}, whose counts
-            are numbers or COCO's text.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+            are numbers or COCO's compressed text.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Raises:
-        ValueError: When it is neither, or of another size.
+        ValueError: When it is neither, or has another size.
     """
     code = importlib.import_module(MODULES[coco_backend()])
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != [height, width]:
-            raise ValueError(f"its run lengths are of size {segmentation.get('size')}, the image of {[height, width]}")
+            raise ValueError(f"its run lengths have size {segmentation.get('size')}, the image {[height, width]}")
         counts = segmentation["counts"]
         runs = code.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
     else:
@@ -57,7 +57,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Return a mask (H, W) as run lengths in COCO's text form, which JSON takes."""
+    """Return a mask (H, W) as run lengths in COCO's compressed text, for JSON."""
     code = importlib.import_module(MODULES[coco_backend()])
     runs = code.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(map(int, runs["size"])), "counts": bytes(runs["counts"]).decode("ascii")}

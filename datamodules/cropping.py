@@ -1,4 +1,4 @@
-"""Random crop, resize and flip of pixels in memory: as timm does it by Pillow, in less time."""
+"""Random crop, resize and flip of pixels: the same as timm's with Pillow, in less time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 
 class CropResizeFlip:
-    """Random crop resized to one size, and turned over with some probability.
+    """Random crop resized to a fixed size, and flipped with some probability.
 
-    Boxes, filters and flips are drawn as by timm's transforms. The resampling is torch's for bytes with antialiasing,
-    which follows Pillow's algorithm with vector instructions: its pixels differ from Pillow's by rounding.
+    Boxes, filters and flips are drawn as in timm's transforms. torch resamples bytes with Pillow's algorithm and vector
+    instructions: its pixels differ from Pillow's only by rounding.
 
     Args:
         crop: Draws the boxes and filters.
@@ -28,11 +28,11 @@ class CropResizeFlip:
         self.filters = [mode.value for mode in filters]
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
-        """Return uint8 (H, W, 3) of the crop's size from uint8 (H, W, 3) of any."""
+        """Return uint8 (H, W, 3) of the crop's size from uint8 (H, W, 3) of any size."""
         image = torch.from_numpy(pixels)
         top, left, height, width = self.crop.get_params(image.permute(2, 0, 1), self.crop.scale, self.crop.ratio)
         mode = random.choice(self.filters) if len(self.filters) > 1 else self.filters[0]
-        # In batches of one whose pixels are three bytes each: what torch's vector instructions are for.
+        # torch's vector instructions need a batch in channels-last layout.
         images = image[top : top + height, left : left + width].contiguous()[None].permute(0, 3, 1, 2)
         if (height, width) != tuple(self.crop.size):
             images = F.interpolate(images, self.crop.size, mode=mode, antialias=True)

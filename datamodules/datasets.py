@@ -1,4 +1,4 @@
-"""Data sets of single images to train on, to evaluate or to predict; unreadable ones are named and left out."""
+"""Data sets of single images for training, evaluation and prediction; unreadable images are skipped with a warning."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ LOGGER = logging.getLogger(__name__)
 
 
 class ReadableImages(Dataset[Any]):
-    """Images of a set that can be read.
+    """Images of a data set, without those that cannot be read.
 
-    Which ones could not is one flag per image in memory that all loader processes share, so each is named and counted
-    once.
+    One flag per image, in memory that all loader processes share, marks unreadable images, so that each is reported and
+    counted once.
 
     Args:
         images: Image sources, with class index or path.
         metadata: How images are opened.
-        max_corrupt: Most unreadable images that are left out before it stops.
+        max_corrupt: Largest number of unreadable images that are skipped.
     """
 
     CONSEQUENCE: str
-    """What is done without an unreadable image."""
+    """Sentence of the warning: what happens instead of using an unreadable image."""
 
     def __init__(self, images: Images[int | str], metadata: ModelMetadata, max_corrupt: int) -> None:
         self.images, self.metadata, self.max_corrupt = images, metadata, max_corrupt
@@ -51,12 +51,12 @@ class ReadableImages(Dataset[Any]):
 
     @property
     def corrupt_count(self) -> int:
-        """Unreadable images met so far, in any loader process."""
+        """Unreadable images found so far, in any loader process."""
         return int(self._is_corrupt.sum())
 
     @abstractmethod
     def open(self, source: Source) -> Any:
-        """Return an image in the form that is prepared further.
+        """Return an image in the form that the transform takes.
 
         Raises:
             UserError: When it cannot be read.
@@ -73,58 +73,58 @@ class ReadableImages(Dataset[Any]):
             return self.open(source), label
         except UserError as error:
             if isinstance(source, Path) and not source.parent.is_dir():
-                raise UserError(printable(f"Folder {source.parent} is gone: bring it back to go on.")) from error
+                raise UserError(printable(f"Folder {source.parent} is gone: restore it to continue.")) from error
             if not self._is_corrupt[index]:
                 self._is_corrupt[index] = True
                 count = self.corrupt_count
                 if count > self.max_corrupt:
                     raise UserError(
-                        f"{error} It is number {count}, and {self.max_corrupt} may be left out: check the disk and "
-                        "the download, or see data.on_corrupt and data.max_corrupt."
+                        f"{error} It is unreadable image number {count}, and {self.max_corrupt} may be skipped: check "
+                        "the disk and the download, or change data.on_corrupt or data.max_corrupt."
                     ) from error
                 LOGGER.warning("%s %s %d unreadable so far.", error, self.CONSEQUENCE, count)
             return None
 
 
 class TrainingSample(NamedTuple):
-    """An augmented image, uint8 (S, S, 3), with its class index and the rectangle that is to be erased.
+    """An augmented image, uint8 (S, S, 3), with its class index and the rectangle to erase.
 
-    What a stored teacher has said of it are class indices (K,) with their probabilities (K,).
+    A stored teacher's answer is class indices (K,) and their probabilities (K,).
     """
 
     image: Tensor
     label: int | str
     rectangle: tuple[int, ...]
-    said: tuple[np.ndarray, np.ndarray] | None = None
+    teacher_answer: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class TrainingBatch(NamedTuple):
-    """What a loader hands to the device: images, uint8 (B, S, S, 3), class indices (B,), rectangles to erase (B, 5).
+    """A batch of a loader: images, uint8 (B, S, S, 3), class indices (B,) and rectangles to erase (B, 5).
 
-    The rectangles are an array and no tensor, so that they stay on the CPU, where they are needed. What a stored
-    teacher has said are class indices (B, K) with their probabilities (B, K).
+    The rectangles are an array, not a tensor, so that they stay on the CPU, where they are needed. A stored teacher's
+    answer is class indices (B, K) and their probabilities (B, K).
     """
 
     images: Tensor
     targets: Tensor
     rectangles: np.ndarray
-    said: tuple[Tensor, Tensor] | None = None
+    teacher_answer: tuple[Tensor, Tensor] | None = None
 
 
 class TrainingImages(ReadableImages):
-    """Augmented images; a draw's seed alone decides its augmentation, whichever process loads it.
+    """Augmented images; the augmentation depends only on a draw's seed, not on the process that loads it.
 
-    It also decides which image of the same class takes the place of one that cannot be read. An image that is drawn
-    several times in a row is decoded once.
+    The seed also decides which image of the same class replaces an unreadable one. An image that is drawn several times
+    in a row is decoded once.
 
     Args:
         images: Image sources, with class index.
         metadata: How images are opened.
         transform: Augmentation.
-        max_corrupt: Most unreadable images that are left out before it stops.
+        max_corrupt: Largest number of unreadable images that are skipped.
     """
 
-    CONSEQUENCE = "Other images of its class take its place."
+    CONSEQUENCE = "Other images of its class replace it."
 
     def __init__(
         self, images: Images[int | str], metadata: ModelMetadata, transform: TrainingTransform, max_corrupt: int
@@ -143,16 +143,16 @@ class TrainingImages(ReadableImages):
         return np.array(source) if isinstance(source, Image.Image) else read_pixels(source, self.metadata)
 
     def augmented(self, pixels: np.ndarray, label: int | str, seed: int) -> TrainingSample:
-        """Return an augmented image; the seed alone decides how it is augmented."""
+        """Return an image with the augmentation of a seed."""
         with seeded(seed):
             image = self.transform(pixels)
             return TrainingSample(image, label, self.transform.erasing.draw(self.metadata.image_size, seed))
 
     def readable(self, draw: Draw, left_out: Collection[int] = frozenset()) -> tuple[int, np.ndarray, int | str]:
-        """Return a draw's image with its index and label, or another one of its class where it cannot be used.
+        """Return a draw's image with its index and label, or another image of its class if it cannot be used.
 
         Args:
-            draw: The image; its seed decides which takes its place.
+            draw: The image; its seed decides which image replaces it.
             left_out: Images that are treated like unreadable ones.
 
         Raises:
@@ -170,7 +170,7 @@ class TrainingImages(ReadableImages):
             if sample is not None:
                 return index, *sample
         raise UserError(
-            f"None of the {len(same)} training images of a class can be read, the warnings above name them, such as "
+            f"None of the {len(same)} training images of a class can be read, such as "
             f"{printable(str(self.images[draw.image][0]))}: check the disk and the download, or remove the class."
         )
 
@@ -181,10 +181,10 @@ class EvaluationImages(ReadableImages):
     Args:
         images: Image sources, with class index or path.
         metadata: How images are opened and prepared.
-        max_corrupt: Most unreadable images that are left out before it stops.
+        max_corrupt: Largest number of unreadable images that are skipped.
     """
 
-    CONSEQUENCE = "It is left out, and results are of the other images alone."
+    CONSEQUENCE = "It is skipped: results are of the other images alone."
 
     def __init__(self, images: Images[int | str], metadata: ModelMetadata, max_corrupt: int) -> None:
         super().__init__(images, metadata, max_corrupt)
@@ -201,11 +201,11 @@ class EvaluationImages(ReadableImages):
 
 
 def collate_training(samples: Sequence[TrainingSample]) -> TrainingBatch:
-    """Stack samples; in a loader process straight into memory that the training process shares."""
-    images, labels, rectangles, said = zip(*samples, strict=True)
-    answers = None if said[0] is None else tuple(default_collate(list(said)))
+    """Stack samples; a loader process stacks them directly in shared memory."""
+    images, labels, rectangles, answers = zip(*samples, strict=True)
+    teacher = None if answers[0] is None else tuple(default_collate(list(answers)))
     rectangles = np.array(rectangles, dtype=np.int64)
-    return TrainingBatch(default_collate(list(images)), torch.tensor(labels), rectangles, answers)
+    return TrainingBatch(default_collate(list(images)), torch.tensor(labels), rectangles, teacher)
 
 
 def collate_readable(samples: list[tuple[Tensor, Any] | None]) -> tuple[Tensor, Any]:
@@ -217,7 +217,7 @@ def collate_readable(samples: list[tuple[Tensor, Any] | None]) -> tuple[Tensor, 
     readable = [sample for sample in samples if sample is not None]
     if not readable:
         raise UserError(
-            "No image of a whole batch can be read, the warnings above name them: replace or remove them, or use a "
+            "No image of a whole batch can be read: replace or remove those that the warnings above name, or use a "
             "larger data.batch_size."
         )
     images, labels = zip(*readable, strict=True)

@@ -1,4 +1,4 @@
-"""What data of detection and segmentation have in common: options, loaders, seeds and joint augmentation."""
+"""The common part of all data of detection and segmentation: options, loaders, seeds and joint augmentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mobilemamba.errors import require
 from mobilemamba.metadata import ModelMetadata
 
 MULTIPLE = 32
-"""Of which the sizes of batches are that depend on their images, so that there are not too many."""
+"""Batches of variable size are padded to multiples of this, so that there are few different sizes."""
 
 RECIPE_AUGMENTATION = DenseAugmentation()
 
@@ -31,15 +31,15 @@ LEAST = {"num_classes": 1, "image_size": 1, "batch_size": 1, "num_workers": 0, "
 
 @dataclass
 class Sample:
-    """An image with what is to be found in it.
+    """An image with its target.
 
     Args:
         image: Colours (3, H, W) in uint8.
-        target: Tensors of torchvision's kinds by name: "mask" (H, W) for segmentation; "boxes" (N, 4) in XYXY,
-            "labels" (N,) and "masks" (N, H, W) for detection; nothing to predict.
-        path: Where it is from.
-        name: The same, relative to the folder of its split.
-        image_id: Its number in the data set; None for its index.
+        target: torchvision's tensors by name: "mask" (H, W) for segmentation; "boxes" (N, 4) in XYXY, "labels" (N,) and
+            "masks" (N, H, W) for detection; empty for prediction.
+        path: Path of the image.
+        name: Path relative to the folder of its split.
+        image_id: Its id in the data set; None for its index.
     """
 
     image: tv_tensors.Image
@@ -50,12 +50,12 @@ class Sample:
 
 
 class Picture(NamedTuple):
-    """What predictions must know of an image in a batch.
+    """Description of an image in a batch, for predictions.
 
     Args:
-        path: Where it is from.
-        name: The same, relative to the folder of its split.
-        image_id: Its number in the data set.
+        path: Path of the image.
+        name: Path relative to the folder of its split.
+        image_id: Its id in the data set.
         size: Height and width in pixels.
         scaled: Height and width in the batch, without padding.
     """
@@ -70,28 +70,27 @@ class Picture(NamedTuple):
 class DenseDataModule(LoaderDataModule):
     """Loaders of images that are augmented and scaled together with their masks or boxes.
 
-    Images are float32 (B, 3, S, S), normalised, and padded at the bottom and on the right: with the mean colour, and in
-    masks with 255, which counts nowhere. With resize = shorter, where nothing is cropped, a batch is as high and wide
-    as its largest image.
+    Images are float32 (B, 3, S, S), normalised, and padded at the bottom and on the right with the mean colour; masks
+    are padded with 255, which is ignored. With resize = shorter and without crops a batch is as high and wide as its
+    largest image.
 
     Attributes:
         finds_objects: Whether these are data of detection, with boxes, and not of segmentation.
         class_names: Names of the classes, if known.
-        category_ids: Numbers of the classes in the data set's own files, if they have any.
+        category_ids: Ids of the classes in the data set's own files, if they have any.
         has_masks: Whether there are masks of objects.
 
     Args:
         num_classes: Classes, of pixels or of boxes.
         image_size: S in pixels.
         resize: What becomes S pixels long: fit scales the longer side to it, stretch both, which changes the ratio, and
-            shorter the shorter side, unless the longer one would be more than data.longest_side.
-        longest_side: Most pixels of a side with resize = shorter.
-        batch_size: Images per batch and process. Null: in fit what follows from global_batch_size; where that says
-            nothing, 8.
-        global_batch_size: Images per optimiser step, over all processes and accumulated batches. Null: batch_size says
-            it.
+            shorter the shorter side, unless the longer one would exceed data.longest_side.
+        longest_side: Largest side in pixels with resize = shorter.
+        batch_size: Images per batch and process. Null: computed from global_batch_size in fit, or 8 if that is null.
+        global_batch_size: Images per optimiser step, over all processes and accumulated batches. Null: batch_size
+            decides.
         num_workers: Loader processes per training process; 0 loads in the training process.
-        loader_timeout: Seconds to wait for a batch of theirs before the run ends with an error; 0 waits for ever.
+        loader_timeout: Seconds to wait for a batch of the loader processes before an error; 0 waits for ever.
         augmentation: Augmentation of training images.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
@@ -126,11 +125,11 @@ class DenseDataModule(LoaderDataModule):
         self.num_workers, self.augmentation, self.seed = num_workers, augmentation, seed
         for name, least in LEAST.items():
             require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
-        require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, as data.mean has")
+        require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, one per colour")
         require(longest_side >= image_size, "data.longest_side", longest_side, "data.image_size or more")
-        allowed = "false: only boxes tell which crops are good"
+        allowed = "false: these data have no boxes, which it needs"
         require(self.finds_objects or not augmentation.ssd_crop, "augmentation.ssd_crop", True, allowed)
-        allowed = "fit or shorter with augmentation.crop = true and with another augmentation.scale than 1 to 1"
+        allowed = "fit or shorter with augmentation.crop = true, or with augmentation.scale other than 1 to 1"
         jitters = augmentation.crop or augmentation.scale != (1, 1)
         require(resize != "stretch" or not jitters, "data.resize", resize, allowed)
         self.resize, self.longest_side = resize, longest_side
@@ -154,16 +153,16 @@ class DenseDataModule(LoaderDataModule):
 
     @staticmethod
     def collate(samples: list[tuple[Tensor, Any]]) -> Any:
-        """Make a batch of (image, target); to predict, of (image, picture)."""
+        """Make a batch of (image, target), or of (image, picture) for prediction."""
         images, targets = zip(*samples, strict=True)
         batch = stacked(images, 0.0)
         return batch, stacked(targets, IGNORED) if isinstance(targets[0], Tensor) else list(targets)
 
     def setup(self, stage: str) -> None:
-        """Find the images, once, and check that batches can be made of them.
+        """Find the images, once, and check them before any long work.
 
         Raises:
-            UserError: When the data are not as they must be; says what was expected.
+            UserError: When images are missing or too few; says what was expected.
         """
         if stage == "fit":
             self.divide_batch()
@@ -173,14 +172,14 @@ class DenseDataModule(LoaderDataModule):
         self.check_enough(stage, {split: len(dataset) for split, dataset in self.datasets.items()})
 
     def metadata(self) -> ModelMetadata:
-        """Return what a network trained on these data must know of them."""
+        """Return classes and preprocessing, which are saved with a network."""
         size = (self.image_size, self.image_size)
         return ModelMetadata(size, self.mean, self.std, "bilinear", 1.0, self.class_names)
 
     def transform(self, split: str) -> v2.Transform:
-        """Return what is done to an image of a split and its target together."""
+        """Return the joint transform of an image and its target for a split."""
         changes = self.augmentation if split == "train" else None
-        outside = 0 if self.has_masks else IGNORED  # an object has no pixels there
+        outside = 0 if self.has_masks else IGNORED  # masks of objects have no "ignored" value
         return joint_transform(self.image_size, self.resize, self.longest_side, self.mean, outside, changes)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -206,13 +205,13 @@ class DenseDataModule(LoaderDataModule):
 
 
 class DenseImages(Dataset[Any]):
-    """Images of a split with their targets, transformed; a draw's seed alone decides its augmentation.
+    """Images of a split with their targets, transformed; the augmentation depends only on a draw's seed.
 
     Args:
-        data: Reads them.
-        split: Which images.
-        length: How many.
-        transform: What is done to an image and its target together.
+        data: Reads the images.
+        split: Name of the split.
+        length: Number of images.
+        transform: Joint transform of an image and its target.
     """
 
     def __init__(self, data: DenseDataModule, split: str, length: int, transform: v2.Transform) -> None:
@@ -223,14 +222,14 @@ class DenseImages(Dataset[Any]):
         return self.length
 
     def __getitem__(self, draw: Draw | int) -> tuple[Tensor, Any]:
-        """Return the image (3, H, W) with its mask, its boxes or, to predict, its :class:`Picture`."""
+        """Return the image (3, H, W) with its mask, its boxes or, for prediction, its :class:`Picture`."""
         index, seed = draw if isinstance(draw, Draw) else (draw, 0)
         sample = self.data.read(self.split, index)
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-        # Objects are found in the image as it is, so that sizes and masks are those of the data set.
-        stays = "boxes" in sample.target and self.split != "train"
+        # Detections are evaluated in the original image: its boxes and masks are not transformed.
+        keeps_target = "boxes" in sample.target and self.split != "train"
         with seeded(seed):
-            image, target = self.transform(sample.image, {} if stays else sample.target)
+            image, target = self.transform(sample.image, {} if keeps_target else sample.target)
         scaled = (int(image.shape[-2]), int(image.shape[-1]))
         height, width = self._padded_size(*scaled)
         normalised = padded(self.normalised(image), height, width, 0.0)  # the mean colour
@@ -239,20 +238,20 @@ class DenseImages(Dataset[Any]):
         if "mask" in target:
             mask = target["mask"].as_subclass(Tensor).long()
             return normalised, padded(mask, height, width, IGNORED)
-        if stays:
+        if keeps_target:
             plain = {name: value.as_subclass(Tensor) for name, value in sample.target.items()}
             return normalised, plain | {"size": torch.tensor(size), "scaled": torch.tensor(scaled)}
-        kept = v2.SanitizeBoundingBoxes(min_size=1)(target)  # what the crop has left
+        kept = v2.SanitizeBoundingBoxes(min_size=1)(target)  # drops boxes outside the crop
         return normalised, {name: value.as_subclass(Tensor) for name, value in kept.items()}
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Return an image (3, H, W) of colours in [0, 1] as networks take it."""
+        """Return an image (3, H, W) of colours in [0, 1], normalised."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
         return (image.as_subclass(Tensor) - mean) / std
 
     @staticmethod
     def picture(sample: Sample, index: int, scaled: tuple[int, int]) -> Picture:
-        """Return what is known of an image to predict, of the height and width in the batch."""
+        """Return the description of an image for prediction, with its height and width in the batch."""
         number = index if sample.image_id is None else sample.image_id
         height, width = sample.image.shape[-2:]
         return Picture(sample.path, sample.name, number, (int(height), int(width)), scaled)

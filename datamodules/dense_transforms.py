@@ -1,4 +1,4 @@
-"""How images of dense tasks are scaled and augmented, together with their masks and boxes."""
+"""Scales and augments images of dense tasks together with their masks and boxes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from torchvision.transforms import v2
 from mobilemamba.errors import require
 
 IGNORED = 255
-"""Index of pixels that belong to no class; padding is of this kind too."""
+"""Class index of pixels that are ignored, padding included."""
 
 Resize = Literal["fit", "stretch", "shorter"]
 
 
 @dataclass(frozen=True)
 class DenseAugmentation:
-    """How a training image and what belongs to it are changed together.
+    """Augmentation of a training image together with its masks and boxes.
 
     Args:
-        scale: Range of the size relative to that in evaluation.
-        crop: Cut a square of data.image_size out at random, padded where the image is smaller; false keeps all of it.
-        ssd_crop: First, SSD's expansion to up to 4 times the size, in half of the cases, and crop of a minimum IoU with
-            the boxes.
-        horizontal_flip: Chance of a mirror image.
-        photometric: Chance of other brightness, contrast, saturation and hue.
+        scale: Range of the image's size relative to its size in evaluation.
+        crop: Crop a random square of data.image_size, padded where the image is smaller; false keeps the whole image.
+        ssd_crop: First, SSD's expansion to up to 4 times the size (in half of the cases) and SSD's crop with a minimum
+            IoU with the boxes.
+        horizontal_flip: Probability of a horizontal flip.
+        photometric: Probability of a change of brightness, contrast, saturation and hue.
 
     Raises:
         UserError: When a value is out of range.
@@ -57,14 +57,14 @@ def joint_transform(
     outside: int,
     changes: DenseAugmentation | None,
 ) -> v2.Transform:
-    """Return what is done to an image and its target together; images become float32 in [0, 1].
+    """Return the joint transform of an image and its target; images become float32 in [0, 1].
 
     Args:
-        size: What a side is scaled to, and the side of crops, in pixels.
-        resize: Which side: see DenseDataModule.
-        longest_side: Most pixels of a side with resize = shorter.
-        mean: The mean colour in [0, 1], with which images are padded.
-        outside: What masks are padded with.
+        size: Size to scale to, and the side of crops, in pixels.
+        resize: Which side is scaled to it: see DenseDataModule.
+        longest_side: Largest side in pixels with resize = shorter.
+        mean: Mean colour in [0, 1], used to pad images.
+        outside: Value used to pad masks.
         changes: Augmentation; None in evaluation.
     """
     mean_colour = [round(255 * level) for level in mean]
@@ -97,11 +97,11 @@ def _resized(size: int, resize: Resize, longest_side: int, scale: tuple[float, f
 
 
 def stacked(maps: Sequence[Tensor], value: float) -> Tensor:
-    """Return maps (..., H, W) as a batch as high and wide as the largest, padded at the bottom and on the right."""
+    """Stack maps (..., H, W), padded at the bottom and on the right to the largest height and width."""
     height, width = (max(one.shape[side] for one in maps) for side in (-2, -1))
     return torch.stack([padded(one, height, width, value) for one in maps])
 
 
 def padded(values: Tensor, height: int, width: int, value: float) -> Tensor:
-    """Return an image or a mask (..., H, W) with so many rows and columns, filled up at the bottom and on the right."""
+    """Return an image or a mask (..., H, W) padded at the bottom and on the right to a height and width."""
     return F.pad(values, (0, width - values.shape[-1], 0, height - values.shape[-2]), value=value)

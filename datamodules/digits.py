@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, enlarged: real images that come with a package, for a first run on any machine.
+"""scikit-learn's handwritten digits, enlarged: real images without a download, for a first run on any machine.
 
 1,797 digits of 8 x 8 pixels, a part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
 1998).
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ class DigitsDataModule(ClassificationDataModule):
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
         crop_pct: Side of the evaluation crop relative to the resized image.
-        validation_share: Share of the digits that are validated on, in a split that does not depend on the seed. A
-            large one makes a harder task of few training images, measured on many.
+        validation_share: Share of the digits to validate on; the split does not depend on the seed. A large share makes
+            a harder task, with few training images and many to measure on.
         kwargs: Further options of ClassificationDataModule.
 
     Raises:
@@ -94,39 +95,38 @@ class DigitsDataModule(ClassificationDataModule):
             crop_pct=crop_pct,
             **kwargs,
         )
-        if not 0 < validation_share < 1:
-            raise UserError(f"data.validation_share = {validation_share} must be a share above 0 and below 1.")
+        allowed = "a share above 0 and below 1"
+        require(0 < validation_share < 1, "data.validation_share", validation_share, allowed)
         self.validation_share = validation_share
         self.digits, self.train_per_class = tuple(digits), train_per_class
         self.class_names = tuple(map(str, digits))
 
     def load(self, split: str) -> Images[int]:
-        """Split the digits and enlarge those of one part."""
-        # Imported here: scikit-learn takes a while, which only the digits are worth.
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        images = load_digits()
-        chosen = train_test_split(
-            np.arange(len(images.target)),
-            test_size=self.validation_share,
-            random_state=SPLIT_SEED,
-            stratify=images.target,
-        )[0 if split == "train" else 1]
-        places = [chosen[images.target[chosen] == digit] for digit in self.digits]
-        if split == "train":
-            places = [of_class[: self.train_per_class] for of_class in places]
-        kept = np.isin(chosen, np.concatenate(places))
-        return [
-            (self._enlarge(images.images[index]), self.digits.index(int(images.target[index])))
-            for index in chosen[kept]
-        ]
+        """Return the enlarged digits of a split."""
+        pictures, digits = split_digits(self.validation_share, split == "train")
+        most = self.train_per_class if split == "train" else None
+        chosen = np.sort(np.concatenate([np.flatnonzero(digits == digit)[:most] for digit in self.digits]))
+        return [(self._enlarge(pictures[index]), self.digits.index(int(digits[index]))) for index in chosen]
 
     def prediction_name(self, index: int, source: Source, target: int) -> str:
-        """Return what stands for a path in predictions: which digit it is."""
+        """Return the name of an image in predictions, with its digit."""
         return f"digit-{target}-{index:03d}"
 
-    def _enlarge(self, grey: np.ndarray) -> Image.Image:
-        levels = (grey * (255 / BRIGHTEST)).astype(np.uint8)
+    def _enlarge(self, picture: np.ndarray) -> Image.Image:
         size = (self.image_size, self.image_size)
-        return Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+        return Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+
+
+@cache
+def split_digits(validation_share: float, is_training: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pictures (N, 8, 8) in uint8 and the digits (N,) of one part of a fixed split."""
+    # scikit-learn is slow to import.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    parts = train_test_split(
+        np.arange(len(digits.target)), test_size=validation_share, random_state=SPLIT_SEED, stratify=digits.target
+    )
+    chosen = parts[0 if is_training else 1]
+    return (digits.images[chosen] * (255 / BRIGHTEST)).astype(np.uint8), digits.target[chosen]

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., 2020): where is drawn with the image, the noise on the device, for a whole batch."""
+"""Random erasing (Zhong et al., 2020): rectangles are drawn with each image, noise for a whole batch on the device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 AREA = (0.02, 1 / 3)
-"""Least and greatest share of the image, as in timm."""
+"""Smallest and largest share of the image, as in timm."""
 
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))
 ATTEMPTS = 10
 NONE = (0, 0, 0, 0, 0)
-"""The rectangle of an image of which nothing is erased."""
+"""The rectangle of an image without erasing."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class RandomErasing:
     """Erase a rectangle of some images.
 
     Args:
-        probability: Probability that an image loses one.
-        mode: What it is filled with, in normalised images: noise per pixel, one random colour, or zeros.
+        probability: Probability of erasing in an image.
+        mode: Filling in normalised images: noise per pixel, one random colour, or zeros.
     """
 
     probability: float
@@ -35,7 +35,7 @@ class RandomErasing:
     def draw(self, size: tuple[int, int], seed: int) -> tuple[int, int, int, int, int]:
         """Return top, left, height and width of a rectangle, and the seed of its noise; zeros for none.
 
-        It draws from Python's generator what timm's draws.
+        It makes the same draws from Python's generator as timm.
 
         Args:
             size: Height and width of the image.
@@ -52,11 +52,11 @@ class RandomErasing:
         return NONE
 
     def erase(self, images: Tensor, rectangles: np.ndarray) -> None:
-        """Erase in normalised images, in place; the noise depends on its seed and on the kind of device alone.
+        """Erase in normalised images, in place; the noise depends only on its seed and on the type of device.
 
         Args:
             images: (B, C, H, W).
-            rectangles: Of :meth:`draw`, (B, 5).
+            rectangles: Results of :meth:`draw`, (B, 5).
         """
         for index in np.flatnonzero(rectangles[:, 2]).tolist():
             top, left, height, width, seed = rectangles[index].tolist()

@@ -1,4 +1,4 @@
-"""What views of training images depend on, as plain values to compare: which images, and how they are augmented."""
+"""Fingerprints of the training images and their augmentation, as plain values to compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobilemamba.images import EncodedImage
 from mobilemamba.metadata import ModelMetadata
 
 MOST_SIZES = 1000
-"""Files whose sizes are looked at: enough to tell another copy of a data set, such as one in smaller images."""
+"""Number of files whose sizes are compared: enough to detect another copy of a data set, such as smaller images."""
 
 PACKAGES = ("torch", "timm", "torchvision", "Pillow")
 """Packages that decode and augment, whose versions change pixels."""
@@ -30,9 +30,8 @@ PACKAGES = ("torch", "timm", "torchvision", "Pillow")
 def data_fingerprint(images: Images[int]) -> dict[str, Any]:
     """Describe images by their number and a digest of labels, relative paths and some sizes, or pixels in memory.
 
-    Chunks have checksums of their images instead: a store of theirs is none of the folders that they were made of.
-
-    Of many files the sizes of a thousand are looked at, evenly spaced: to ask for all takes minutes on a network disk.
+    For chunks the digest has checksums of the images, so it differs from that of the original folders. Of many files
+    only a thousand sizes, evenly spaced, are used: all would take minutes on a network disk.
     """
     digest = hashlib.sha256(targets_of(images).astype("<i4").tobytes())
     if isinstance(images, ImageChunks):
@@ -49,7 +48,7 @@ def data_fingerprint(images: Images[int]) -> dict[str, Any]:
 
 
 def augmentation_fingerprint(config: AugmentationConfig, metadata: ModelMetadata) -> dict[str, Any]:
-    """Describe all that decides the pixels of an augmented image besides its file and seed."""
+    """Describe everything that decides the pixels of an augmented image besides its file and seed."""
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return options | {
         "image_size": list(metadata.image_size),
@@ -61,7 +60,7 @@ def augmentation_fingerprint(config: AugmentationConfig, metadata: ModelMetadata
 
 
 def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Say which entries differ, of those that are named here."""
+    """Return a text for each entry of ``here`` that differs from the stored one."""
     return [
         f"{name}: {reprlib.repr(stored.get(name))} there, {reprlib.repr(value)} here"
         for name, value in here.items()
@@ -70,7 +69,7 @@ def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
 
 
 def _size(source: Path | EncodedImage) -> int:
-    """Return the bytes of a file, -1 where it cannot be looked at: reading it will say why."""
+    """Return the size of a file in bytes, or -1 on an error, which reading it will report."""
     try:
         return source.stat().st_size if isinstance(source, Path) else len(source.content)
     except OSError:

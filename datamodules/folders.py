@@ -15,14 +15,14 @@ SPLITS = ("train", "val", "test")
 
 
 class ClassFolders:
-    """Images in root/<split>/<class>/, or, still to be divided, in root/<class>/.
+    """Images in root/<split>/<class>/ or, where they are not split yet, in root/<class>/.
 
-    A folder is that of a split where it holds folders: a class may be called "train".
+    A folder counts as a split only if it holds folders: a class may be called "train".
 
     Args:
-        root: Folder of all.
+        root: Folder of the splits or classes.
         all_formats: Whether to look for every format that Pillow decodes.
-        undivided: Whether images to train and to validate on are together, in root/<class>/ or root/train/<class>/.
+        undivided: Whether training and validation images are together, in root/<class>/ or root/train/<class>/.
     """
 
     def __init__(self, root: Path, all_formats: bool, undivided: bool) -> None:
@@ -33,19 +33,15 @@ class ClassFolders:
         return bool(class_folders(self.root / split))
 
     def missing(self) -> str:
-        """Return what is wrong with the folders, "" where each split to fit has folders of classes."""
-        if self.undivided:
-            if self._names("train"):
-                return ""
+        """Return an error message where a split to fit has no folders of classes, otherwise ""."""
+        if self.undivided and not self._names("train"):
             return f"data.root = {self.root} has no folders of classes: expected images in {self.root}/<class>/."
-        for split in SPLITS[:2]:
-            if not self.has(split):
-                return self._no_classes(split)
-        return ""
+        needed = () if self.undivided else SPLITS[:2]
+        return next((self._no_classes(split) for split in needed if not self.has(split)), "")
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: the folders to train on or, where there are none, to validate or test on.
+        """Names of the classes: the folders of the first split that exists.
 
         Raises:
             UserError: When there are none.
@@ -57,15 +53,15 @@ class ClassFolders:
         return tuple(names)
 
     def counts(self) -> dict[str, int]:
-        """Return every class with its number of images to train on, or to validate on where there are no others."""
+        """Return every class with its number of images in the first split that exists."""
         folder = next(self._folder(split) for split in SPLITS if self._names(split))
         return {name: len(list_images(folder / name, self.all_formats)) for name in self.classes}
 
     def load(self, split: str) -> ImageFiles:
-        """Find the images of a split, "train" for all that are still to be divided.
+        """Find the images of a split, "train" for all that are not split yet.
 
         Raises:
-            UserError: When the folder is missing, or its classes are others or empty; names it and what was expected.
+            UserError: When the folder is missing, or its classes differ or are empty; says what was expected.
         """
         names, folder = self._names(split), self._folder(split)
         if not names:
@@ -97,17 +93,17 @@ class ClassFolders:
 
     def _names(self, split: str) -> list[str]:
         names = class_folders(self._folder(split))
-        if self._folder(split) == self.root:  # a test/ of its own among the classes
+        if self._folder(split) == self.root:  # there may be a split test/ among the classes
             names = [name for name in names if not (name in SPLITS and self.has(name))]
         return names
 
     def _no_classes(self, split: str) -> str:
         message = (
-            f"data.root = {self.root} is no ImageNet folder: expected images in {self.root}/train/<class>/ and "
-            f"{self.root}/val/<class>/, found no class folders in {self.root / split}. "
+            f"data.root = {self.root} must be a folder like ImageNet's, with images in {self.root}/train/<class>/ and "
+            f"{self.root}/val/<class>/: found no class folders in {self.root / split}. "
         )
         if class_folders(self.root):
-            return message + "Where the classes are to be divided, set data.validation_share, such as 0.2."
+            return message + "To split the images into both, set data.validation_share, such as 0.2."
         return (
             message + "Without ImageNet, try `lightning fit --config experiments/quickstart.yaml`, which needs no "
             "download."

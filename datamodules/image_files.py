@@ -1,4 +1,4 @@
-"""Images by index, each with its class index or path; a long list of files in little memory."""
+"""Images by index, each with its class index or path; long lists of files need little memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from mobilemamba.images import EncodedImage
 
 Source = Path | EncodedImage | Image.Image
-"""An image file, what one holds, or an image in memory."""
+"""An image file, its content, or an image in memory."""
 
 Label = TypeVar("Label", covariant=True)
 
@@ -31,8 +31,8 @@ class Images(Protocol[Label]):
 class ImageFiles:
     """Image files below a folder, with their class indices.
 
-    A million Path objects would take hundreds of megabytes, and every loader process would come to copy them because
-    reading an object changes its reference count; two arrays take about 50 bytes per image and stay shared.
+    A million Path objects would take hundreds of megabytes, and every loader process would copy them, because reading
+    an object changes its reference count. Two arrays take about 50 bytes per image and stay shared.
 
     Args:
         folder: Folder that the paths are relative to.
@@ -74,7 +74,7 @@ class ImageFiles:
 
 
 def targets_of(images: Images[int | str]) -> np.ndarray:
-    """Return the class indices (images,) of images that are labelled by them."""
+    """Return the class indices (images,) of labelled images."""
     targets = getattr(images, "targets", None)
     if isinstance(targets, np.ndarray):
         return targets

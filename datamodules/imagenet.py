@@ -1,4 +1,4 @@
-"""ImageNet, or any photographs of one's own: in folders named after their classes, or listed in a table."""
+"""ImageNet, or your own photographs: in folders named after their classes, or listed in a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from datamodules.chunks.storage import ObjectStorage, is_url
 from datamodules.classes import check_number_of_classes, read_class_names, readable_names
 from datamodules.classification import ClassificationDataModule
 from datamodules.datasets import ReadableImages
-from datamodules.division import check_division, choose_validation, write_split
 from datamodules.folders import ClassFolders
 from datamodules.image_files import ImageFiles, Images
 from datamodules.sampling import TrainingSampler
 from datamodules.tables import ImageTable
+from datamodules.validation_split import check_division, choose_validation, write_split
 from mobilemamba.errors import UserError, require
 from mobilemamba.images import printable
 
@@ -30,10 +30,9 @@ ROOT = "imagenet"
 
 
 class ImageNetDataModule(ClassificationDataModule):
-    """Photographs in class folders, as ImageNet-1k comes, or as people have them; the defaults are the paper's recipe.
+    """Photographs in class folders, such as ImageNet-1k or your own; the defaults are the paper's recipe.
 
-    Images to test on, in root/test/<class>/ or in a table's split "test", are used by ``lightning test`` where there
-    are any.
+    ``lightning test`` uses test images, in root/test/<class>/ or in a table's split "test", where there are any.
 
     Args:
         root: Folder with train/ and val/, each with one folder of images per class; with validation_share, folder with
@@ -42,15 +41,15 @@ class ImageNetDataModule(ClassificationDataModule):
         class_names_file: Text file with a folder's name, a space and the class's readable name in each line, as in
             ImageNet's LOC_synset_mapping.txt; null keeps the folders' names.
         table: CSV or Parquet file with columns path, label and split (train, val or test), instead of class folders.
-            Paths are relative to root where it is given, or else to the table's folder.
-        validation_share: Share of each class's images that is validated on, where they are not divided yet; chosen by
-            seed and path, written into the run's folder as split.csv, and kept over resumes, where images that were
-            added are trained on. Null takes val/, or the table's split.
-        num_classes: Classes of the targets; null for as many as there are.
-        shuffle_chunks: Chunks of object storage whose images are shuffled together: they are read in a random order, a
-            part by each process, instead of all at once. 0 for the order of folders, which soon needs all of them.
-        cache: Folder on disk that keeps what has been read from object storage.
-        cache_gigabytes: Most of it, in 1e9 bytes, on each machine; null keeps all.
+            Paths are relative to root if it is given, otherwise to the table's folder.
+        validation_share: Share of each class's images to validate on, if they are not split yet; chosen by seed and
+            path, and written into the run's folder as split.csv. A resumed run keeps its validation images, and trains
+            on images that were added. Null takes val/, or the table's split.
+        num_classes: Classes of the targets; null for as many as the data have.
+        shuffle_chunks: Number of chunks in object storage whose images are shuffled together; chunks are in a random
+            order, and each process reads some of them. 0 shuffles all images, which soon needs all chunks on disk.
+        cache: Folder on disk for files from object storage.
+        cache_gigabytes: Largest size of the cache on each machine in 1e9 bytes; null keeps all.
         all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
         kwargs: Further options of ClassificationDataModule.
 
@@ -74,7 +73,7 @@ class ImageNetDataModule(ClassificationDataModule):
         if validation_share is not None and not 0 < validation_share < 1:
             raise UserError(
                 f"data.validation_share = {validation_share} must be a share above 0 and below 1, or null for images "
-                "that are divided already."
+                "that are split already."
             )
         undivided = validation_share is not None
         self.root, self.validation_share = Path(root).expanduser(), validation_share
@@ -85,7 +84,7 @@ class ImageNetDataModule(ClassificationDataModule):
         if is_url(root) or is_prepared(self.root):
             if undivided or table is not None:
                 raise UserError(
-                    f"data.root = {root} holds chunks, which are divided already: leave out data.validation_share and "
+                    f"data.root = {root} holds chunks, which are split already: leave out data.validation_share and "
                     "data.table."
                 )
             if is_url(root):
@@ -105,7 +104,7 @@ class ImageNetDataModule(ClassificationDataModule):
         self._validation_paths: list[str] | None = None
 
     def missing(self) -> str:
-        """Return what is wrong with the folder or table, "" where it is there."""
+        """Return an error message where the folder or table is missing, otherwise ""."""
         return self.source.missing()
 
     def has_test_images(self) -> bool:
@@ -116,7 +115,7 @@ class ImageNetDataModule(ClassificationDataModule):
         """Find the images of a split.
 
         Raises:
-            UserError: When images are missing or of other classes; names what was found and what was expected.
+            UserError: When images are missing or classes differ; says what was found and what was expected.
         """
         self._name_classes()
         if self.validation_share is None or split == "test":
@@ -124,12 +123,12 @@ class ImageNetDataModule(ClassificationDataModule):
         return self._undivided.where(self._validation_mask if split == "val" else ~self._validation_mask)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Load augmented batches, and write how the images are divided into the run's folder.
+        """Load augmented batches, and write the split of the images into the run's folder.
 
-        Not before: a folder that another run's checkpoints are in has been refused by now.
+        It is not written earlier, since the folder may be refused because another run's checkpoints are in it.
         """
         if self.validation_share is not None and self.trainer is not None:
-            folder = self.trainer.log_dir  # agreed upon by all processes
+            folder = self.trainer.log_dir  # the same in all processes
             if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 parts = {"train": self._undivided.where(~self._validation_mask)}
                 parts["val"] = self._undivided.where(self._validation_mask)
@@ -137,10 +136,10 @@ class ImageNetDataModule(ClassificationDataModule):
         return super().train_dataloader()
 
     def sampler(self, dataset: ReadableImages) -> Callable[..., TrainingSampler]:
-        """Return what makes the sampler of training images: that of blocks for chunks in object storage.
+        """Return what makes the sampler of training images: BlockSampler for chunks in object storage.
 
         Raises:
-            UserError: When these are to be balanced.
+            UserError: When data.balance is set for these.
         """
         images, source = dataset.images, self.source
         is_stored = isinstance(source, ChunkFolders) and source.storage is not None
@@ -150,38 +149,38 @@ class ImageNetDataModule(ClassificationDataModule):
         return partial(BlockSampler, images.members(), self.shuffle_chunks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs, which images are validated on among it."""
+        """Return the state for a resumed run, with the paths of the validation images."""
         state = super().state_dict()
         if self.validation_share is not None:
             state["validation_paths"] = self._undivided.where(self._validation_mask).paths
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the images to validate on of the run that wrote a checkpoint."""
+        """Restore the state, with the validation images of the run that wrote a checkpoint."""
         super().load_state_dict(state_dict)
         paths = state_dict.get("validation_paths")
         if self.validation_share is None or paths is None:
             return
         self._validation_paths = paths
-        self.__dict__.pop("_validation_mask", None)  # made anew when it is asked for
+        self.__dict__.pop("_validation_mask", None)  # computed again at its next use
         for split in self.datasets:
             if split != "predict" or self.predict_folder is None:
                 self.datasets[split] = self._dataset(split)
 
     @cached_property
     def _undivided(self) -> ImageFiles:
-        """All images that are divided into those to train and those to validate on."""
+        """All images that are split into training and validation images."""
         if self.source.has("val"):
             raise UserError(
-                f"data.validation_share = {self.validation_share} divides images that are not divided yet, but there "
-                f"are some to validate on already: set it to null, or remove them."
+                f"data.validation_share = {self.validation_share} must be null, since there are validation images "
+                "already; or remove these."
             )
         assert not isinstance(self.source, ChunkFolders)  # refused with validation_share
         return self.source.load("train")
 
     @cached_property
     def _validation_mask(self) -> np.ndarray:
-        """Which of these are validated on."""
+        """Mask of the validation images among these."""
         images, share = self._undivided, self.validation_share
         assert share is not None
         if self._validation_paths is None:
@@ -191,7 +190,7 @@ class ImageNetDataModule(ClassificationDataModule):
             mask, option = np.isin(images.paths, self._validation_paths), "The checkpoint"
             gone = len(self._validation_paths) - int(mask.sum())
             if gone:
-                rank_zero_info(f"{gone} images that the checkpoint was validated on are no longer in {images.folder}.")
+                rank_zero_info(f"{gone} validation images of the checkpoint are no longer in {images.folder}.")
         check_division(images, mask, self.source.classes, option)
         return mask
 
@@ -202,8 +201,8 @@ class ImageNetDataModule(ClassificationDataModule):
             if not self.missing():
                 raise
             raise UserError(
-                f"data.num_classes = null counts the classes: {error} To use weights without the data they were "
-                "trained on, give their number of classes."
+                f"data.num_classes = null counts the classes: {error} To use weights without their training data, give "
+                "their number of classes."
             ) from error
 
     def _name_classes(self) -> None:

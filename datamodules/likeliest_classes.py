@@ -1,4 +1,4 @@
-"""The likeliest classes of a teacher's answers and their probabilities: to rows of a file, and back to all classes."""
+"""Converts a teacher's answers to rows of the likeliest classes, and back to probabilities of all classes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mobilemamba.errors import UserError
 
 MOST_CLASSES = np.iinfo(np.int16).max + 1
 EMPTY = -1
-"""Class index in a row in which nothing is stored."""
+"""Class index that marks an empty row."""
 
 
 def row_type(kept: int) -> np.dtype[Any]:
-    """Return the type of a row of so many classes."""
+    """Return the data type of a row with a number of classes."""
     return np.dtype([("classes", "<i2", (kept,)), ("probabilities", "<f2", (kept,))])
 
 
 def make_rows(kind: np.dtype[Any], images: int) -> np.ndarray:
-    """Return rows (images,) in which nothing is stored yet."""
+    """Return empty rows (images,)."""
     rows = np.zeros(images, dtype=kind)
     rows["classes"] = EMPTY
     return rows
@@ -31,8 +31,8 @@ def set_rows(rows: np.ndarray, images: np.ndarray, logits: Tensor) -> None:
     """Set the rows of some images to a teacher's answers.
 
     Args:
-        rows: Of all images.
-        images: Which ones, (B,).
+        rows: Rows of all images.
+        images: Indices of the images to set, (B,).
         logits: (B, classes).
 
     Raises:
@@ -47,7 +47,7 @@ def set_rows(rows: np.ndarray, images: np.ndarray, logits: Tensor) -> None:
 
 
 def empty_rows(rows: np.ndarray) -> list[int]:
-    """Return the indices of the rows in which nothing is stored."""
+    """Return the indices of empty rows."""
     indices: list[int] = np.flatnonzero(rows["classes"][:, 0] == EMPTY).tolist()
     return indices
 
@@ -55,13 +55,13 @@ def empty_rows(rows: np.ndarray) -> list[int]:
 def all_probabilities(classes: Tensor, probabilities: Tensor, num_classes: int) -> Tensor:
     """Return the probabilities of all classes from those of the likeliest.
 
-    What they leave of the whole is spread evenly over the other classes, as by FKD (arXiv:2112.01528), whose published
-    labels are made so: divided among the likeliest instead it would make the teacher surer than it was.
+    The remaining probability is spread evenly over the other classes, as in FKD (arXiv:2112.01528). Dividing it among
+    the likeliest classes instead would make the teacher more confident than it was.
 
     Args:
         classes: Class indices (B, K).
-        probabilities: Theirs, (B, K).
-        num_classes: All classes, K or more.
+        probabilities: Their probabilities (B, K).
+        num_classes: Number of all classes, K or more.
 
     Returns:
         (B, num_classes) in float32.

@@ -1,4 +1,4 @@
-"""Loaders of any data: which images a process sees comes from a seed, not from the trainer or the loader processes."""
+"""The loaders of all data modules: the images of a process depend on a seed, not on the number of loader processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import ResumedLoader, leave_signals
+from datamodules.loader_processes import ignore_signals
 from datamodules.resuming import ResumedData
 from datamodules.sampling import EvaluationBatchSampler, RepeatingSampler, TrainingSampler
 from mobilemamba.errors import UserError
@@ -17,8 +17,22 @@ from mobilemamba.errors import UserError
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
+class ResumedLoader(DataLoader[Any]):
+    """A loader whose sampler begins at the trainer's position, so that it needs no state of its own.
+
+    The trainer warns of a resume inside an epoch unless the loader has these two methods.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the trainer knows how many batches were used."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing."""
+
+
 class LoaderDataModule(ResumedData):
-    """Loaders of training images in a new order every epoch, and of each image to evaluate once over all processes.
+    """Loads training images in a new order every epoch, and each image to evaluate once over all processes.
 
     Attributes:
         num_workers: Loader processes per training process; 0 loads in the training process.
@@ -47,15 +61,15 @@ class LoaderDataModule(ResumedData):
         With the trainer's ``overfit_batches`` every epoch is the first one, order and augmentation included.
 
         Args:
-            dataset: Takes a :class:`datamodules.sampling.Draw`, or a View where there are views.
-            length: Images in it.
-            repeats: See :class:`datamodules.sampling.TrainingSampler`, as for the next three.
-            balance: See there.
-            targets: See there.
-            together: See there.
-            views: See there.
-            sampler: Makes the sampler.
-            options: Of the loader.
+            dataset: Its indices are :class:`datamodules.sampling.Draw`, or View where ``views`` is given.
+            length: Number of images.
+            repeats: Draws of each image.
+            balance: From 0, each image once, to 1, each class equally often.
+            targets: Class indices (length,), which a balance above 0 needs.
+            together: Whether all draws of an image are in one process.
+            views: Number of stored views to draw in turn.
+            sampler: Makes the sampler; all arguments above are for it.
+            options: Options of the loader.
         """
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         make = RepeatingSampler if overfits else sampler
@@ -71,7 +85,7 @@ class LoaderDataModule(ResumedData):
 
         Args:
             stage: "fit", "validate", "test" or "predict".
-            images: Images of each split.
+            images: Number of images of each split.
 
         Raises:
             UserError: When there are too few.
@@ -85,11 +99,11 @@ class LoaderDataModule(ResumedData):
         option = f"data.batch_size = {self.batch_size}" if given is None else f"data.global_batch_size = {given}"
         raise UserError(
             f"{option} makes batches of {self.batch_size} images, more than the {share} training images of a process: "
-            "not one can be made; use a smaller number or fewer devices."
+            "use a smaller number or fewer devices."
         )
 
     def evaluation_batches(self, length: int) -> EvaluationBatchSampler:
-        """Return the batches of this process of so many images.
+        """Return the batches of this process for a number of images.
 
         Raises:
             UserError: When there are too few images for all processes.
@@ -104,7 +118,7 @@ class LoaderDataModule(ResumedData):
         return kind(
             dataset,
             num_workers=self.num_workers,
-            worker_init_fn=leave_signals,
+            worker_init_fn=ignore_signals,
             timeout=self.loader_timeout if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

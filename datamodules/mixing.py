@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.seeding import seeded
-from mobilemamba.errors import UserError
+from mobilemamba.errors import require
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class MixingConfig:
     """Mixing of pairs of images and their labels (timm's Mixup, batch mode); the defaults are the paper's recipe.
 
     Args:
-        mixup: Alpha of mixup (Zhang et al., 2018); 0 leaves it out.
-        cutmix: Alpha of CutMix (Yun et al., 2019); 0 leaves it out.
+        mixup: Alpha of mixup (Zhang et al., 2018); 0 turns it off.
+        cutmix: Alpha of CutMix (Yun et al., 2019); 0 turns it off.
         probability: Probability that a batch is mixed.
         switch_probability: Probability of CutMix where both are on.
         label_smoothing: Probability mass spread evenly over all classes, with mixing or without.
@@ -39,11 +39,9 @@ class MixingConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise UserError(f"mixing.{name} = {getattr(self, name)} must be 0 (off) or more.")
+            require(getattr(self, name) >= 0, f"mixing.{name}", getattr(self, name), "0 (off) or more")
         for name in ("probability", "switch_probability", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"mixing.{name} = {getattr(self, name)} must be a value in [0, 1].")
+            require(0 <= getattr(self, name) <= 1, f"mixing.{name}", getattr(self, name), "a value in [0, 1]")
 
     @property
     def enabled(self) -> bool:
@@ -52,10 +50,10 @@ class MixingConfig:
 
 
 class Mixer:
-    """Mixes training batches; what it draws depends on (seed, step) alone, so a resumed run repeats it.
+    """Mixes training batches; its draws depend only on seed and step, so that a resumed run repeats them.
 
     Args:
-        config: What to do.
+        config: How to mix.
         num_classes: Classes of the targets.
     """
 
@@ -75,17 +73,17 @@ class Mixer:
         """Return mixed images (B, C, H, W), soft targets (B, num_classes) and the others.
 
         Args:
-            images: Normalised images (B, C, H, W); they are changed in place.
+            images: Normalised images (B, C, H, W), changed in place.
             targets: Class indices (B,).
-            seed: Non-negative numbers that name this batch.
-            others: Further targets (B, ...), which are mixed in the same proportion.
+            seed: Non-negative numbers, different for each batch.
+            others: Other targets (B, ...), which are mixed in the same proportion.
         """
         smoothing = self.config.label_smoothing
         if not self.config.enabled or len(images) % 2:  # timm mixes each image with its mirror in the batch
             return images, smooth_targets(targets, self.num_classes, smoothing), *others
         # timm's Mixup draws from NumPy's global generator.
         with seeded(int(np.random.SeedSequence(seed).generate_state(1)[0])):
-            share = float(self._mixup._mix_batch(images))  # its call, which would keep to itself what was drawn
+            share = float(self._mixup._mix_batch(images))  # calling it would not return the share
         soft = mixup_target(targets, self.num_classes, share, smoothing).to(torch.float32)
         return images, soft, *(share * other + (1 - share) * other.flip(0) for other in others)
 

@@ -1,4 +1,4 @@
-"""What the options of image classification data must be."""
+"""Checks the options of image classification data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST = {
 
 
 class Options(Protocol):
-    """Options that depend on each other, or are more than a number."""
+    """Options that depend on each other, or are not single numbers."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -31,7 +31,7 @@ class Options(Protocol):
 
 
 def check_options(data: Options) -> None:
-    """Check options that data of any kind have.
+    """Check the options that all classification data have.
 
     Raises:
         UserError: When one is out of range; names field, value and remedy.
@@ -40,13 +40,13 @@ def check_options(data: Options) -> None:
         require(getattr(data, name) >= least, f"data.{name}", getattr(data, name), f"{least} or more")
     if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
         raise UserError(
-            f"data.mean = {data.mean} and data.std = {data.std} must be three numbers each, one per colour, and "
-            "standard deviations above 0."
+            f"data.mean = {data.mean} and data.std = {data.std} must be three numbers each, one per colour; data.std "
+            "must be above 0."
         )
     require(0 <= data.balance <= 1, "data.balance", data.balance, "from 0 (off) to 1 (all classes equally often)")
     require(0 < data.crop_pct <= 1, "data.crop_pct", data.crop_pct, "a share above 0 and up to 1")
     if data.mixing.enabled and data.batch_size % 2:
         raise UserError(
-            f"data.batch_size = {data.batch_size} is odd, but mixup and CutMix mix pairs: use an even batch size, "
-            "or set data.mixing.mixup and data.mixing.cutmix to 0."
+            f"data.batch_size = {data.batch_size} must be even, since mixup and CutMix mix pairs; or set "
+            "data.mixing.mixup and data.mixing.cutmix to 0."
         )

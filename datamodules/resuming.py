@@ -1,4 +1,4 @@
-"""Where in the data a run is, and how its steps are divided: what it keeps when it goes on, also on other devices."""
+"""The position of a run in its data, and its batch size: both stay right after a resume on other devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mobilemamba.errors import UserError
 
 
 class ResumedData(LightningDataModule):
-    """Data of a run that goes on with the next batch, after any step.
+    """Data of a run that can resume with the next batch after any step.
 
     Attributes:
         batch_size: Images per batch and process.
@@ -24,15 +24,15 @@ class ResumedData(LightningDataModule):
     _resumed_at: tuple[int, int] | None = None
 
     def set_batch_size(self, batch_size: int | None, global_batch_size: int | None) -> None:
-        """Set what was given; None: not given."""
+        """Set the options; None where they were not given."""
         self._given_batch_size, self.global_batch_size = batch_size, global_batch_size
         self.batch_size = self.DEFAULT_BATCH_SIZE if batch_size is None else batch_size
 
     def divide_batch(self) -> None:
-        """Set batch_size to the share of a process and an accumulated batch in global_batch_size, where it is given.
+        """Set batch_size to global_batch_size divided by the processes and accumulated batches, where it is given.
 
         Raises:
-            UserError: When there is no such share, or batch_size is given and another.
+            UserError: When it cannot be divided, or the given batch_size contradicts it.
         """
         images, given = self.global_batch_size, self._given_batch_size
         if images is None or self.trainer is None:
@@ -56,27 +56,27 @@ class ResumedData(LightningDataModule):
         self.batch_size = images // (processes * accumulated)
 
     def take_position(self) -> tuple[int, int]:
-        """Return the epoch in which a loader begins, and the batches of it that are done.
+        """Return the epoch in which a loader begins, and its number of finished batches.
 
-        Lightning loads a checkpoint's loops after it has made the loader, so the first one takes what this module has
-        loaded.
+        Lightning loads a checkpoint's loops after it has made the loader, so the first loader uses the position that
+        this module has loaded.
         """
         position = self._resumed_at or self._position()
         self._resumed_at = None
         return position
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the draws of a resumed run begin: its loader is made before the trainer knows that itself."""
+        """Return the position for a resumed run."""
         epoch, batches = self._position()
         return {"epoch": epoch, "images": batches * self._images_per_batch()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the run that wrote a checkpoint was; older ones, written between epochs, do not say it."""
+        """Take the position of the run that wrote a checkpoint; older ones, written between epochs, have none."""
         if "epoch" in state_dict:
             self._resumed_at = state_dict["epoch"], state_dict["images"] // self._images_per_batch()
 
     def _position(self) -> tuple[int, int]:
-        """Return the epoch that a run is in and the batches of it that are done: not (0, 0) in one that goes on."""
+        """Return the trainer's epoch and its number of finished batches."""
         if self.trainer is None:
             return 0, 0
         loop: Any = self.trainer.fit_loop
@@ -86,7 +86,7 @@ class ResumedData(LightningDataModule):
         return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)
 
     def _images_per_batch(self) -> int:
-        """Return the images of a batch over all processes: their batches are one part of an epoch's draws."""
+        """Return the number of images of one batch over all processes."""
         return self.batch_size * self.rank_and_world_size()[1]
 
     def rank_and_world_size(self) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""Which images a process sees, in which order, and from which seed each is augmented.
+"""Samplers: the images of a process, their order, and the seed of each augmentation.
 
-Both samplers split the data over processes themselves, so the trainer must not (``use_distributed_sampler: false``).
+They split the data over processes themselves, so the trainer must not (``use_distributed_sampler: false``).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Draw(NamedTuple):
 
 
 class View(NamedTuple):
-    """One image to load, and the number of its view: which of its augmentations, alike in every run."""
+    """One image to load, and the number of its view: an augmentation that is the same in every run."""
 
     image: int
     number: int
 
 
 class TrainingSampler(DistributedSampler[Draw | View]):
-    """A new order every epoch, that depends on seed and epoch alone; a share of it for this process.
+    """A new order every epoch that depends only on seed and epoch, and the share of this process.
 
-    With repeats, each image is drawn that often in a row, so that copies land in different processes (repeated
-    augmentation, Hoffer et al., 2020), and only a part of all images makes up an epoch of the same length.
+    With repeats, each image is drawn that often in a row, so that the draws are in different processes (repeated
+    augmentation, Hoffer et al., 2020). The length of an epoch is the same, so it has only a part of the images.
 
-    It is a DistributedSampler so that a trainer, whatever its settings, recognises that the data are split already.
+    It is a DistributedSampler so that the trainer sees that the data are split already.
 
     Args:
         length: Images in the data set.
@@ -46,16 +46,16 @@ class TrainingSampler(DistributedSampler[Draw | View]):
         rank: Index of this process, of world_size.
         world_size: Number of processes.
         repeats: Draws of each image; 1 is ordinary shuffling.
-        balance: From 0, each image once, to 1, each class equally often: a class of n images has a share of the epoch
-            in proportion to n ** (1 - balance). Its images take turns: none is drawn again before all others of its
-            class are, and of those of a large class an epoch has a part. The epoch's length stays.
+        balance: From 0, each image once, to 1, each class equally often: the share of a class of n images is
+            proportional to n ** (1 - balance). No image is drawn again before all others of its class, and an epoch
+            has only a part of the images of a large class. The length of an epoch is the same.
         targets: Class indices (length,), which a balance above 0 needs.
         epoch: The epoch to begin with.
-        start: Draws of this process in that epoch to leave out, since a run that goes on has had them.
+        start: Number of this process's draws in that epoch that a resumed run has had already.
         together: Whether the draws of an image follow each other in one process, which decodes it once, instead of
-            landing in different ones.
-        views: Draw so many views of an image in turn, one by one, over epochs and repeats, instead of a new
-            augmentation each time. The order is the same.
+            being in different processes.
+        views: Number of views of an image to draw in turn, over epochs and repeats, instead of a new augmentation each
+            time. The order is the same.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainingSampler(DistributedSampler[Draw | View]):
         together: bool = False,
         views: int | None = None,
     ) -> None:
-        Sampler.__init__(self)  # DistributedSampler's own would want the data set
+        Sampler.__init__(self)  # DistributedSampler's own needs the data set
         self.length, self.seed, self.rank, self.num_replicas, self.repeats = length, seed, rank, world_size, repeats
         self.balance, self.targets = balance, targets
         self.epoch, self.start, self.together, self.views = epoch, start, together, views
@@ -82,7 +82,7 @@ class TrainingSampler(DistributedSampler[Draw | View]):
         return self.length // self.num_replicas
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw all of another epoch from now on; the trainer calls this before each."""
+        """Begin another epoch; the trainer calls this before each."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -100,11 +100,11 @@ class TrainingSampler(DistributedSampler[Draw | View]):
         yield from map(View, images[mine].tolist(), numbers[mine].tolist())
 
     def _order(self) -> int:
-        """Return the number of the order that this epoch has."""
+        """Return the number that decides the order of this epoch."""
         return self.epoch
 
     def _most_draws(self) -> int:
-        """Return how often an image is drawn in an epoch at most, which is the same in all epochs."""
+        """Return the largest number of draws of an image in an epoch, the same in all epochs."""
         if not self.balance or self.targets is None:
             return self.repeats
         targets = torch.from_numpy(self.targets).long()
@@ -119,7 +119,7 @@ class TrainingSampler(DistributedSampler[Draw | View]):
         return self._repeated(order[: math.ceil(self.length / self.repeats)])
 
     def _repeated(self, images: Tensor) -> Tensor:
-        """Return each image as often as it is drawn; copies side by side, or in turns of the same process."""
+        """Repeat each image; its draws follow each other, in different processes or, with together, in the same."""
         if not self.together:
             return images.repeat_interleave(self.repeats)
         turns = math.ceil(len(images) / self.num_replicas)
@@ -129,7 +129,7 @@ class TrainingSampler(DistributedSampler[Draw | View]):
 
 
 def earlier_draws(images: Tensor) -> Tensor:
-    """Return how often the image of each draw was drawn before, (draws,), of the images (draws,) in their order."""
+    """Return for each draw (draws,) how often its image was drawn before."""
     ordered, places = images.sort(stable=True)
     counts = ordered.unique_consecutive(return_counts=True)[1]
     firsts = (counts.cumsum(0) - counts).repeat_interleave(counts)  # where the draws of each image begin
@@ -137,17 +137,17 @@ def earlier_draws(images: Tensor) -> Tensor:
 
 
 def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: torch.Generator) -> Tensor:
-    """Return as many draws in which classes have other shares; see :class:`TrainingSampler`.
+    """Return as many draws, but with balanced classes; see :class:`TrainingSampler`.
 
     Args:
         order: All images (length,) in a random order.
-        targets: Their class indices (length,), by image.
+        targets: Class indices (length,) by image.
         balance: From 0, shares as they are, to 1, equal shares.
-        generator: What the draws depend on.
+        generator: Random generator of the draws.
     """
     weights = torch.bincount(targets).double()
     weights[weights > 0] **= 1 - balance
-    # Where the shares of the classes end, rounded: together they are the whole epoch.
+    # The ends of the classes' shares are rounded, so that the shares add up to the whole epoch.
     ends = (weights.cumsum(0) / weights.sum() * len(order)).round().long()
     draws = torch.diff(ends, prepend=ends.new_zeros(1)).tolist()
     of_class = [order[targets[order] == index] for index in range(len(draws))]
@@ -160,8 +160,8 @@ def balanced_order(order: Tensor, targets: Tensor, balance: float, generator: to
 class RepeatingSampler(TrainingSampler, SequentialSampler):  # type: ignore[misc]  # which yields plain indices
     """The draws of the first epoch in every epoch, to overfit a few batches of all classes.
 
-    It is a SequentialSampler so that a trainer with ``overfit_batches`` recognises that nothing is shuffled anew: it
-    would replace any other by one that goes through the files in order, class by class, and knows no seeds.
+    It is a SequentialSampler so that a trainer with ``overfit_batches`` keeps it: it would replace any other sampler
+    with one that goes through the files class by class and has no seeds.
     """
 
     def _order(self) -> int:
@@ -169,20 +169,20 @@ class RepeatingSampler(TrainingSampler, SequentialSampler):  # type: ignore[misc
 
 
 class EvaluationBatchSampler(BatchSampler):
-    """Every image exactly once over all processes, in as many batches in each.
+    """Every image exactly once over all processes, with the same number of batches in each.
 
-    No image is repeated to fill up, so metrics equal those of one process; equal numbers of batches keep collective
-    operations of the processes in step.
+    No image is repeated, so metrics equal those of one process. Equal numbers of batches keep the processes' collective
+    operations in step.
 
     Args:
         sampler: Indices of the images of all processes.
-        batch_size: Most images in a batch.
-        drop_last: BatchSampler's third argument, by which the trainer makes a copy to predict; always false.
+        batch_size: Largest number of images in a batch.
+        drop_last: Must be false; the trainer passes it when it copies the sampler for prediction.
         rank: Index of this process.
         world_size: Number of processes.
 
     Raises:
-        UserError: When there are fewer images than batches to fill, or the images are split over processes already.
+        UserError: When there are fewer images than batches, or the images are split over processes already.
     """
 
     def __init__(
@@ -195,8 +195,7 @@ class EvaluationBatchSampler(BatchSampler):
     ) -> None:
         if isinstance(sampler, DistributedSampler):
             raise UserError(
-                "The datamodule splits the images over processes, and the trainer would split them again: set "
-                "trainer.use_distributed_sampler to false."
+                "The trainer would split the images over processes again: set trainer.use_distributed_sampler to false."
             )
         if drop_last:
             raise UserError("drop_last must be False: every image is evaluated.")

@@ -1,12 +1,11 @@
-"""Scenes composed of scikit-learn's handwritten digits: data for dense tasks that need no download.
+"""Scenes composed of scikit-learn's handwritten digits: data of dense tasks without a download.
 
-Several digits of different sizes and colours lie on a textured ground, later ones over earlier ones. Image, boxes,
-masks and labels come from one generator: a scene depends on its seed alone.
+Several digits of different sizes and colours lie on a textured background, later ones over earlier ones. A scene's
+image, boxes, masks and labels depend only on its seed.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,30 +15,30 @@ from torchvision import tv_tensors
 
 from datamodules.dense import DenseDataModule, Sample
 from datamodules.dense_transforms import DenseAugmentation
+from datamodules.digits import split_digits
 from mobilemamba.errors import require
 
-BRIGHTEST = 16
 INK = 0.35
-"""Share of the brightest level above which a pixel belongs to a digit."""
+"""A pixel belongs to a digit above this share of the brightest level."""
 SIDES = (0.35, 0.6)
 """Range of a digit's side, relative to the scene's."""
 TRIES = 6
 VALIDATION_SHARE = 0.2
 SPLITS = {"train": 0, "val": 1, "test": 2, "predict": 1}
-"""Which scenes a split has; the digits in those that are not trained on are others, too."""
+"""First part of the seeds of a split's scenes; scenes to evaluate also have other digits."""
 
 MILD_AUGMENTATION = DenseAugmentation(scale=(0.9, 1.2), horizontal_flip=0.0, photometric=0.0)
 VISIBLE = 0.4
-"""Share of a digit that later ones leave uncovered; otherwise it counts as ground, and has no box."""
+"""Smallest visible share of a digit; one that is covered more counts as background and has no box."""
 
 
 class Scene(NamedTuple):
-    """A picture and its digits.
+    """An image and its digits.
 
     Args:
         image: Colours (S, S, 3) in uint8.
         masks: Visible pixels of each digit (N, S, S), bool.
-        labels: Which digits (N,), 0 to 9.
+        labels: Digits (N,), 0 to 9.
         boxes: Around the visible pixels (N, 4): left, top, right, bottom in pixels, the last two exclusive.
     """
 
@@ -53,13 +52,13 @@ def compose(seed: tuple[int, ...], size: int, most: int, is_training: bool) -> S
     """Return the scene of a seed.
 
     Args:
-        seed: Numbers from 0.
+        seed: Non-negative numbers.
         size: Height and width in pixels.
-        most: Digits at most; at least one is tried.
-        is_training: Whether its digits are those to train with.
+        most: Largest number of digits.
+        is_training: Whether to use the training digits.
     """
     generator = np.random.default_rng(seed)
-    pictures, classes = _digits(is_training)
+    pictures, classes = split_digits(VALIDATION_SHARE, is_training)
     image = _ground(generator, size)
     owner = np.full((size, size), -1)
     labels, areas = [], []
@@ -69,7 +68,7 @@ def compose(seed: tuple[int, ...], size: int, most: int, is_training: bool) -> S
         shape = Image.fromarray(pictures[which]).resize((side, side), Image.Resampling.BICUBIC)
         strength = np.asarray(shape, dtype=np.float32)[..., None] / 255
         ink = strength[..., 0] > INK
-        # Of a few places the one where it covers least: digits overlap, but rarely hide each other.
+        # The best of a few random places, so that digits overlap but rarely hide each other.
         corners = generator.integers(0, size - side + 1, (TRIES, 2)).tolist()
         places = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
         place = min(places, key=lambda place: int((owner[place][ink] >= 0).sum()))
@@ -86,17 +85,17 @@ def compose(seed: tuple[int, ...], size: int, most: int, is_training: bool) -> S
 
 
 class DigitScenesDataModule(DenseDataModule):
-    """Scenes of digits to segment: class 0 is the ground, digit d is class d + 1.
+    """Scenes of digits to segment: class 0 is the background, digit d is class d + 1.
 
     Args:
-        num_classes: 11; there are no others.
+        num_classes: 11, or null for the same.
         image_size: Height and width of a scene in pixels.
         batch_size: Images per batch and process.
         num_workers: Loader processes; scenes are made quickly, so 0 is fast.
         scenes: Scenes of an epoch of training.
-        validation_scenes: Scenes to validate, and as many others to test.
-        most_digits: Digits of a scene at most.
-        augmentation: Augmentation of training scenes; mild by default and without mirror images.
+        validation_scenes: Scenes to validate on, and as many others to test on.
+        most_digits: Largest number of digits in a scene.
+        augmentation: Augmentation of training scenes; mild by default and without flips.
         mean: Channel means to normalise with.
         std: Channel standard deviations to normalise with.
         kwargs: Further options of DenseDataModule.
@@ -191,18 +190,3 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes
-
-
-@cache
-def _digits(is_training: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return pictures (N, 8, 8) in uint8 and their digits (N,), of one part of all."""
-    # Imported here: scikit-learn takes a while.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    parts = train_test_split(
-        np.arange(len(digits.target)), test_size=VALIDATION_SHARE, random_state=0, stratify=digits.target
-    )
-    chosen = parts[0 if is_training else 1]
-    return (digits.images[chosen] * (255 / BRIGHTEST)).astype(np.uint8), digits.target[chosen]

@@ -1,6 +1,6 @@
-"""Views of training images that can be drawn again: each is a function of a seed, its number and the image.
+"""Reproducible views of training images: each depends only on a seed, its number and the image.
 
-So what a teacher says of them can be stored, and be read when a student sees them.
+So a teacher's answers to them can be stored, and read when a student sees the same views.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datamodules.stored_teacher import StoredTeacher
 
 def view_seed(seed: int, view: View) -> int:
     """Return the seed of the augmentation of a view, from 0 to 2^63 - 1."""
-    # A tenth of the time of NumPy's SeedSequence, which would be felt where images are small.
+    # Ten times faster than NumPy's SeedSequence, which matters for small images.
     digest = hashlib.blake2b(f"{seed} {view.number} {view.image}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -28,7 +28,7 @@ class ViewToStore(Dataset[Any]):
     Args:
         images: Training images and their augmentation.
         seed: Seed of the views.
-        number: Which view.
+        number: Number of the view.
     """
 
     def __init__(self, images: TrainingImages, seed: int, number: int) -> None:
@@ -39,12 +39,9 @@ class ViewToStore(Dataset[Any]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> TrainingSample | None:
-        """Return the augmented image with its index in the place of a class."""
-        sample = self.images.read(index)
-        return None if sample is None else self.images.augmented(sample[0], index, self._seed(index))
-
-    def _seed(self, index: int) -> int:
-        return view_seed(self.seed, View(index, self.number))
+        """Return the augmented image with its index instead of a class."""
+        sample, seed = self.images.read(index), view_seed(self.seed, View(index, self.number))
+        return None if sample is None else self.images.augmented(sample[0], index, seed)
 
 
 def collate_views(samples: list[TrainingSample | None]) -> TrainingBatch | None:
@@ -54,22 +51,22 @@ def collate_views(samples: list[TrainingSample | None]) -> TrainingBatch | None:
 
 
 class StoredViews(Dataset[Any]):
-    """The same views for a student, each with what the teacher said of it.
+    """The same views for a student, each with the teacher's answer.
 
-    Where an image cannot be read, or could not when the teacher was run, another one of its class takes its place, in
-    the view of the same number, with what is stored of that one.
+    If an image cannot be read, or could not when the teacher was run, the view of the same number of another image of
+    its class replaces it.
 
     Args:
         images: Training images and their augmentation.
-        store: What the teacher said.
+        store: The teacher's answers.
     """
 
     def __init__(self, images: TrainingImages, store: StoredTeacher) -> None:
         self.images, self.store = images, store
 
     def __getitem__(self, view: View) -> TrainingSample:
-        """Return the augmented image, with what the teacher said of it."""
+        """Return the augmented image with the teacher's answer."""
         draw = Draw(view.image, view_seed(self.store.seed, view))
         index, pixels, label = self.images.readable(draw, self.store.not_stored)
         seed = draw.seed if index == view.image else view_seed(self.store.seed, View(index, view.number))
-        return self.images.augmented(pixels, label, seed)._replace(said=self.store.row(view.number, index))
+        return self.images.augmented(pixels, label, seed)._replace(teacher_answer=self.store.row(view.number, index))

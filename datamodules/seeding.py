@@ -1,4 +1,4 @@
-"""Random draws that depend on a seed alone, by code that draws from the global generators."""
+"""Seeds for code that draws from the global random generators."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.utils.data import get_worker_info
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generators for a while.
+    """Seed Python's, NumPy's and torch's CPU generators inside the context.
 
-    Afterwards they go on as if nothing was drawn. Not so in a loader process: nothing else draws there, and keeping the
-    state of three generators takes longer than seeding them.
+    Their state is restored afterwards, except in a loader process, where nothing else draws and saving the state of
+    three generators takes longer than seeding them.
 
     Args:
         seed: A number from 0 to 2^63 - 1.
@@ -32,7 +32,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def kept_generators() -> AbstractContextManager[None]:
-    """Let Python's, NumPy's and torch's CPU generators go on afterwards as if nothing was drawn."""
+    """Restore the state of Python's, NumPy's and torch's CPU generators after the context."""
     return isolate_rng(include_cuda=False)
 
 

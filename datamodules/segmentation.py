@@ -1,4 +1,4 @@
-"""Folders of images and masks: ADE20K's, and any others of that form."""
+"""Data of segmentation in folders of images and masks, such as ADE20K."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ EXAMPLE = "root/images/training/a.jpg with root/annotations/training/a.png"
 class SegmentationDataModule(DenseDataModule):
     """Images below ``images/SPLIT`` and masks of the same names, ending in .png, below ``annotations/SPLIT``.
 
-    A mask has one channel, or a palette, and holds class indices, or it has the colours that class_names_file gives.
-    With resize = shorter, images to evaluate come one at a time, and masks keep their own size: the paper's test, with
-    a longest_side of 2048.
+    A mask has one channel or a palette with class indices, or the colours that class_names_file lists. With
+    resize = shorter, images are evaluated one at a time, and masks keep their own size: the paper's test, with a
+    longest_side of 2048.
 
     Args:
-        root: Folder of both.
+        root: Folder of images and masks.
         num_classes: Classes of a pixel; 150 in ADE20K.
-        class_names_file: Text file with the name of a class in each line, in their order; null: no names. Behind a
-            name there may be its colour in masks of three channels: "sky, 128, 128, 128". A line of the name "ignore"
-            is no class: its colour counts nowhere.
+        class_names_file: Text file with the name of a class in each line, in their order; null: no names. A name may be
+            followed by its colour in masks of three channels: "sky, 128, 128, 128". The name "ignore" marks a colour
+            that is ignored.
         images: Folder of the images, below root.
         masks: Folder of the masks, below root.
-        training: Folder of a split to train on, below both.
-        validation: Folder of a split to validate and test on, below both.
+        training: Folder of the training split, below both.
+        validation: Folder of the split to validate and test on, below both.
         ignore_zero: Whether 0 in a mask means "no class", and k the class k - 1; as in ADE20K.
-        ignore_index: Value in a mask that counts nowhere.
+        ignore_index: Value in a mask that is ignored.
         predict_folder: Images to predict, in any depth of folders; null predicts the validation images.
         kwargs: Further options of DenseDataModule.
 
@@ -76,10 +76,10 @@ class SegmentationDataModule(DenseDataModule):
         self.files: dict[str, list[Path]] = {}
 
     def setup(self, stage: str) -> None:
-        """Find the images, once, and check that batches can be made of them.
+        """Find the images, once, and check them before any long work.
 
         Raises:
-            UserError: When the data are not as they must be; says what was expected.
+            UserError: When images or masks are missing; says what was expected.
         """
         super().setup(stage)
         for split, dataset in self.datasets.items():
@@ -87,7 +87,7 @@ class SegmentationDataModule(DenseDataModule):
                 self.datasets[split] = WholeImages(self, split, len(dataset), dataset.transform)
 
     def evaluation_batches(self, length: int) -> EvaluationBatchSampler:
-        """Return the batches of this process of so many images; of one each, where sizes differ.
+        """Return the batches of this process for a number of images; of one image each with resize = shorter.
 
         Raises:
             UserError: When there are too few images for all processes.
@@ -119,7 +119,7 @@ class SegmentationDataModule(DenseDataModule):
         return self.root / self.images / self.folders[split]
 
     def mask_of(self, split: str, image: Path) -> Path:
-        """Return where the mask of an image is."""
+        """Return the path of an image's mask."""
         place = image.relative_to(self.folder_of(split))
         return (self.root / self.masks / self.folders[split] / place).with_suffix(".png")
 
@@ -127,7 +127,7 @@ class SegmentationDataModule(DenseDataModule):
         """Return an image of a split with the classes of its pixels.
 
         Raises:
-            UserError: When either cannot be read, sizes differ, or a class is none of the data's.
+            UserError: When either cannot be read, sizes differ, or a class is out of range.
         """
         path = self.files[split][index]
         picture = open_image(path)
@@ -144,15 +144,15 @@ class SegmentationDataModule(DenseDataModule):
             raise UserError(f"Mask {path} cannot be read: {error}") from error
         if values.shape[1::-1] != size:
             raise UserError(
-                f"Mask {path} has {values.shape[1]} x {values.shape[0]} pixels, its image {size[0]} x {size[1]}: they "
-                "must be equal."
+                f"Mask {path} has {values.shape[1]} x {values.shape[0]} pixels, its image {size[0]} x {size[1]}: the "
+                "sizes must be equal."
             )
         if values.ndim == 3 and values.shape[-1] > 2 and self.classes is not None and self.classes.colours:
             return torch.from_numpy(self.classes.of_colours(values, path))
         if values.ndim != 2:
             raise UserError(
-                f"Mask {path} has {values.shape[-1]} channels: it must have one, which holds class indices, or a "
-                "palette; or give the classes' colours in data.class_names_file."
+                f"Mask {path} has {values.shape[-1]} channels: it must have one channel of class indices, or a "
+                "palette; or list the classes' colours in data.class_names_file."
             )
         given = values.astype(np.int64)
         classes = np.where(given == self.ignore_index, IGNORED, given)
@@ -161,18 +161,18 @@ class SegmentationDataModule(DenseDataModule):
         beyond = (classes >= self.num_classes) & (classes != IGNORED)
         if beyond.any():
             raise UserError(
-                f"Mask {path} holds the value {given[beyond].min()}, but data.num_classes = {self.num_classes} and "
-                f"data.ignore_zero = {self.ignore_zero}: correct these options "
-                f"or the mask; data.ignore_index = {self.ignore_index} marks pixels of no class."
+                f"Mask {path} has the value {given[beyond].min()}, but data.num_classes = {self.num_classes} and "
+                f"data.ignore_zero = {self.ignore_zero}: correct these options or the mask; data.ignore_index = "
+                f"{self.ignore_index} marks ignored pixels."
             )
         return torch.from_numpy(classes.astype(np.uint8))
 
 
 class WholeImages(DenseImages):
-    """Images in their own ratio with masks in their own size, in which metrics are taken."""
+    """Images with their own aspect ratio, and masks of their own size, at which metrics are computed."""
 
     def __getitem__(self, draw: Draw | int) -> tuple[torch.Tensor, Any]:
-        """Return the image (3, H, W) with its mask (h, w) or, to predict, its :class:`datamodules.dense.Picture`."""
+        """Return the image (3, H, W) with its mask (h, w) or, for prediction, its Picture."""
         index = draw.image if isinstance(draw, Draw) else draw
         sample = self.data.read(self.split, index)
         image = self.normalised(self.transform(sample.image))

@@ -1,10 +1,10 @@
-"""What a teacher said of V views of each training image, kept in a folder.
+"""A folder with a teacher's answers to V views of each training image.
 
-``view_000.npy`` has a row for each image in the order of the data, so no keys are stored: K class indices in int16 and
-K probabilities in float16, the likeliest first. It is read through a memory map. ``manifest.json`` says what the store
-is of, and has the checksum of each file.
+``view_000.npy`` has a row for each image, in the order of the data: K class indices in int16 and K probabilities in
+float16, the likeliest first. It is read through a memory map. ``manifest.json`` describes data, teacher and
+augmentation, and has the checksum of each file.
 
-TinyViT (arXiv:2207.10666) and FKD (arXiv:2112.01528) keep the likeliest classes of views that can be drawn again, too.
+TinyViT (arXiv:2207.10666) and FKD (arXiv:2112.01528) also store the likeliest classes of reproducible views.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class StoredTeacher:
     """A folder of a teacher's answers.
 
     Args:
-        folder: It has a manifest.
+        folder: The folder, with a manifest.
 
     Raises:
-        UserError: When it has none, or one that cannot be read.
+        UserError: When its manifest is missing or cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class StoredTeacher:
         self.manifest = self._read()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave memory maps to the process that made them: loader processes have their own."""
+        """Leave out memory maps: loader processes open their own."""
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -56,17 +56,17 @@ class StoredTeacher:
     def create(
         cls, folder: Path, fingerprint: Mapping[str, Any], images: int, classes: int, top_k: int
     ) -> StoredTeacher:
-        """Make an empty store, or open the one that is there.
+        """Make an empty store, or open an existing one.
 
         Args:
             folder: Its folder.
             fingerprint: Of data, teacher and augmentation; see :mod:`datamodules.fingerprints`.
-            images: Training images.
+            images: Number of training images.
             classes: Classes of the student.
-            top_k: Classes to keep of each answer; all where there are fewer.
+            top_k: Number of classes to store of each answer; all if there are fewer.
 
         Raises:
-            UserError: When the classes do not fit into the form, or another store is there.
+            UserError: When there are too many classes, or the folder has a store of something else.
         """
         require(top_k >= 1, "--top-k", top_k, "1 or more")
         require(classes <= MOST_CLASSES, "data.num_classes", classes, f"at most {MOST_CLASSES:,} for a stored teacher")
@@ -83,7 +83,7 @@ class StoredTeacher:
 
     @property
     def views(self) -> int:
-        """Views that the store is to have."""
+        """Number of views that the store has when it is finished."""
         return int(self.manifest["views"])
 
     @property
@@ -98,7 +98,7 @@ class StoredTeacher:
 
     @property
     def row_type(self) -> np.dtype[Any]:
-        """Type of an image's row."""
+        """Data type of an image's row."""
         return row_type(self.manifest["top_k"])
 
     @cached_property
@@ -116,11 +116,11 @@ class StoredTeacher:
         return row["classes"].copy(), row["probabilities"].copy()
 
     def missing(self) -> list[int]:
-        """Return the views that are still to be stored."""
+        """Return the views that are not stored yet."""
         return [view for view in range(self.views) if str(view) not in self.manifest["files"]]
 
     def damaged(self) -> list[int]:
-        """Return the views whose files are gone or have changed."""
+        """Return the views whose files are missing or have changed."""
         files = self.manifest["files"].items()
         return [int(view) for view, entry in files if not self._is_whole(self.path(int(view)), entry["sha256"])]
 
@@ -128,7 +128,7 @@ class StoredTeacher:
         """Check that the store is of these data, this teacher and this augmentation.
 
         Args:
-            fingerprint: What is known of each part; what is not named is not compared.
+            fingerprint: What is known of each part; other entries are not compared.
 
         Raises:
             UserError: Names the parts that differ, with both values of each entry.
@@ -138,8 +138,8 @@ class StoredTeacher:
         named = [f"{part} ({'; '.join(found)})" for part, found in parts.items() if found]
         if named:
             raise UserError(
-                f"The stored teacher in {self.folder} has other {', other '.join(named)}: use the config and the "
-                "packages that it was stored with, or run mobilemamba store-teacher again with another --output."
+                f"The stored teacher in {self.folder} has other {', other '.join(named)}: use the config and package "
+                "versions that it was stored with, or run mobilemamba store-teacher with another --output."
             )
 
     def check_finished(self) -> None:
@@ -162,10 +162,10 @@ class StoredTeacher:
         self.check_finished()
         damaged = self.damaged()
         if damaged:
-            raise UserError(f"{self.path(damaged[0])} is damaged or gone, its checksum does not fit: {REMEDY}.")
+            raise UserError(f"{self.path(damaged[0])} is damaged or missing: {REMEDY}.")
 
     def want(self, views: int) -> None:
-        """Let the store have so many views or more, and forget those whose files are damaged."""
+        """Set the number of views if it is larger than before, and remove damaged files from the manifest."""
         damaged = self.damaged()
         with self._changed() as manifest:
             manifest["views"] = max(views, manifest["views"])
@@ -174,9 +174,9 @@ class StoredTeacher:
 
     @contextmanager
     def claimed(self, view: int) -> Iterator[bool]:
-        """Give whether a view is to be stored here: it is missing, and no other process is at work on it.
+        """Lock a view, and yield whether to store it here: it is missing, and no other process has locked it.
 
-        The system releases the claim of a process that is killed.
+        The lock of a killed process is released by the system.
         """
         lock = FileLock(self.folder / f".view_{view:03d}.lock", timeout=0)
         try:
@@ -202,7 +202,7 @@ class StoredTeacher:
 
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
-        """Give the manifest to change, to one process at a time."""
+        """Lock and yield the manifest, and write it with the changes made to it."""
         with FileLock(self.folder / ".lock"):
             self.manifest = self._read()
             yield self.manifest
@@ -215,10 +215,9 @@ class StoredTeacher:
             known = isinstance(content, dict) and content.get("form") == 1
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.folder} holds no stored teacher, {path} cannot be read: give the folder that mobilemamba "
-                "store-teacher has written."
+                f"{self.folder} must be a folder that mobilemamba store-teacher has written: {path} cannot be read."
             ) from error
-        require(known, str(path), "its form", "1, that of this version")
+        require(known, f"{path}: form", content.get("form") if isinstance(content, dict) else content, "1")
         return dict(content)
 
     def _open(self, view: int) -> np.ndarray:

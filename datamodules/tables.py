@@ -15,16 +15,15 @@ from mobilemamba.images import printable
 
 
 class ImageTable:
-    """A CSV or Parquet file with the columns path, label and split, the latter train, val or test.
+    """A CSV or Parquet file with the columns path, label and split (train, val or test), such as a run's split.csv.
 
-    Classes are in the order of their names, of their values where all are whole numbers. A run's split.csv is such a
-    table.
+    Classes are sorted by name, or by value if all names are whole numbers.
 
     Args:
         file: The table.
-        folder: What its paths are relative to.
-        undivided: Whether the images to train and to validate on are still to be divided: no image is in "val", and
-            without a column split all are in "train".
+        folder: Folder that its paths are relative to.
+        undivided: Whether training and validation images are not split yet: no image is in "val", and without a column
+            split all are in "train".
     """
 
     def __init__(self, file: Path, folder: Path, undivided: bool) -> None:
@@ -35,15 +34,15 @@ class ImageTable:
         return bool((self.rows["split"] == split).any())
 
     def missing(self) -> str:
-        """Return what is wrong with the table, "" where it is there."""
-        return "" if self.file.is_file() else f"data.table = {self.file} must be a file: there is none."
+        """Return an error message where the table is missing, otherwise ""."""
+        return "" if self.file.is_file() else f"data.table = {self.file} must be a file: it does not exist."
 
     @cached_property
     def rows(self) -> Any:
-        """All rows, as a pandas.DataFrame of text, checked but for the files they name.
+        """All rows as a pandas.DataFrame of text; they are checked, but not whether the files exist.
 
         Raises:
-            UserError: When the table cannot be read, lacks a column, or has rows that are doubled or incomplete.
+            UserError: When the table cannot be read, lacks a column, or has duplicate or incomplete rows.
         """
         rows = _read(self.file)
         if self.undivided and "split" not in rows:
@@ -76,10 +75,10 @@ class ImageTable:
         return counts
 
     def load(self, split: str) -> ImageFiles:
-        """Return the images of a split, "train" for all that are still to be divided.
+        """Return the images of a split, "train" for all that are not split yet.
 
         Raises:
-            UserError: When files are missing or a class has none, which a test may lack; names them.
+            UserError: When files are missing, or a class has no images in train or val; names them.
         """
         rows = self.rows[self.rows["split"] == split]
         missing = [path for path in rows["path"] if not os.path.isfile(self.folder / path)]
@@ -92,7 +91,7 @@ class ImageTable:
         return images
 
     def _refuse(self, values: Any, what: str) -> None:
-        """Name and count values that must not be there, if there are any."""
+        """Raise an error that counts and names wrong values, if there are any."""
         if len(values):
             shown = ", ".join(repr(value) for value in list(values)[:SHOWN]) + (", ..." if len(values) > SHOWN else "")
             raise UserError(
@@ -101,7 +100,7 @@ class ImageTable:
 
 
 def _read(file: Path) -> Any:
-    import pandas as pd  # takes a while, which only tables are worth
+    import pandas as pd  # slow to import
 
     try:
         if file.suffix.lower() == ".parquet":

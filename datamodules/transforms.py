@@ -1,4 +1,4 @@
-"""How images are augmented in training: as timm does. See :mod:`mobilemamba.preprocessing` for evaluation."""
+"""Augmentation in training, the same as timm's. See :mod:`mobilemamba.preprocessing` for evaluation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torchvision.transforms import InterpolationMode
 from datamodules.cropping import CropResizeFlip
 from datamodules.erasing import RandomErasing
 from datamodules.posterize import repair_posterize
-from mobilemamba.errors import UserError
+from mobilemamba.errors import UserError, require
 from mobilemamba.metadata import ModelMetadata
 
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
-"""What timm's policy strings begin with."""
+"""First parts of timm's policy strings."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class AugmentationConfig:
     Args:
         auto_augment: timm's policy string, such as "rand-m9-mstd0.5-inc1" (RandAugment); null for none.
         color_jitter: Strength of colour jitter; timm applies it only where auto_augment is null.
-        crop_scale: Least and greatest share of the image that the random crop covers.
-        crop_ratio: Least and greatest aspect ratio of the random crop.
-        horizontal_flip: Probability of a flip; 0 for images whose sides mean something, such as digits.
-        rotation: Greatest angle in degrees by which the image is turned, either way, before the crop.
-        translation: Greatest share of its side by which the image is shifted, any way, before the crop.
+        crop_scale: Smallest and largest share of the image that the random crop covers.
+        crop_ratio: Smallest and largest aspect ratio of the random crop.
+        horizontal_flip: Probability of a flip; 0 where left and right matter, as for digits.
+        rotation: Largest angle in degrees of a random rotation before the crop.
+        translation: Largest random shift before the crop, relative to the image's side.
         interpolation: Resampling filter; "random" draws bilinear or bicubic for each image.
         erasing_probability: Probability of random erasing.
-        erasing_mode: What erased areas are filled with: noise per pixel, one random colour, or zeros.
+        erasing_mode: Filling of erased areas: noise per pixel, one random colour, or zeros.
 
     Raises:
         UserError: When a probability or range is impossible; names field, value and remedy.
@@ -68,27 +68,24 @@ class AugmentationConfig:
             )
         for name, most in {"horizontal_flip": 1, "erasing_probability": 1, "translation": 1, "rotation": 180}.items():
             value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise UserError(f"augmentation.{name} = {value} must be a value in [0, {most}].")
-        if self.color_jitter < 0:
-            raise UserError(f"augmentation.color_jitter = {self.color_jitter} must be 0 (off) or more.")
+            require(0 <= value <= most, f"augmentation.{name}", value, f"a value in [0, {most}]")
+        require(self.color_jitter >= 0, "augmentation.color_jitter", self.color_jitter, "0 (off) or more")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise UserError(f"augmentation.{name} = {(low, high)} must be (least, greatest) above 0.")
+            require(0 < low <= high, f"augmentation.{name}", (low, high), "two rising numbers above 0")
 
     @property
     def erasing(self) -> RandomErasing:
-        """What is erased."""
+        """Random erasing with these options."""
         return RandomErasing(self.erasing_probability, self.erasing_mode)
 
 
 class TrainingTransform:
-    """Random augmentation of one image, which leaves bytes; normalising and erasing are for a whole batch.
+    """Random augmentation of one image in bytes; normalising and erasing come later, for a whole batch.
 
     Args:
-        config: What to do.
-        metadata: Size of the images, and their mean colour, with which what comes from outside is filled.
+        config: How to augment.
+        metadata: Size of the images, and their mean colour, which fills pixels outside the image.
     """
 
     def __init__(self, config: AugmentationConfig, metadata: ModelMetadata) -> None:
@@ -127,11 +124,7 @@ class TrainingTransform:
 
 @dataclass(frozen=True)
 class _OnPillow:
-    """An operation that takes pixels too, and makes an image of Pillow of them.
-
-    Args:
-        function: Takes an image of Pillow.
-    """
+    """Lets a function of Pillow images take NumPy arrays too."""
 
     function: Callable[..., Any]
 
@@ -140,7 +133,7 @@ class _OnPillow:
 
 
 def _let_take_pixels(step: Any) -> bool:
-    """Let the operations of a step take pixels, where it hands on what they give; return whether it does."""
+    """Let the operations of RandAugment take NumPy arrays; return whether the step is RandAugment."""
     if not isinstance(step, RandAugment):
         return False
     for operation in step.ops:
@@ -158,4 +151,4 @@ def _use_kernel() -> None:
 
         use_kernel()
     except Exception as error:  # Numba refuses newer versions of NumPy; no folder can be written; and so on
-        warnings.warn(f"Pillow shears and shifts images in place of a Numba kernel: {error!r}", stacklevel=1)
+        warnings.warn(f"Pillow shears and shifts images instead of a Numba kernel: {error!r}", stacklevel=1)

@@ -1,1 +1,1 @@
-"""Experiments: their YAMLs, and what runs, compares and reports many of them."""
+"""Experiments: YAML files, studies of many runs, and matching of widths."""

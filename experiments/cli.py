@@ -14,26 +14,20 @@ from collections.abc import Sequence
 from lightning_modules.function_options import run_command
 
 COMMANDS = {
-    "ablate": ("experiments.studies.ablate:ablate", "train all arms of a study with all seeds, or go on with it"),
-    "benchmark": ("benchmarks.command:benchmark", "time networks beside each other, in use or in training"),
+    "ablate": ("experiments.studies.ablate:ablate", "train all arms of a study with all seeds, or continue it"),
+    "benchmark": ("benchmarks.command:benchmark", "time networks side by side, in inference or training"),
     "embed": ("mobilemamba.inference.embed:embed", "write the features of a folder's images"),
     "erf": ("lightning_modules.receptive_field.erf:erf", "draw and measure effective receptive fields of networks"),
-    "export": (
-        "lightning_modules.export_command:export",
-        "write a checkpoint as a file for deployment, compared with it",
-    ),
+    "export": ("lightning_modules.export_command:export", "write a checkpoint as a checked file for deployment"),
     "match": ("experiments.matching.match:match", "find widths at which a layout is as fast as a reference network"),
     "prepare": ("datamodules.chunks.prepare:prepare", "write an image folder into chunks, for disk or object storage"),
-    "publish": (
-        "lightning_modules.publishing.publish:publish",
-        "write weights as a folder or repository that timm and the Hugging Face Hub load",
-    ),
-    "predict": ("mobilemamba.inference.predict:predict", "name images with any weights or exported file"),
+    "publish": ("lightning_modules.publishing.publish:publish", "write weights for timm and the Hugging Face Hub"),
+    "predict": ("mobilemamba.inference.predict:predict", "classify images with any weights or exported file"),
     "report": ("experiments.studies.report.command:report", "compare the arms of a study: tables, intervals, pictures"),
-    "store-teacher": ("lightning_modules.store_teacher:store_teacher", "run a teacher once, and keep what it says"),
-    "verify": ("lightning_modules.verify:verify", "evaluate the published files on ImageNet, beside their figures"),
+    "store-teacher": ("lightning_modules.store_teacher:store_teacher", "run a teacher once, and store its answers"),
+    "verify": ("lightning_modules.verify:verify", "evaluate the published files on ImageNet"),
 }
-"""Function of each subcommand, imported when it is called, and what it does."""
+"""Function of each subcommand, imported when it is called, and its description."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

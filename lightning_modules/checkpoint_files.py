@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that say when a single bit of them has changed since."""
+"""Writes checkpoints whole or not at all, with a checksum, and reads the newest undamaged one."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from mobilemamba.files import atomic_write
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Keeps the checkpoint before until the new one is complete; each has a checksum, without which none is loaded."""
+    """Writes checkpoints with a checksum, and keeps the old file until the new one is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, which replaces the file of that name.
+        """Write a checkpoint, replacing the file of that name.
 
         Raises:
             OSError: When it cannot be written.
         """
-        # Lightning would keep it in memory and in the system's folder for temporary files, which may be too small.
+        # Lightning would write it to memory and to the system's temporary folder, which may be too small.
         with atomic_write(Path(path)) as unfinished:
             try:
                 with unfinished.open("wb") as file:
                     torch.save(checkpoint, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # torch hides it behind its surprise about a short file
+                if isinstance(error.__context__, OSError):  # torch hides it behind an error about a short file
                     raise error.__context__ from error
                 raise
             append_checksum(unfinished)
             descriptor = os.open(unfinished, os.O_RDONLY)
             try:
-                os.fsync(descriptor)  # a name must not reach the disk before its content
+                os.fsync(descriptor)  # the content must be on the disk before the file is renamed
             finally:
                 os.close(descriptor)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, onto the CPU and never with code.
+        """Read a checkpoint onto the CPU, without running any code in it.
 
         Raises:
             FileNotFoundError: When there is no such file.
@@ -55,29 +55,28 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def keep_checkpoints_whole(trainer: Trainer) -> None:
-    """Let a trainer that saves as Lightning does by default save whole files only."""
+    """Make a trainer with Lightning's default way of saving use WholeCheckpoints."""
     strategy = trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
         strategy.checkpoint_io = WholeCheckpoints()
 
 
 def previous_checkpoint(path: Path) -> Path:
-    """Return where the checkpoint before one of this name is kept."""
+    """Return the path of the previous checkpoint."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def newest_whole_checkpoint(last: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Find the checkpoint that a run goes on from, and read it.
+    """Find and read the checkpoint to resume from: the last one, otherwise the previous one, otherwise best.ckpt.
 
     Args:
-        last: Where the last one is kept. Where it is damaged, which is warned of, the one before it is taken; where
-            there is neither, best.ckpt, which is written before the first of them.
+        last: Path of the last checkpoint. Damaged files are skipped with a warning.
 
     Returns:
-        Its path and content; None where there is neither.
+        Path and content; None if there is no checkpoint.
 
     Raises:
-        UserError: When there is no other than damaged ones.
+        UserError: When all checkpoints are damaged.
     """
     damage = ""
     for path in filter(Path.is_file, (last, previous_checkpoint(last), last.with_name("best.ckpt"))):
@@ -87,8 +86,8 @@ def newest_whole_checkpoint(last: Path) -> tuple[Path, dict[str, Any]] | None:
             damage += f"{error} "
             continue
         if damage:
-            rank_zero_warn(f"{damage}The run goes on from {path}, a checkpoint before it.")
+            rank_zero_warn(f"{damage}The run resumes from {path}, an earlier checkpoint.")
         return found
     if damage:
-        raise UserError(f"{damage}There is no other to go on from: begin anew with another run.version.")
+        raise UserError(f"{damage}There is no other checkpoint to resume from: start again with another run.version.")
     return None

@@ -1,4 +1,4 @@
-"""Whether network, data and checkpoint belong together: checked before any long work."""
+"""Checks that network, data and checkpoint fit together, before any long work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilemamba.errors import UserError
 from mobilemamba.metadata import ModelMetadata
 
 _REGULARISATION_FIELDS = ("drop_path_rate", "drop_rate")
-"""Fields of a network's config that may change between runs, since the weights mean the same."""
+"""Fields of a network's config that may differ from the checkpoint's, since the weights do not depend on them."""
 
 
 @runtime_checkable
@@ -60,13 +60,13 @@ def images_per_step(trainer: Trainer) -> int:
 
 @contextmanager
 def enough_for_norms(images: int) -> Iterator[None]:
-    """Say what is wrong where a BatchNorm in training gets one value per channel, as of one image's mean.
+    """Replace torch's error about a BatchNorm with one value per channel, as for one image's mean.
 
     Args:
-        images: Images of the batch.
+        images: Number of images of the batch.
 
     Raises:
-        UserError: When it does.
+        UserError: Instead of torch's error.
     """
     try:
         yield
@@ -74,8 +74,8 @@ def enough_for_norms(images: int) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            f"data.batch_size = {images} must be 2 or more: a BatchNorm of this network has one value per channel in a "
-            "batch, that of a pooled map, and cannot be trained on it."
+            f"data.batch_size = {images} must be 2 or more: a BatchNorm of this network follows a pooled map and "
+            "cannot be trained on one image."
         ) from error
 
 
@@ -83,25 +83,25 @@ def class_counts(data: ClassificationData) -> list[int]:
     """Return the number of training images of each class.
 
     Raises:
-        UserError: When the datamodule does not tell.
+        UserError: When the datamodule does not know it.
     """
     counts = getattr(data, "class_counts", None)
     if counts is None:
         raise UserError(
-            f"model.class_weight_power needs a datamodule with class_counts, which {type(data).__name__} has not: set "
-            "it to 0."
+            f"model.class_weight_power needs a datamodule with class_counts, which {type(data).__name__} lacks: set it "
+            "to 0."
         )
     return list(counts)
 
 
 def check_data(network: MobileMambaConfig, known: int, num_classes: int, metadata: ModelMetadata) -> None:
-    """Check that a network can take the images of the data and tell its classes.
+    """Check that a network fits the images and classes of the data.
 
     Args:
         network: Its architecture.
-        known: Classes that it tells apart.
-        num_classes: Classes of the data.
-        metadata: What the data are like.
+        known: Number of classes of the network.
+        num_classes: Number of classes of the data.
+        metadata: Preprocessing of the data.
 
     Raises:
         UserError: Names both values and what to change.
@@ -114,8 +114,8 @@ def check_data(network: MobileMambaConfig, known: int, num_classes: int, metadat
     if min(metadata.image_size) < network.min_image_size:
         raise UserError(
             f"The data's image size {metadata.image_size[0]}x{metadata.image_size[1]} is too small: "
-            f"{network.num_stages} stages behind a stride-{network.stem_stride} stem need at least "
-            f"{network.min_image_size} pixels; set data.image_size, or model.network.stem_stride to less."
+            f"{network.num_stages} stages after a stem of stride {network.stem_stride} need at least "
+            f"{network.min_image_size} pixels: increase data.image_size, or reduce model.network.stem_stride."
         )
     if len(metadata.mean) != network.in_chans:
         raise UserError(
@@ -132,16 +132,16 @@ def check_checkpoint(
     Args:
         checkpoint: Content of a training checkpoint.
         network: The architecture to load into.
-        head: What of the network is not described by that, by option; empty for a classifier.
+        head: Description of the network's head, by option; empty for a classifier.
 
     Returns:
-        What the checkpoint says of the data that its weights were trained on.
+        Preprocessing and classes of the data that the weights were trained on.
 
     Raises:
         UserError: Names every field that differs, with both values.
     """
     if "mobilemamba" not in checkpoint:
-        raise UserError(f"This is no training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
+        raise UserError(f"This is not a training checkpoint of this project: it holds {sorted(checkpoint)[:10]}.")
     saved = checkpoint["mobilemamba"]["config"]
     unknown = sorted(saved.keys() - {field.name for field in fields(MobileMambaConfig)})
     if unknown:
@@ -160,7 +160,7 @@ def check_checkpoint(
     ]
     if differing:
         raise UserError(
-            f"The checkpoint is of another network than model.network describes: {'; '.join(differing)}. Use the "
-            "config the checkpoint was trained with."
+            f"The checkpoint's network differs from model.network: {'; '.join(differing)}. Use the config that the "
+            "checkpoint was trained with."
         )
     return ModelMetadata.from_dict(checkpoint["mobilemamba"]["metadata"])

@@ -1,4 +1,4 @@
-"""Training, evaluating and using a MobileMamba as an image classifier, with or without a teacher."""
+"""Training and evaluation of a MobileMamba as an image classifier, with or without a teacher."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class ImageClassification(StudentModule):
         distillation: How the teacher's logits enter the loss.
         optimizer: AdamW and its parameter groups.
         schedule: Learning rate over the run.
-        weights: What the network begins from: published, published:in1k, a file of weights or a checkpoint,
-            local-dir:FOLDER or hf-hub:OWNER/NAME. In fit, a classifier of other classes is made anew. Null: random
-            weights in fit, those of --ckpt_path elsewhere.
+        weights: Starting weights: published, published:in1k, a file of weights or a checkpoint, local-dir:FOLDER or
+            hf-hub:OWNER/NAME. In fit, a classifier of other classes is replaced by a new one. Null: random weights in
+            fit, those of --ckpt_path otherwise.
         weights_kind: Averaged or raw weights, where there are both.
         freeze: Part that is not trained: stem, stages.N for all up to that stage, or backbone for all but the
             classifier. Its BatchNorms stay in eval mode. Null: everything is trained.
-        class_weight_power: How far the loss makes up for classes of few images: each is weighted by its number of
-            training images to the power of minus this, 1 on average; 0 leaves the loss as it is, 1 balances it fully.
+        class_weight_power: How far the loss is balanced over classes, from 0 (not) to 1 (fully): a class's weight is
+            its number of training images to the power of minus this, 1 on average.
         channels_last: Keep images and weights in channels-last memory format, which is faster on some GPUs.
-        compile: Compile the network's forward in fit; the first steps take minutes then.
+        compile: Compile the network's forward in fit; the first steps then take minutes.
         grad_checkpointing: Recompute blocks in the backward pass: less memory, about a third more time.
-        image_size: Height and width of the data's images in pixels, to which it is linked: it tells published variants
-            of one architecture apart.
+        image_size: Height and width of the data's images in pixels, linked to the data's; it chooses between published
+            variants of the same architecture.
     """
 
     headline = "top1"
@@ -99,7 +99,7 @@ class ImageClassification(StudentModule):
         self.comparison = TeacherComparison()
 
     def setup(self, stage: str) -> None:
-        """Check that network, data and teacher fit, and build the teacher where there is something to learn.
+        """Check that network, data and teacher fit together, and build the teacher in fit.
 
         Raises:
             TypeError: When the datamodule lacks what this module needs.
@@ -151,7 +151,7 @@ class ImageClassification(StudentModule):
         self.train_top1.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Log ``train/top1``, over all processes, of the images that were hardly mixed where there were any."""
+        """Log ``train/top1`` over all processes, of images that were hardly mixed, if there were any."""
         top1 = self.train_top1.compute()
         if top1.isfinite():
             self.log("train/top1", top1, sync_dist=True)  # the same on all processes
@@ -162,7 +162,7 @@ class ImageClassification(StudentModule):
         self.comparison.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Evaluate raw and averaged weights on (images, class indices); return the logits of the latter, if any."""
+        """Evaluate raw and averaged weights on (images, class indices); return the averaged ones' logits, if any."""
         logits: Tensor = super().validation_step(batch, batch_idx)
         if self.teacher is not None:
             self.comparison.update(batch_idx, self.teacher, batch, logits)

@@ -23,8 +23,8 @@ def main(args: list[str] | None = None) -> None:
     """
     hide_known_warnings()
     try:
-        # Imported here: it takes seconds, in which errors and Ctrl-C are dealt with like any other.
-        from datamodules.loading import end_loader_processes
+        # These imports take seconds; errors and Ctrl-C in them must be handled too.
+        from datamodules.loader_processes import end_loader_processes
         from lightning_modules.command_line import CommandLine
         from lightning_modules.distributed import leave_process_group
 
@@ -55,21 +55,21 @@ def main(args: list[str] | None = None) -> None:
 
 
 def message_for_users(error: BaseException) -> str | None:
-    """Return one line about what the user gave, or None for a fault in the code.
+    """Return one line for an error that the user can fix, or None for a fault in the code.
 
-    The user can mend four kinds of errors: those of this project's UserError, those of the system about files and
-    connections, those that Lightning calls a misconfiguration, and loader processes that hang or were killed.
+    The user can fix four kinds of errors: UserError, the system's errors about files and connections, Lightning's
+    MisconfigurationException, and loader processes that hang or were killed.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from datamodules.loading import loader_failure
+    from datamodules.loader_processes import loader_failure
     from mobilemamba.errors import UserError
 
     failure = loader_failure(error)
     if failure is not None:
         return failure
     while not isinstance(error, (UserError, OSError, MisconfigurationException)):
-        # jsonargparse puts what a class says of its options into a ValueError of its own.
+        # jsonargparse wraps errors of classes about their options in its own ValueError.
         if not isinstance(error, ValueError) or error.__cause__ is None:
             return None
         error = error.__cause__

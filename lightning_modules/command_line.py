@@ -1,7 +1,7 @@
-"""The parser behind the ``lightning`` command, and what it builds from a config.
+"""The ``lightning`` command on top of Lightning's own command-line class.
 
-Lightning's own command-line class does the work. Defaults are the recipe's and run on any machine; what needs a GPU
-(``trainer.precision: 16-mixed``) is written in the configs.
+Defaults are the recipe's and run on any machine; options that need a GPU (``trainer.precision: 16-mixed``) are in the
+configs.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ RECIPE_TRAINER = {
     "max_epochs": 300,
     "gradient_clip_val": 5.0,
     "enable_model_summary": False,  # the module logs the network's size
-    "use_distributed_sampler": False,  # the datamodules' samplers know of all processes and pad no validation set
+    "use_distributed_sampler": False,  # the datamodules split the data over processes, without padding
 }
 
 MAX_CPU_PROCESSES = 16
-"""Processes allowed on any machine without accelerators, to try a recipe of that many devices; more need cores."""
+"""Number of CPU processes that is always allowed, to try a recipe for many devices; more need as many cores."""
 
 TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
     "scalar_layout": callbacks.ScalarLayout,
@@ -53,7 +53,7 @@ TENSORBOARD_CALLBACKS: dict[str, type[Callback]] = {
     "receptive_field": callbacks.ReceptiveField,
     "dense_samples": callbacks.DenseSamples,
 }
-"""Those of CALLBACKS that only write into TensorBoard."""
+"""Callbacks that only write into TensorBoard."""
 
 CALLBACKS: dict[str, type[Callback]] = {
     "ema": callbacks.EMA,
@@ -62,7 +62,7 @@ CALLBACKS: dict[str, type[Callback]] = {
     "interrupt": callbacks.SaveOnInterrupt,
     "non_finite": callbacks.NonFiniteGuard,
     "throughput": callbacks.Throughput,
-    "part_norms": callbacks.PartNorms,  # behind non_finite, which takes the gradients of a skipped step away
+    "part_norms": callbacks.PartNorms,  # after non_finite, which removes the gradients of a skipped step
     **TENSORBOARD_CALLBACKS,
     "export": callbacks.ExportAtEnd,
     "predictions": callbacks.PredictionsFile,
@@ -70,27 +70,27 @@ CALLBACKS: dict[str, type[Callback]] = {
     "record": callbacks.RunRecording,
     "summary": callbacks.RunSummary,
 }
-"""Every callback by its config section, in the order in which they run; ``enable.SECTION`` switches it off."""
+"""Every callback by its config section, in the order in which they run; ``enable.SECTION: false`` turns one off."""
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Save the resolved config of a fit; evaluations leave the run's folder alone."""
+    """Save the resolved config of a fit, but not that of an evaluation."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write config.yaml into the run's folder, which may be that of the run that is resumed.
+        """Write config.yaml into the run's folder, which may be that of a resumed run.
 
         Raises:
             UserError: When the folder holds checkpoints of another run.
         """
         if stage != "fit":
             return
-        folder = Path(str(trainer.log_dir))  # agreed upon by all processes
+        folder = Path(str(trainer.log_dir))  # the same in all processes
         checkpoints = folder / "checkpoints"
         resumed_from = self.config["ckpt_path"]  # the trainer knows it only after its setup
         resumed = resumed_from is not None and folder.resolve() in Path(resumed_from).resolve().parents
         if not resumed and any(checkpoints.glob("*.ckpt")):
             raise UserError(
-                f"The folder {folder} holds the checkpoints of a run: go on with it by --run.resume auto or "
+                f"The folder {folder} holds the checkpoints of a run: resume it with --run.resume auto or "
                 f"--ckpt_path {checkpoints / 'last.ckpt'}, or choose another run.version or run.name."
             )
         self.overwrite = True
@@ -106,7 +106,7 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None = None, exit_on_error: bool = True) -> None:
-        # Without a usage of its own, every error would be preceded by two screens of options.
+        # With the default usage, every error would come after two screens of options.
         usages = {
             name: {"usage": f"lightning {name} [--config FILE] [--SECTION.OPTION VALUE ...]"}
             for name in self.subcommands()
@@ -129,10 +129,10 @@ class CommandLine(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sections of run and callbacks, and link what must agree."""
+        """Add the sections of run and callbacks, and link options that must be equal."""
         parser.add_argument("--task", type=str, default=self.task, help=f"What is trained: {', '.join(TASKS)}.")
         parser.add_class_arguments(Run, "run")
-        switches = parser.add_argument_group("Which callbacks run; the options of each are in the section of its name")
+        switches = parser.add_argument_group("Which callbacks run; each has its options in the section of its name")
         for section, callback in CALLBACKS.items():
             summary = (callback.__doc__ or "").partition("\n")[0]
             is_used = section not in TASKS[self.task].left_out
@@ -142,14 +142,14 @@ class CommandLine(LightningCLI):
             parser.link_arguments(source, target, apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
-        """Take no options from checkpoints: Lightning would load the file before it is checked."""
+        """Do not take options from checkpoints: Lightning would load the file before it is checked."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint before data are read or a network is built, and code in checkpoints at any time.
+        """Check the checkpoint before data are read or a network is built.
 
         Raises:
             FileNotFoundError: When there is no such file.
-            UserError: When the file is damaged or holds code, there is nothing to evaluate, or code would be allowed.
+            UserError: When the file is damaged or holds code, there is nothing to evaluate, or weights_only is false.
         """
         options = self.config[self.subcommand]
         if options["weights_only"] is False:
@@ -157,7 +157,7 @@ class CommandLine(LightningCLI):
                 "weights_only = false must be true or left out: checkpoints of this project hold only tensors and "
                 "plain values."
             )
-        options["weights_only"] = True  # Lightning's null leaves it to an environment variable of torch
+        options["weights_only"] = True  # with null an environment variable of torch would decide
         found = self._find_checkpoint() if self.subcommand == "fit" and options["run"]["resume"] else None
         path, weights = options["ckpt_path"], options["model"]["weights"]
         if path is None and weights is None and self.subcommand != "fit":
@@ -170,17 +170,17 @@ class CommandLine(LightningCLI):
         trained, epochs = content.get("epoch", -1) + 1, options["trainer"]["max_epochs"]
         if self.subcommand == "fit" and path is not None and epochs is not None and 0 <= epochs <= trained:
             rank_zero_info(
-                f"This run has already finished its {trained} epochs: raise trainer.max_epochs to train on. What is "
-                "missing of its files is written now."
+                f"This run has already finished its {trained} epochs: increase trainer.max_epochs to train longer. Its "
+                "missing files are written now."
             )
         if path is not None and weights not in (None, self._description.get("started_from")):
             raise UserError(
-                f"model.weights = {weights!r} and --ckpt_path {path} cannot go together: --ckpt_path goes on with a "
-                "run or evaluates its checkpoint, model.weights is what a new run begins from. Give one of them."
+                f"model.weights = {weights!r} and --ckpt_path {path} cannot go together: --ckpt_path resumes a run or "
+                "evaluates its checkpoint, model.weights are the starting weights of a new run. Give one of them."
             )
 
     def _find_checkpoint(self) -> dict[str, Any] | None:
-        """Set the options to go on with the run that run.resume means; return the content of its checkpoint, if any."""
+        """Set the options to resume the newest run; return the content of its checkpoint, if any."""
         options = self.config[self.subcommand]
         run = Run(**options["run"].as_dict()).newest()
         options["run"]["version"] = run.version
@@ -191,20 +191,20 @@ class CommandLine(LightningCLI):
         return found[1]
 
     def instantiate_classes(self) -> None:
-        """Build the parts; a checkpoint's weights take the place of those that its run began from."""
+        """Build the parts; starting weights are not loaded if a checkpoint will replace them."""
         model = self.config[self.subcommand]["model"]
         weights = model["weights"]
         if self._description:
             model["weights"] = None
         super().instantiate_classes()
-        model["weights"] = weights  # as it is saved
+        model["weights"] = weights  # the saved config must have it
         is_evaluation = self.subcommand != "fit"
         if self.model.start is not None:
             metadata = self.model.start.weights.metadata
         elif is_evaluation and "metadata" in self._description:
             metadata = ModelMetadata.from_dict(self._description["metadata"])
         else:
-            metadata = None  # a run that goes on keeps its config
+            metadata = None  # a resumed run keeps its config
         if metadata is not None:
             follow_weights(self.datamodule, metadata, is_evaluation)
 
@@ -212,47 +212,46 @@ class CommandLine(LightningCLI):
         """Build the trainer with the enabled callbacks and, in fit, the log of run.logger.
 
         Raises:
-            UserError: When options of the trainer contradict each other or do not suit this machine.
+            UserError: When options of the trainer contradict each other or cannot be used on this machine.
         """
         built = self.config_init[self.subcommand]
         kwargs = {**built.trainer, **kwargs}
         given = kwargs["callbacks"] or []
-        # Most act in fit alone, and would only try to restore their state elsewhere.
+        # Most callbacks act only in fit; elsewhere they would only try to restore their state.
         of_predict = {"predictions", "dense_predictions"}
-        acting = {"fit": CALLBACKS.keys() - of_predict, "predict": of_predict}.get(
-            str(self.subcommand), {"class_results"}
-        )
-        if kwargs["enable_checkpointing"] is False:  # the user wants no file of that kind
-            acting = acting - {"interrupt"}
-        own = [built[section] for section in CALLBACKS if section in acting and built.enable[section]]
+        used_by = {"fit": CALLBACKS.keys() - of_predict, "predict": of_predict}
+        used = used_by.get(str(self.subcommand), {"class_results"})
+        if kwargs["enable_checkpointing"] is False:
+            used = used - {"interrupt"}
+        own = [built[section] for section in CALLBACKS if section in used and built.enable[section]]
         given = given if isinstance(given, list) else [given]
         if kwargs.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
             given = [*given, callbacks.ShortProgressBar()]
         kwargs["callbacks"] = [*given, *own]
         if self.subcommand != "fit":
-            kwargs["logger"] = False  # an evaluation prints its figures and is no run of its own
+            kwargs["logger"] = False  # an evaluation only prints its metrics
             on_cpu = kwargs["accelerator"] == "cpu" or not torch.accelerator.is_available()
-            if on_cpu and kwargs["precision"] == "16-mixed":  # Lightning would take bfloat16, in which figures differ
+            if on_cpu and kwargs["precision"] == "16-mixed":  # Lightning would use bfloat16, whose metrics differ
                 kwargs["precision"] = "32-true"
         else:
             path = self.config[self.subcommand]["ckpt_path"]
-            continued = None if path is None or built.run.version is not None else run_of_checkpoint(Path(path))
-            run = built.run if continued is None else replace(continued, logger=built.run.logger)
+            resumed = None if path is None or built.run.version is not None else run_of_checkpoint(Path(path))
+            run = built.run if resumed is None else replace(resumed, logger=built.run.logger)
             self._run_folder = run.path()
-            kwargs["default_root_dir"] = kwargs["default_root_dir"] or str(self._run_folder)  # where no logger has one
+            kwargs["default_root_dir"] = kwargs["default_root_dir"] or str(self._run_folder)  # for runs without logger
             if kwargs["logger"] in (None, True):
                 kwargs["logger"] = run.make_logger()
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            # All that is built here was described by the user's options.
+            # Everything here is built from the user's options.
             raise UserError(f"The trainer's options cannot be used: {error}") from error
         _check_trainer(trainer)
         keep_checkpoints_whole(trainer)
         return trainer
 
     def fit(self, **options: Any) -> None:
-        """Train; errors of Lightning about one of the trainer's options, or a metric to monitor, are for the user."""
+        """Train; Lightning's errors about a trainer option or a monitored metric become a UserError."""
         try:
             with removed_where_refused(self._run_folder, self.trainer), held_alone(self._run_folder, self.trainer):
                 self.trainer.fit(**options)
@@ -264,17 +263,17 @@ class CommandLine(LightningCLI):
             raise
 
     def predict(self, **options: Any) -> None:
-        """Predict; what is found goes into files, and would fill the memory if it were returned, too."""
+        """Predict; callbacks write the predictions, which are not returned to save memory."""
         self.trainer.predict(**{**options, "return_predictions": False})
 
     def failed_exports(self) -> bool:
-        """Return whether a fit has left out a file that it should have exported."""
+        """Return whether an export of a fit has failed."""
         exports = (c for c in self.trainer.callbacks if isinstance(c, callbacks.ExportAtEnd))  # type: ignore[attr-defined]
         return any(result.error is not None for export in exports for result in export.results)
 
 
 def _check_trainer(trainer: Trainer) -> None:
-    """Refuse options that Lightning accepts here and that fail later without a message."""
+    """Refuse options that Lightning accepts but that fail later without a clear message."""
     accumulated, devices = trainer.accumulate_grad_batches, trainer.num_devices
     require(accumulated > 0, "trainer.accumulate_grad_batches", accumulated, "1 or more")
     if isinstance(trainer.accelerator, CPUAccelerator):
@@ -283,10 +282,10 @@ def _check_trainer(trainer: Trainer) -> None:
 
 
 def _check_monitors(trainer: Trainer, error: Exception) -> None:
-    """Say which metrics there are where an error of Lightning's names one that a callback monitors in vain.
+    """Name the logged metrics if Lightning's error is about a monitored metric that does not exist.
 
     Raises:
-        UserError: When it does.
+        UserError: Instead of Lightning's error.
     """
     logged = sorted(trainer.callback_metrics)
     for callback in [*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks]:

@@ -1,4 +1,4 @@
-"""Configs by their names, and files that they name relative to themselves."""
+"""Finds configs by name, and files by paths relative to a config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mobilemamba.errors import UserError
 
 FILE_OPTIONS = ("checkpoint", "weights", "root", "table", "class_names_file", "predict_folder", "stored")
-"""Names of the options that hold the path of something that exists."""
+"""Names of options that are paths of existing files or folders."""
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -23,7 +23,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> str:
-    """Return the path of a config that is named by its path, or as one that comes with the project.
+    """Return the path of a config, given as a path or as the name of a config of this project.
 
     Args:
         name: Such as "mine.yaml", "s6" or "experiments/s6.yaml", from any folder.
@@ -31,7 +31,7 @@ def find_config(name: str) -> str:
     Raises:
         UserError: When there is no such config; names the nearest.
     """
-    if Path(name).exists() or "\n" in name or ":" in name.removeprefix(Path(name).drive):  # a path, or YAML itself
+    if Path(name).exists() or "\n" in name or ":" in name.removeprefix(Path(name).drive):  # a path, or YAML text
         return name
     shipped = shipped_configs()
     key = name.removeprefix("experiments/").removesuffix(".yaml")
@@ -45,7 +45,7 @@ def find_config(name: str) -> str:
 
 
 def find_configs(arguments: list[str]) -> list[str]:
-    """Return a command line in which every config is named by its path.
+    """Replace the name of every config in a command line with its path.
 
     Raises:
         UserError: When there is no such config.
@@ -62,11 +62,11 @@ def find_configs(arguments: list[str]) -> list[str]:
 
 
 def resolve_files(config: Any, folder: Path) -> None:
-    """Make paths in a config absolute, in place, that exist relative to the config's own folder.
+    """Make paths in a config absolute, in place, if they exist relative to the config's folder.
 
     Args:
         config: Nested mappings, as read from a file.
-        folder: Where the file is.
+        folder: Folder of the config.
     """
     for section, name in _options(config):
         value = section[name]

@@ -1,4 +1,4 @@
-"""What segmentation and detection have in common: a backbone without a classifier, which something else is built on."""
+"""The common part of segmentation and detection: a backbone without a classifier, on which a network is built."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class DenseTask(StudentModule):
     """A network on a MobileMamba's feature maps; tasks build it on ``backbone`` and set it as ``student``.
 
     Args:
-        num_classes: Classes of what is found; linked to the data's.
+        num_classes: Number of classes; linked to the data's.
         optimizer: AdamW and its parameter groups.
         network: Architecture of the backbone; its num_classes is 0.
         schedule: Learning rate over the run.
-        weights: What the backbone begins from, in fit: published, published:in1k, a file of weights or a checkpoint of
-            a classifier. Null: random weights.
+        weights: Starting weights of the backbone in fit: published, published:in1k, a file of weights or a checkpoint
+            of a classifier. Null: random weights.
         weights_kind: Averaged or raw weights, where there are both.
-        weights_image_size: Image size in pixels of the published variant to begin from, of those of one architecture;
-            null: the nearest to image_size.
+        weights_image_size: Image size in pixels of the published variant to start from, where several have the same
+            architecture; null: the nearest to image_size.
         freeze: Part of the backbone that is not trained: stem, stages.N for all up to that stage, or backbone. Its
             BatchNorms stay in eval mode. Null: everything is trained.
         grad_checkpointing: Recompute the backbone's blocks in the backward pass: less memory, about a third more time.
@@ -42,9 +42,9 @@ class DenseTask(StudentModule):
     """
 
     finds_objects: bool
-    """Whether boxes are found, and not the classes of pixels."""
+    """Whether the task is detection, not segmentation."""
     found: str
-    """What is found, in the plural."""
+    """Name of the predicted things, in the plural, for messages."""
     backbone: MobileMamba
     """Part of the student; not registered a second time."""
 
@@ -76,7 +76,7 @@ class DenseTask(StudentModule):
 
     @property
     def num_classes(self) -> int:
-        """Classes of what is found."""
+        """Number of classes."""
         return self.found_classes
 
     def setup(self, stage: str) -> None:
@@ -89,7 +89,7 @@ class DenseTask(StudentModule):
         data = self.prepare(stage)
         if getattr(data, "finds_objects", self.finds_objects) != self.finds_objects:
             raise UserError(
-                f"data = {type(data).__name__} is of another task than {type(self).__name__}: set task to "
+                f"data = {type(data).__name__} is for another task than {type(self).__name__}: set task to "
                 f"{'segmentation' if self.finds_objects else 'detection'}, or name other data."
             )
         if stage == "fit":
@@ -100,5 +100,5 @@ class DenseTask(StudentModule):
             )
 
     def forward(self, images: Tensor) -> Any:
-        """Map normalised images (B, C, H, W) to what the student finds in them."""
+        """Map normalised images (B, C, H, W) to the student's outputs."""
         return self.outputs(self.student, images)

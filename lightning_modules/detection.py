@@ -24,12 +24,12 @@ class ObjectDetection(DenseTask):
 
     Args:
         num_classes: Classes of objects; linked to the data's.
-        detector: retinanet, ssdlite, or mask_rcnn, which finds masks, too.
-        channels: Channels of the pyramid; SSDLite's additional levels have twice to half as many.
-        finer_levels: Levels of the pyramid finer than the first stage; null: 1, and 2 of Mask R-CNN. Not of SSDLite.
-        coarser_levels: Levels coarser than the last stage; null: 1, and 0 of Mask R-CNN. Not of SSDLite.
-        anchor_scale: Side of the smallest square anchor of a level, relative to its stride; null: 4, and 8 of Mask
-            R-CNN. Of SSDLite it is relative to the paper's anchors, and 1.
+        detector: retinanet, ssdlite, or mask_rcnn, which also predicts masks.
+        channels: Channels of the pyramid; SSDLite's extra levels have from twice to half as many.
+        finer_levels: Levels of the pyramid finer than the first stage; null: 1, or 2 for Mask R-CNN. Not for SSDLite.
+        coarser_levels: Levels coarser than the last stage; null: 1, or 0 for Mask R-CNN. Not for SSDLite.
+        anchor_scale: Side of a level's smallest square anchor relative to its stride; null: 4, or 8 for Mask R-CNN. For
+            SSDLite it is relative to the paper's anchors, and 1 by default.
         freeze_norms: Keep the backbone's BatchNorms in eval mode, as the recipe does with pretrained weights.
         optimizer: AdamW and its parameter groups.
         options: Further options of DenseTask.
@@ -73,7 +73,7 @@ class ObjectDetection(DenseTask):
         self.set_metrics(lambda: DetectionMetrics(with_masks=detector == "mask_rcnn"))
 
     def head_description(self) -> dict[str, Any]:
-        """Return what decides the detector's weights and anchors."""
+        """Return the options that decide the detector's weights and anchors."""
         return {"task": "detection", "detector": self.detector, "num_classes": self.num_classes, **self.head}
 
     def setup(self, stage: str) -> None:
@@ -81,14 +81,14 @@ class ObjectDetection(DenseTask):
 
         Raises:
             TypeError: When the datamodule lacks what this module needs.
-            UserError: When classes, image sizes or batches do not suit the detector, or it needs masks.
+            UserError: When classes, image sizes or batches do not fit the detector, or masks are missing.
         """
         super().setup(stage)
         data = data_of(self.trainer)
         if self.detector == "mask_rcnn" and stage != "predict" and not getattr(data, "has_masks", False):
             raise UserError(
-                "model.detector = 'mask_rcnn' learns masks, which the data have not: set data.masks to true, or "
-                "model.detector to retinanet."
+                "model.detector = 'mask_rcnn' needs data with masks: set data.masks to true, or model.detector to "
+                "retinanet."
             )
         if self.detector == "ssdlite" and stage == "fit":
             allowed = "2 or more with model.detector = ssdlite: the BatchNorms of its head need more than one value"

@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, in the images as they are in the data set."""
+"""COCO's average precision of boxes and masks, computed in the original images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
 
 class DetectionMetrics(MetricSet):
-    """COCO's average precision, in [0, 1]; -1 where there is nothing of a size.
+    """COCO's average precision in [0, 1]; -1 if there are no objects of a size.
 
     Args:
-        with_masks: Whether masks are compared, too.
+        with_masks: Whether masks are compared too.
 
     Raises:
         UserError: When no package that computes it is installed.
@@ -39,11 +39,11 @@ class DetectionMetrics(MetricSet):
         """Add a batch.
 
         Args:
-            detections: Of each image "boxes" (N, 4), "scores" and "labels" (N,), in pixels of the batch; with masks
-                "masks" (N, 1, h, w) inside the boxes.
-            targets: Of each image "boxes" (N, 4) and "labels" (N,), with masks "masks" (N, H, W), and, where there are
-                any, "area" and "iscrowd" (N,), in pixels of the image as it is; its "size" (2,), height and width, and
-                that in the batch, "scaled" (2,).
+            detections: For each image "boxes" (N, 4), "scores" and "labels" (N,), in pixels of the batch; with masks
+                also "masks" (N, 1, h, w) relative to the boxes.
+            targets: For each image "boxes" (N, 4) and "labels" (N,), maybe "masks" (N, H, W), "area" and "iscrowd"
+                (N,), in pixels of the original image; its height and width, "size" (2,), and those in the batch,
+                "scaled" (2,).
         """
         found = [
             at_original_size(one, target["scaled"].tolist(), target["size"].tolist())
@@ -54,8 +54,8 @@ class DetectionMetrics(MetricSet):
     def compute(self) -> dict[str, Tensor]:
         """Return the average precision over IoU from 0.5 to 0.95, at 0.5 and 0.75, and by COCO's sizes.
 
-        Figures of masks have "mask_" in front. torchmetrics itself would wait for ever for processes that had fewer
-        images than others.
+        Metrics of masks have the prefix "mask_". The states are gathered here, since torchmetrics would wait for ever
+        for processes that had fewer images.
         """
         own = self.precision.metric_state
         parts = gathered(own)
@@ -71,10 +71,10 @@ class DetectionMetrics(MetricSet):
 
 
 def at_original_size(found: dict[str, Tensor], scaled: Sequence[int], size: Sequence[int]) -> dict[str, Tensor]:
-    """Return what was found in an image of a batch as it is in the original image, on the CPU.
+    """Return the detections of an image in pixels of the original image, on the CPU.
 
     Args:
-        found: "boxes" (N, 4), "scores" and "labels" (N,), and maybe "masks" (N, 1, h, w) inside the boxes.
+        found: "boxes" (N, 4), "scores" and "labels" (N,), and maybe "masks" (N, 1, h, w) relative to the boxes.
         scaled: Height and width of the image in the batch, without padding.
         size: Height and width of the original.
 
@@ -88,7 +88,7 @@ def at_original_size(found: dict[str, Tensor], scaled: Sequence[int], size: Sequ
     result = {"boxes": boxes[kept], "scores": found["scores"][kept], "labels": found["labels"][kept].long()}
     if "masks" in found:
         masks = torch.zeros(len(result["boxes"]), *size, dtype=torch.bool)
-        # One by one: a hundred in float32 would fill the memory.
+        # One by one, since a hundred in float32 would fill the memory.
         for mask, box, part in zip(masks, result["boxes"], found["masks"][kept], strict=True):
             mask[:] = paste_masks_in_image(part[None], box[None], (size[0], size[1]))[0, 0] > 0.5
         result["masks"] = masks

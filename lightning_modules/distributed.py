@@ -1,4 +1,4 @@
-"""What several processes share: the statistics of one network, and an orderly end."""
+"""Communication between processes: shared buffers, gathered values, and a clean end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Give every process the buffers of the first one, in place; a run of one process is left alone.
+    """Copy the buffers of the first process to all others, in place; nothing happens in a run of one process.
 
-    Without SyncBatchNorm each process keeps BatchNorm statistics of its own images. Checkpoints hold those of the first
+    Without SyncBatchNorm each process has BatchNorm statistics of its own images. Checkpoints hold those of the first
     process, so all processes must evaluate with them. DistributedDataParallel does this for the network it wraps.
 
     Args:
@@ -25,21 +25,17 @@ def share_buffers(network: nn.Module) -> None:
 
 
 def leave_process_group() -> None:
-    """End the connections to the other processes, if there are any, before the interpreter ends.
+    """Close the connections to other processes, if there are any, before the interpreter ends.
 
-    Threads of gloo that outlive it abort the process now and then, after a run that succeeded: its exit code would be
-    untrue. Lightning does this for NCCL alone.
+    Otherwise threads of gloo sometimes abort a process after a successful run, which gives a wrong exit code. Lightning
+    does this only for NCCL.
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def gathered(value: T) -> list[T]:
-    """Return a value of every process, in their order; in a run of one process, that which is given alone.
-
-    Args:
-        value: Anything that pickle takes.
-    """
+    """Return the values of all processes in their order; the value is anything that can be pickled."""
     if not distributed.is_available() or not distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()

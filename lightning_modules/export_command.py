@@ -1,4 +1,4 @@
-"""``mobilemamba export``: a checkpoint becomes a fused file for deployment, checked against its network."""
+"""``mobilemamba export``: writes a checkpoint as a fused file for deployment, checked against its network."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _int8_options(is_wanted: bool, **options: Any) -> Int8Options | None:
 
 
 def _text(path: Path, report: ParityReport) -> str:
-    """Return what is printed of an export."""
+    """Return the printed result of an export."""
     lines = [f"{path}  ({report.size_bytes / 1e6:.1f} MB)", ""]
     if report.verdict == "converted, not run":
         lines.append(
@@ -127,14 +127,15 @@ def _text(path: Path, report: ParityReport) -> str:
             )
         if not report.conclusive:
             lines.append(
-                "Note: this network hardly distinguishes images, as before training: the comparison proves little."
+                "Note: this network gives almost the same logits for all images, as before training, so the comparison "
+                "proves little."
             )
     lines += [f"Fusion alone, in float64: {report.fuse_max_abs_error:.1e}.", f"Report: {report_path(path)}"]
     return "\n".join(lines)
 
 
 def _int8_text(path: Path, report: Int8Report) -> str:
-    """Return what is printed of an export in int8."""
+    """Return the printed result of an export in int8."""
     before, after = report.milliseconds_before, report.milliseconds_after
     rows = [
         (name, "-" if accuracy is None else f"{accuracy:.2%}", f"{size / 1e6:.1f}", f"{milliseconds:.2f}")
@@ -153,5 +154,5 @@ def _int8_text(path: Path, report: Int8Report) -> str:
         "largest.",
     ]
     if after >= before:
-        lines.append("On this machine the int8 file is no faster: its use is its size.")
+        lines.append("On this machine the int8 file is only smaller, not faster.")
     return "\n".join([*lines, f"Report: {report_path(path)}"])

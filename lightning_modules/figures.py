@@ -1,4 +1,4 @@
-"""Figures as PNG files, whole or not at all."""
+"""Writes figures as PNG files, whole or not at all."""
 
 from __future__ import annotations
 

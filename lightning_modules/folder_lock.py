@@ -1,4 +1,4 @@
-"""One process at a time in a folder of results."""
+"""Locks a folder of results, so that one process at a time uses it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from filelock import lock_descriptor
 from mobilemamba.errors import UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems without locks answer, such as some of networks and clusters."""
+"""Errors of file systems without locks, such as some network file systems."""
 
 
 @contextmanager
 def locked(folder: Path, other_folder: str, patience: float = 0.0) -> Iterator[int]:
-    """Hold a folder, and yield the descriptor of its lock for processes that shall hold it too.
+    """Lock a folder, and yield the descriptor of the lock for child processes that share it.
 
-    The system lets go of the lock when the last process with the descriptor ends, so that the runs of a killed study
-    keep others out. Where the file system knows no locks, nothing is held, and a warning says so.
+    The system releases the lock when the last process with the descriptor ends, so that the runs of a killed study
+    still keep others out. On a file system without locks a warning is printed and nothing is locked.
 
     Args:
-        folder: The folder; must exist.
-        other_folder: The option by which another is chosen, for the message.
-        patience: Seconds to wait for it: loader processes end a few seconds after a training process that was killed.
+        folder: An existing folder.
+        other_folder: The option that chooses another folder, for the message.
+        patience: Seconds to wait: loader processes end a few seconds after a killed training process.
 
     Raises:
-        UserError: When another process holds it.
+        UserError: When another process has locked it.
     """
     latest = time.monotonic() + patience
     with (folder / ".lock").open("a+") as file:
@@ -42,13 +42,13 @@ def locked(folder: Path, other_folder: str, patience: float = 0.0) -> Iterator[i
             if error.errno not in NO_LOCKS:
                 raise
             is_held = True
-            warning = f"warning: the file system of {folder} knows no locks ({error.strerror})"
-            print(f"{warning}: use the folder by one command at a time.", file=sys.stderr)
+            warning = f"warning: the file system of {folder} has no locks ({error.strerror})"
+            print(f"{warning}: use the folder with only one command at a time.", file=sys.stderr)
         if not is_held:
             file.seek(0)
             raise UserError(
-                f"{folder} is in use by process {file.read() or '?'} or one that it started: wait until they have "
-                f"ended, or choose another {other_folder}."
+                f"{folder} is in use by process {file.read() or '?'} or its children: wait until they end, or choose "
+                f"another {other_folder}."
             )
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -1,7 +1,7 @@
 """A command line from a typed function: its parameters are the options, its docstring describes them.
 
-``image_size`` is ``--image-size`` or ``--image_size``; several values follow each other or are a list in brackets; the
-first parameter needs no name; ``--config`` reads options from YAML files; ``--checkpoint`` is another word for
+``image_size`` is ``--image-size`` or ``--image_size``. Several values follow each other, or are a list in brackets. The
+first parameter needs no name. ``--config`` reads options from YAML files. ``--checkpoint`` is the same as
 ``--weights``.
 """
 
@@ -25,11 +25,11 @@ def run_command(program: str, commands: Mapping[str, tuple[str, str]], arguments
 
     Args:
         program: Its name.
-        commands: Function of each command as "module:function", imported when it is called, and what it does.
+        commands: For each command its function as "module:function", imported when called, and its description.
         arguments: Command line without the program's name; None takes that of the process.
 
     Returns:
-        Exit status: 0, or 1 after an error that the user can mend, which is printed on one line; 130 after Ctrl-C.
+        Exit status: 0; 1 after an error that the user can fix, which is printed on one line; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog=program)
@@ -37,7 +37,7 @@ def run_command(program: str, commands: Mapping[str, tuple[str, str]], arguments
     for name, (_, text) in commands.items():
         subparsers.add_parser(name, help=text, add_help=False)
     command = overview.parse_args(words[:1]).command
-    from mobilemamba.errors import UserError  # imports torch, which the overview does without
+    from mobilemamba.errors import UserError  # imports torch, which --help does not need
 
     module, _, function = commands[command][0].partition(":")
     try:
@@ -52,14 +52,14 @@ def run_command(program: str, commands: Mapping[str, tuple[str, str]], arguments
 
 
 def run(function: Callable[..., object], words: Sequence[str], program: str) -> None:
-    """Call a function with the options of a command line; ends the process with status 2 where they do not fit.
+    """Call a function with the options of a command line; wrong options end the process with status 2.
 
     Args:
         function: Every parameter has a type, and its docstring describes it.
         words: Command line without program and subcommand.
         program: Name in help and errors.
     """
-    from jsonargparse import ArgumentParser  # takes time that the overview does without
+    from jsonargparse import ArgumentParser  # slow to import, and not needed by --help
 
     description = inspect.getdoc(function) or ""
     parser = ArgumentParser(prog=program, description=description.partition("\n")[0], allow_abbrev=False)
@@ -76,7 +76,7 @@ def options_of(function: Callable[..., object], words: Sequence[str]) -> list[st
     """Return a command line with every value as ``--name=value``, lists as JSON and flags as true or false.
 
     Args:
-        function: Whose parameters the options are.
+        function: Its parameters are the options.
         words: Command line as users write it.
     """
     hints = typing.get_type_hints(function)

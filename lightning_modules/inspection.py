@@ -1,4 +1,4 @@
-"""What callbacks see of a run: its networks, images, files and other callbacks. Looking changes nothing."""
+"""Read access of callbacks to a run: its networks, images, files and other callbacks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ AnyCallback = TypeVar("AnyCallback", bound=Callback)
 
 @runtime_checkable
 class Task(Protocol):
-    """A LightningModule that trains a network, as callbacks know it; ImageClassification is one.
+    """The attributes that callbacks use of a LightningModule such as ImageClassification.
 
     Attributes:
-        headline: Metric by which weights are compared, higher is better.
-        student: The network, with raw weights.
-        ema_student: The network with averaged weights, where there are any.
-        teacher: What it is distilled from in fit, where there is any.
-        metadata: What the data are like; known from the module's setup on.
+        headline: Metric by which weights are compared; higher is better.
+        student: The network with raw weights.
+        ema_student: The network with averaged weights, if any.
+        teacher: The teacher in fit, if any.
+        metadata: Preprocessing and classes of the data; known after setup.
     """
 
     headline: str
@@ -37,17 +37,17 @@ class Task(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Classes that the network tells apart."""
+        """Number of classes of the network."""
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:
         """Set an attribute to a network without making it a submodule."""
 
 
 def task_of(pl_module: LightningModule) -> Task:
-    """Return a module as the task that it is.
+    """Return a module with the type Task.
 
     Raises:
-        TypeError: When it is none.
+        TypeError: When it lacks an attribute of Task.
     """
     if not isinstance(pl_module, Task):
         raise TypeError(f"The module must be a task such as ImageClassification, not a {type(pl_module).__name__}.")
@@ -55,7 +55,7 @@ def task_of(pl_module: LightningModule) -> Task:
 
 
 def metadata_of(pl_module: LightningModule) -> ModelMetadata:
-    """Return what a task's data are like; to be called after its setup."""
+    """Return preprocessing and classes of a task's data; to be called after its setup."""
     metadata = task_of(pl_module).metadata
     if metadata is None:
         raise RuntimeError("The metadata of the data are not known before setup.")
@@ -63,10 +63,7 @@ def metadata_of(pl_module: LightningModule) -> ModelMetadata:
 
 
 def copied_network(pl_module: LightningModule) -> nn.Module:
-    """Return a copy in float32 and eval mode, of the averaged weights where there are any.
-
-    A copy has modes, statistics, gradients and hooks of its own, and is not compiled.
-    """
+    """Return a copy of the network in float32 and eval mode, not compiled, with averaged weights if there are any."""
     task = task_of(pl_module)
     network = task.student if task.ema_student is None else task.ema_student
     with torch.inference_mode(False):  # validation runs in inference mode, whose tensors can have no gradients
@@ -74,16 +71,16 @@ def copied_network(pl_module: LightningModule) -> nn.Module:
 
 
 def validation_images(trainer: Trainer, count: int) -> Tensor | None:
-    """Return validation images, spread evenly over the data set, so the same ones each time.
+    """Return validation images, spread evenly over the data set, the same ones each time.
 
-    They are read in this process and by index: a loader's iterator would draw a random seed and start workers.
+    They are read by index in this process: a loader's iterator would draw a random seed and start workers.
 
     Args:
         trainer: A trainer with a datamodule whose validation data have a length.
-        count: Images wanted; all are taken where there are fewer.
+        count: Largest number of images.
 
     Returns:
-        Normalised images (B, C, H, W) on the CPU; None where there are no validation data or none can be read.
+        Normalised images (B, C, H, W) on the CPU; None if there are no readable validation images.
     """
     datamodule = getattr(trainer, "datamodule", None)
     loader = None if datamodule is None else datamodule.val_dataloader()
@@ -104,12 +101,12 @@ def find_callback(trainer: Trainer, kind: type[AnyCallback]) -> AnyCallback | No
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of the run's files; to be called on all processes, which agree upon it."""
+    """Return the folder of the run's files; to be called on all processes."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def run_config(trainer: Trainer) -> Path | None:
-    """Return the run's config.yaml, None where the command line did not start it; to be called on all processes."""
+    """Return the run's config.yaml, None if the command line did not write one; to be called on all processes."""
     path = run_folder(trainer) / "config.yaml"
     return path if path.is_file() else None
 

@@ -1,9 +1,9 @@
 """Losses of classification and distillation: tensors in, named parts out.
 
-Soft and hard distillation follow DeiT (arXiv:2012.12877, section 3), with one difference that matters: DeiT's code
-averages the divergence over samples *and* classes, here it is summed over classes, as in the MobileMamba recipe (a
+Soft and hard distillation follow DeiT (arXiv:2012.12877, section 3), with one important difference: DeiT's code
+averages the divergence over samples *and* classes; here it is summed over classes, as in the MobileMamba recipe (a
 thousand times larger on ImageNet at the same weight). The correlation loss is DIST (arXiv:2205.10536, equations 9-11).
-All of it is computed in float32, whatever precision the logits come in.
+Everything is computed in float32, in whatever precision the logits are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mobilemamba.errors import UserError
+from mobilemamba.errors import require
 
 CORRELATION_EPSILON = 1e-8
 """Keeps the correlation of a constant row (all classes equally likely) finite, as in the authors' code."""
@@ -48,12 +48,10 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.temperature <= 0:
-            raise UserError(f"distillation.temperature = {self.temperature} must be a positive number.")
+        require(self.temperature > 0, "distillation.temperature", self.temperature, "a positive number")
         for name in ("weight", "task_weight", "dist_beta", "dist_gamma"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UserError(f"distillation.{name} = {value} must be 0 or more.")
+            require(value is None or value >= 0, f"distillation.{name}", value, "0 or more")
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -138,7 +136,7 @@ def balancing_weights(counts: Sequence[int], power: float) -> Tensor:
 
     Args:
         counts: Training images of each class; none is 0.
-        power: 1 gives every class the same part in the loss, 0.5 goes half the way, 0 leaves each image its own.
+        power: From 0, every image has the same weight, to 1, every class has the same weight.
 
     Returns:
         Weights (num_classes,) in float32.

@@ -1,4 +1,4 @@
-"""Accuracy and loss of one set of weights over a data set, however that is spread over batches and processes."""
+"""Accuracy and loss of one set of weights over a data set, over all batches and processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning_modules.losses import cross_entropy
 from lightning_modules.segmentation_loss import pixel_cross_entropy
 
 CLEAR_SHARE = 0.8
-"""Share of one class in a label from which on an image counts as one of that class."""
+"""A mixed image counts as one of a class if the class has at least this share of its label."""
 
 
 def recognised(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which images were recognised and which of them are hardly mixed, so that it can be said, both (B,) floats.
+    """Return which images are recognised, and which are clear enough to count (hardly mixed), both (B,) floats.
 
     Args:
         logits: (B, num_classes).
@@ -32,9 +32,9 @@ def recognised(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class WeightedMean(Metric):
-    """Mean of values by weights, over all processes; NaN where one of the values is, or where nothing was added.
+    """Weighted mean of values over all processes; NaN if one of the values is NaN or there are none.
 
-    torchmetrics' MeanMetric leaves out values that are NaN, or with nan_strategy="disable" the weights.
+    torchmetrics' MeanMetric ignores NaN values or, with nan_strategy="disable", the weights.
     """
 
     total: Tensor
@@ -56,16 +56,16 @@ class WeightedMean(Metric):
 
 
 class MetricSet(nn.Module):
-    """Metrics by their names, which are the only children."""
+    """Metrics by name; a module without other children."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Return figures by their names, over all processes since the last reset."""
+        """Return values by name, over all processes since the last reset."""
         return {name: metric.compute() for name, metric in self._named()}
 
     def reset(self) -> None:
-        """Forget all batches; to be called before the first one too.
+        """Forget all batches; to be called before the first batch too.
 
-        Processes spawned on a CPU share the memory of what a metric held until then, and would count into one another.
+        Processes spawned on a CPU share the memory of the metrics' initial states, and would add to each other's.
         """
         for _, metric in self._named():
             metric.reset()
@@ -78,9 +78,9 @@ class MetricSet(nn.Module):
 class EvaluationMetrics(MetricSet):
     """Top-1, top-5 and macro accuracy and macro F1 in [0, 1], and the cross entropy in nats per sample.
 
-    Sums are kept per process and added up across processes in :meth:`compute` alone, so processes may see different
-    numbers of batches, and of samples per batch. Fewer than six classes have no top-5 accuracy. The macro figures are
-    means over the classes that have samples, or were predicted: they count rare classes like frequent ones.
+    Sums are kept per process and added up only in :meth:`compute`, so processes may have different numbers of batches
+    and of samples per batch. With fewer than six classes there is no top-5 accuracy. The macro metrics are means over
+    the classes that have samples or were predicted; rare classes count as much as frequent ones.
 
     Args:
         num_classes: Classes of the network.
@@ -112,11 +112,11 @@ class EvaluationMetrics(MetricSet):
 class SegmentationMetrics(MetricSet):
     """Mean IoU, mean accuracy and accuracy of pixels in [0, 1], and the cross entropy in nats per pixel.
 
-    All are of the pixels of the whole data set together; means are over classes that are there or were predicted.
+    All are computed over the pixels of the whole data set; means are over classes that occur or were predicted.
 
     Args:
         num_classes: Classes of the network.
-        ignore_index: Index of pixels that do not count.
+        ignore_index: Index of ignored pixels.
     """
 
     def __init__(self, num_classes: int, ignore_index: int) -> None:
@@ -133,7 +133,7 @@ class SegmentationMetrics(MetricSet):
 
         Args:
             logits: (B, num_classes, H, W), of any height and width.
-            targets: Class indices (B, H, W), in whose size the figures are taken.
+            targets: Class indices (B, H, W); logits are resized to their size.
         """
         if logits.shape[-2:] != targets.shape[-2:]:
             logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)

@@ -40,12 +40,11 @@ class OptimizerConfig:
         weight_decay: Decoupled weight decay, relative to the learning rate.
         betas: Decay rates of the averages of the gradient and its square.
         eps: Added to the denominator of the update.
-        decay_scan_parameters: Whether A_log and dt_proj_bias of the scan, two-dimensional, are decayed. The published
-            weights were trained so; false is Mamba's convention.
-        layer_decay: Factor of the learning rate from each layer to the one before, in timm's layer groups, the
-            classifier at the full rate: for fine-tuning. Null: one rate for all.
-        head_factor: Factor of the learning rate of what is neither backbone nor pyramid: the classifier, or a
-            decoder's head.
+        decay_scan_parameters: Whether A_log and dt_proj_bias of the scan, two-dimensional, are decayed, as for the
+            published weights; false is Mamba's convention.
+        layer_decay: For fine-tuning, factor of the learning rate from each layer to the one before it, in timm's layer
+            groups; the classifier has the full rate. Null: one rate for all.
+        head_factor: Factor of the learning rate outside backbone and pyramid: in the classifier, or a decoder's head.
 
     Raises:
         UserError: When a value is out of range; the message names field, value and remedy.
@@ -87,13 +86,13 @@ class ScheduleConfig:
     """Linear warm-up, then a half cosine, as a factor of the peak learning rate.
 
     Args:
-        warmup_epochs: Length of the warm-up in epochs; fractions are possible, 0 leaves it out.
-        warmup_steps: Its length in optimiser steps, which then counts instead. Null: warmup_epochs.
+        warmup_epochs: Length of the warm-up in epochs; fractions are possible, 0 turns it off.
+        warmup_steps: Length of the warm-up in optimiser steps, instead of warmup_epochs. Null: warmup_epochs.
         warmup_factor: Factor at the first optimiser step of the warm-up.
         final_factor: Factor that the cosine reaches after the last optimiser step.
-        cosine_from: Where the cosine has its maximum: "start" counts it from the first step of training, so the rate
-            joins it a little below its peak, as timm's schedule does; "warmup" counts it from the end of the warm-up;
-            "middle" from half of the run, up to which the rate stays at its peak.
+        cosine_from: Where the cosine has its maximum: "start" is the first step of training, as in timm, so that the
+            rate is a little below its peak after the warm-up; "warmup" is the end of the warm-up; "middle" is half of
+            the run, up to which the rate stays at its peak.
 
     Raises:
         UserError: When a value is out of range; the message names field, value and remedy.
@@ -134,7 +133,7 @@ def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, config:
 def make_schedule(total_steps: int, warmup_steps: int, config: ScheduleConfig) -> Callable[[int], float]:
     """Return :func:`learning_rate_factor` of a run as a function of the step alone."""
 
-    # LambdaLR pickles callable objects into checkpoints but leaves plain functions out: the run's own options decide.
+    # A plain function, since LambdaLR does not save it in checkpoints: the options of the resumed run decide.
     def factor(step: int) -> float:
         return learning_rate_factor(step, total_steps, warmup_steps, config)
 
@@ -149,7 +148,7 @@ def schedule_of_run(trainer: Trainer, optimizer: Optimizer, config: ScheduleConf
     """
     total = trainer.estimated_stepping_batches
     if math.isinf(trainer.num_training_batches):
-        trainer.fit_loop.setup_data()  # which Lightning leaves out where the steps are given
+        trainer.fit_loop.setup_data()  # Lightning skips it if max_steps is given
     steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
     if math.isinf(total) or math.isinf(steps_per_epoch):
         raise UserError(
@@ -174,10 +173,10 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
     Args:
         model: A network; names in its ``no_weight_decay()``, where it has one, are not decayed either.
-        config: The decay, whether the scan's parameters take part, and the rates of layers and head.
+        config: Weight decay, and learning rates of layers and head.
 
     Returns:
-        Groups named "decay" and "no_decay", with "layer_3." or "head." in front and "lr_scale" where those have rates.
+        Groups named "decay" and "no_decay"; layers or a head with other rates add "layer_3." or "head." and "lr_scale".
     """
     exempt: set[str] = set(getattr(model, "no_weight_decay", set)())
     layers = _layers(model) if config.layer_decay is not None else {}
@@ -205,7 +204,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def _body(model: nn.Module) -> tuple[str, ...]:
-    """Return how names of parameters begin that belong to no head: of backbones' stems and stages, and of pyramids."""
+    """Return the prefixes of parameters outside the head: those of backbones' stems and stages, and of pyramids."""
     names: list[str] = []
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""

@@ -1,4 +1,4 @@
-"""The parser of the ``lightning`` command: configs by their names, and errors that name what was meant."""
+"""The parser of the ``lightning`` command: finds configs by name, and suggests corrections in errors."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Parser(LightningArgumentParser):
     def add_subclass_arguments(self, baseclass: Any, nested_key: str, **options: Any) -> None:
         """Add a part whose class must be chosen, with the options of each class in its help.
 
-        Lightning's default, None, would be an alternative in every error.
+        The default is suppressed, since Lightning's None would be listed in every error.
         """
         kinds = baseclass.__subclasses__()
         listed = "; ".join(f"{kind.__name__}: {', '.join(sorted(options_of_class(kind)))}" for kind in kinds)
         options["help"] = (
-            f"Name of a class, and its options as --{nested_key}.OPTION. {listed}. What they mean is said by "
+            f"Name of a class, and its options as --{nested_key}.OPTION. {listed}. They are described by "
             f"--{nested_key}.help {kinds[-1].__name__ if kinds else 'CLASS'}."
         )
         super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
-        """Parse a command line in which configs that come with the project may be named without their folder."""
+        """Parse a command line; configs of this project may be named without their folder."""
         try:
             args = find_configs(list(sys.argv[1:] if args is None else args))
         except UserError as error:
@@ -43,14 +43,14 @@ class Parser(LightningArgumentParser):
         return super().parse_args(args, *rest, **options)
 
     def parse_path(self, path: Any, *rest: Any, **options: Any) -> Any:
-        """Parse a config, in which paths of files may be relative to it."""
+        """Parse a config; its paths may be relative to it."""
         config = super().parse_path(path, *rest, **options)
         resolve_files(config, Path(str(path)).absolute().parent)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """End the process after one line, which says what may be chosen where no data are named."""
-        # jsonargparse tells which option is missing, or not an option of the base class, in its message alone.
+        """End the process with a one-line error, with a hint if no data are named."""
+        # Only jsonargparse's message tells which option is missing, or unknown to the base class.
         if message.endswith(".data") or f".{ClassificationDataModule.__name__}'" in message:
             message = (
                 "no data are named: give a config that names them, such as --config experiments/quickstart.yaml, or "
@@ -60,7 +60,7 @@ class Parser(LightningArgumentParser):
         return super().error(text + self._nearest(text), ex)
 
     def _nearest(self, message: str) -> str:
-        """Return what a mistyped option may be meant to be."""
+        """Return a suggestion for a mistyped option."""
         unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
         if unknown:
             subparsers = [p for a in self._actions for p in (getattr(a, "_name_parser_map", None) or {}).values()]
@@ -77,7 +77,7 @@ class Parser(LightningArgumentParser):
 
 
 def options_of_class(kind: type) -> dict[str, Any]:
-    """Return the options of a class and of those that it hands others on to, each with its default."""
+    """Return the options of a class and its base classes, each with its default."""
     options: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         own = vars(base).get("__init__")

@@ -1,13 +1,13 @@
-"""What command lines of ``lightning fit`` mean, without running any.
+"""Resolves the arguments of ``lightning fit`` without running it.
 
-The answer to arguments of ``lightning fit`` has either ``error``, what is wrong with them, or
+The result has either ``error``, a message, or
 
 - ``config``: every option, as ``--print_config`` shows it;
 - ``options``: the names of all options, dotted;
 - ``network``: every field of the MobileMambaConfig, with the data's number of classes;
 - ``image_size``: height and width in pixels; ``num_classes``; ``parameters``, their number in the network;
-- ``missing_data``: what is wrong with the folder of the data or of a stored teacher, "" where they are there. Files in
-  them are not looked at.
+- ``missing_data``: an error message if the folder of the data or of a stored teacher is missing, otherwise "". Files in
+  them are not checked.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from lightning_modules.teacher import TeacherConfig
 
 
 class FitParser(CommandLine):
-    """The parser of the ``lightning`` command alone: each call of :meth:`resolve` parses and builds, and none runs."""
+    """The parser of the ``lightning`` command, without running anything."""
 
     def __init__(self) -> None:
         super().__init__(exit_on_error=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse nothing yet, and leave the process's seed as it is."""
+        """Do not parse yet, and do not seed the process."""
         self.config = Namespace(subcommand=None, seed_everything=False)
 
     def before_instantiate_classes(self) -> None:
-        """Check no checkpoint."""
+        """Do not check a checkpoint."""
 
     def instantiate_classes(self) -> None:
-        """Build nothing yet."""
+        """Do not build anything yet."""
 
     def build(self, arguments: list[str]) -> tuple[Namespace, Namespace]:
-        """Return the options of fit and its parts, without a trainer: it would look for devices of this machine.
+        """Return the options and parts of fit, without a trainer, which would look for devices.
 
         Args:
             arguments: As on the command line, without "fit".
@@ -57,11 +57,7 @@ class FitParser(CommandLine):
         return config, self.parser.instantiate(config)["fit"]  # parts check their options
 
     def resolve(self, arguments: list[str]) -> dict[str, Any]:
-        """Return what arguments of fit mean, or what is wrong with them; the module's docstring lists the entries.
-
-        Args:
-            arguments: As on the command line, without "fit".
-        """
+        """Resolve arguments, given as on the command line without "fit"; the result is described above."""
         try:
             config, built = self.build(arguments)
             network, metadata = built.model.network_config, built.data.metadata()
@@ -74,7 +70,7 @@ class FitParser(CommandLine):
                 raise
             return {"error": message}
         with warnings.catch_warnings():
-            # jsonargparse 4.49 renames skip_none; older ones know no other name.
+            # jsonargparse 4.49 renames skip_none; older versions need the old name.
             warnings.simplefilter("ignore", DeprecationWarning)
             text = self.parser.dump(config, skip_none=False)
         return {
@@ -92,9 +88,9 @@ def option_names(config: Namespace) -> set[str]:
     """Return the dotted names that may be given on the command line.
 
     Args:
-        config: Of fit, parsed; its keys are the dotted names of all values.
+        config: The parsed options of fit; its keys are the dotted names of all values.
     """
     names = set(config.keys()) - {"config"}
     names |= {name.replace(".init_args.", ".") for name in names if name.startswith("data.init_args.")}
-    # Options of a teacher are not listed where there is none. The parser says what num_classes follows.
+    # Options of a teacher are not listed if there is none. The parser reports that num_classes is linked.
     return names | {"model.network.num_classes", *(f"model.teacher.{field.name}" for field in fields(TeacherConfig))}

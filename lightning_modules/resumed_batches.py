@@ -1,6 +1,6 @@
-"""Runs that go on with another number of images per step: other processes, batch sizes or accumulated batches.
+"""Adjusts a checkpoint when a run resumes with another number of images per step.
 
-Lightning counts steps and batches. What depends on them is put where as many images have been seen.
+Lightning counts steps and batches. These counts are converted so that the number of images seen stays the same.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ def follow_images(
     """Move schedule, learning rate and position in the epoch of a checkpoint to another number of images, in place.
 
     Args:
-        checkpoint: Content of a training checkpoint; those from before this version do not say their numbers, and are
-            left as they are.
-        images_per_step: Images of an optimiser step, over all processes, from now on.
-        images_per_batch: Images of a batch, over all processes, from now on.
-        scales_rate: Whether the learning rate is in proportion to the images of a step.
-        is_measured_in_steps: Whether the run ends after a number of steps, so that those taken are counted anew, too.
+        checkpoint: Content of a training checkpoint; older ones without these numbers are not changed.
+        images_per_step: New number of images of an optimiser step, over all processes.
+        images_per_batch: New number of images of a batch, over all processes.
+        scales_rate: Whether the learning rate is proportional to the images of a step.
+        is_measured_in_steps: Whether the run ends after a number of steps; then finished steps are converted too.
     """
     before = checkpoint["mobilemamba"].get("images")
     if before is None or before == {"step": images_per_step, "batch": images_per_batch}:
@@ -50,6 +49,6 @@ def follow_images(
         current.update({name: count + moved for name, count in current.items()})
     rate = "is scaled in proportion" if scales_rate else "stays"
     rank_zero_info(
-        f"This run goes on with {images_per_step} images per step instead of {before['step']}: its schedule goes on "
-        f"where as many images have been seen, and its learning rate {rate}."
+        f"This run resumes with {images_per_step} images per step instead of {before['step']}: its schedule continues "
+        f"after the same number of images, and its learning rate {rate}."
     )

@@ -1,4 +1,4 @@
-"""Where a run writes, whatever its logger: one folder for checkpoints, config, record, pictures and curves."""
+"""A run's folder for checkpoints, config, record, pictures and curves, with any logger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilemamba.errors import UserError
 from mobilemamba.files import UNFINISHED
 
 PATIENCE = 15.0
-"""Seconds in which the loader processes of a training process that was killed have ended."""
+"""Seconds to wait for the loader processes of a killed training process to end."""
 
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
 
@@ -31,11 +31,11 @@ class Run:
         name: Name of the experiment.
         folder: Folder of all experiments.
         version: Name of this run's folder. Null: the next number.
-        logger: Where curves and pictures go: tensorboard and csv are files in the run's folder, wandb and mlflow are
-            packages to install, none keeps no curves. Pictures go to all but csv, which in a run that goes on keeps
-            older parts as metrics_0.csv and so on. Not used with trainer.logger.
-        resume: auto goes on with the newest version of that name, or the given one, from its newest whole checkpoint,
-            and begins where there is none: the same command starts a run and goes on with it. Null: begin.
+        logger: Where curves and pictures go: tensorboard and csv write files in the run's folder, wandb and mlflow are
+            packages to install, none keeps no curves. csv takes no pictures; a resumed run keeps older curves as
+            metrics_0.csv and so on. Not used with trainer.logger.
+        resume: auto resumes the newest version of that name, or the given one, from its newest undamaged checkpoint;
+            if there is none, it starts a run. So the same command starts and resumes. Null: start a run.
     """
 
     name: str = "mobilemamba"
@@ -45,11 +45,11 @@ class Run:
     resume: Literal["auto"] | None = None
 
     def path(self) -> Path:
-        """Return the folder of this run, which need not exist yet."""
+        """Return the folder of this run; it may not exist yet."""
         return Path(TensorBoardLogger(self.folder, self.name, self.version).log_dir)  # it finds the next number
 
     def newest(self) -> Run:
-        """Return the run to go on with: the newest version of this name, where none is given and there are any."""
+        """Return the run to resume: the newest version of this name, if none is given and one exists."""
         folders = Path(self.folder, self.name).glob("version_*")
         numbers = [int(number) for path in folders if (number := path.name.removeprefix("version_")).isdecimal()]
         return replace(self, version=f"version_{max(numbers)}") if self.version is None and numbers else self
@@ -82,7 +82,7 @@ class Run:
 
 
 class _TensorBoardLogger(TensorBoardLogger):
-    """Lightning's, with the number of the epoch among the curves of training, not in front of all others."""
+    """Lightning's logger, with the epoch logged as "train/epoch"."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         super().log_metrics(
@@ -92,19 +92,14 @@ class _TensorBoardLogger(TensorBoardLogger):
 
 @contextmanager
 def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
-    """Remove a run's folder, where it was none before, after an error that came before the first step was done.
-
-    Args:
-        folder: The run's.
-        trainer: Counts the steps.
-    """
+    """Remove a run's new folder after an error before the first step."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except Exception:
         if missing and trainer.global_step == 0 and trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # another run has written beside it
+            with suppress(OSError):  # another run may have written beside it
                 for path in missing[1:]:
                     path.rmdir()
         raise
@@ -112,10 +107,10 @@ def removed_where_refused(folder: Path, trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def held_alone(folder: Path, trainer: Trainer) -> Iterator[None]:
-    """Keep other runs out of a run's folder, where it writes there at all; remove what a killed one left half written.
+    """Lock a run's folder, if the run writes files, and remove unfinished files of a killed run.
 
     Raises:
-        UserError: When another run is in it.
+        UserError: When another run uses it.
     """
     writes = trainer.loggers or trainer.checkpoint_callbacks
     if trainer.fast_dev_run or not writes or not trainer.is_global_zero:  # type: ignore[attr-defined]
@@ -123,13 +118,13 @@ def held_alone(folder: Path, trainer: Trainer) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "run.version or run.name", PATIENCE):
-        for unfinished in folder.rglob(f".*{UNFINISHED}"):  # of a run that was killed; there is no other in it now
+        for unfinished in folder.rglob(f".*{UNFINISHED}"):
             shutil.rmtree(unfinished, ignore_errors=True)
         yield
 
 
 def _keep_older_curves(file: Path) -> None:
-    """Give the curves of a run that goes on another name: Lightning would delete them."""
+    """Rename the curves of a resumed run, which Lightning would delete."""
     if file.is_file():
         parts = (file.with_name(f"{file.stem}_{number}{file.suffix}") for number in count())
         file.rename(next(part for part in parts if not part.exists()))

@@ -1,7 +1,7 @@
-"""Pictures, texts and histograms in a run's log, so that callbacks need not know its loggers.
+"""Writes pictures, texts and histograms into a run's log, whatever its loggers.
 
-Each function writes once, on the first process, at the trainer's step; in runs without such a logger it does nothing.
-Pictures go to TensorBoard, Weights & Biases and MLflow, texts and histograms to TensorBoard alone.
+Each function writes on the first process, at the trainer's step; without a suitable logger it does nothing. Pictures go
+to TensorBoard, Weights & Biases and MLflow, texts and histograms only to TensorBoard.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def log_text(trainer: Trainer, tag: str, markdown: str) -> None:
 
 
 def log_histogram(trainer: Trainer, tag: str, values: Tensor) -> None:
-    """Log how float32 values of any shape are distributed, without those that are not finite.
+    """Log a histogram of float32 values of any shape, without those that are not finite.
 
     They are counted on their device and summed on the CPU, since Apple's GPUs have no float64.
     """
@@ -67,7 +67,7 @@ def log_histogram(trainer: Trainer, tag: str, values: Tensor) -> None:
     if not writers or not len(values):
         return
     low, high = (edge.item() for edge in values.aminmax())
-    high = max(high, low + 1e-6 * max(1.0, abs(low)))  # equal values have a bin too
+    high = max(high, low + 1e-6 * max(1.0, abs(low)))  # equal values need a bin too
     exact = values.cpu().double()
     for writer in writers:
         writer.add_histogram_raw(

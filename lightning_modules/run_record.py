@@ -1,4 +1,4 @@
-"""What a run has reached and what it took, as the file ``record.json`` in its folder.
+"""A run's results and costs, as the file ``record.json`` in its folder.
 
     {"finished": true, "epochs": 4, "steps": 176, "seconds": 61.2, "num_classes": 10, "validation_images": 360,
      "parameters": 123456, "device": "AMD EPYC", "peak_memory_bytes": 123, "peak_memory_of": "process",
@@ -20,26 +20,26 @@ from mobilemamba.files import write_json
 
 FILE_NAME = "record.json"
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
-"""Where a run keeps what it can go on from, in its folder."""
+"""The checkpoint to resume from, in a run's folder."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run says of itself. Accuracies are in [0, 1], losses in nats per sample.
+    """Results and costs of a run. Accuracies are in [0, 1], losses in nats per sample.
 
     Args:
-        finished: Whether training has ended by itself.
-        epochs: Trained.
-        seconds: Wall time of fit, over resumes added up.
+        finished: Whether training was completed.
+        epochs: Trained epochs.
+        seconds: Wall time of fit, summed over resumes.
         num_classes: Outputs of the classifier.
         device: Model of the GPU or CPU.
-        peak_memory_bytes: Most that was in use.
-        peak_memory_of: By what: the process, or CUDA's allocator.
-        metrics: Of the last validation; None where a value was not finite.
-        curves: One value per validation, "epoch" among them; None where a value was not logged or not finite.
+        peak_memory_bytes: Largest memory in use.
+        peak_memory_of: Whose memory: the process's, or CUDA's allocator's.
+        metrics: Metrics of the last validation; None where a value was not finite.
+        curves: One value per validation, including "epoch"; None where a value was not logged or not finite.
         steps: Optimiser steps.
-        parameters: Of the network.
-        validation_images: How many images the accuracies are of; None where it is not known.
+        parameters: Number of the network's parameters.
+        validation_images: Number of validation images; None if unknown.
     """
 
     finished: bool
@@ -64,7 +64,7 @@ class RunRecord:
         """Return the record in a run's folder, None before the run's first validation.
 
         Raises:
-            UserError: When the file is damaged or of another version.
+            UserError: When the file is damaged or from another version.
         """
         path = folder / FILE_NAME
         try:

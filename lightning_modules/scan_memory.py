@@ -1,10 +1,9 @@
-"""How far the scans of a network remember, measured on images.
+"""Measures the decay lengths of a network's scans on images: how far their states reach back.
 
-On its way from pixel to pixel a scan multiplies its state by ``exp(-step * exp(A_log))`` (see
+From pixel to pixel a scan multiplies its state by ``exp(-step * exp(A_log))`` (see
 :func:`mobilemamba.scan.reference.sequential_scan`). After ``1 / (step * exp(A_log))`` pixels of the same step size,
-1 / e of the state is left: that is the decay length here. It counts pixels of the block's feature map in the order of
-the scan, so a length of the map's width is one row of the map; one pixel of the map is as many pixels of the image as
-the stage's stride.
+1 / e of the state is left: this is the decay length. It counts pixels of the block's feature map in the order of the
+scan, so the map's width is one row; a pixel of the map is as many pixels of the image as the stage's stride.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mobilemamba.scan.projected import split
 
 @dataclass(frozen=True)
 class ScanDecay:
-    """What one block does to its states on a batch, for every image, direction, channel and pixel.
+    """Step sizes and decay lengths of one block on a batch, for every image, direction, channel and pixel.
 
     Args:
         step_sizes: (B, K, D, H, W).
@@ -47,11 +46,11 @@ def scan_decays(network: Any, images: Tensor) -> dict[str, ScanDecay]:
     """Measure every block that scans, in the order of the network.
 
     Args:
-        network: A MobileMamba in its training form and in eval mode, not compiled; it stays as it is.
+        network: A MobileMamba in its training form and in eval mode, not compiled; it is not changed.
         images: Normalised images (B, C, H, W), on the network's device.
 
     Returns:
-        By the block's name in the network, such as "stages.0.blocks.1"; empty for networks without scan.
+        Decays by the block's name, such as "stages.0.blocks.1"; empty for networks without a scan.
     """
     decays: dict[str, ScanDecay] = {}
 

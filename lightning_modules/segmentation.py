@@ -23,7 +23,7 @@ from mobilemamba.semantic_fpn import SemanticFPN
 
 OWN_DECODERS = ("semantic_fpn", "deeplabv3", "pspnet")
 OF_SMP = "smp-"
-"""In front of the name of a decoder of segmentation_models_pytorch that has the name of another one here."""
+"""Prefix of a decoder of segmentation_models_pytorch that has the same name as one of this project."""
 RECIPE_OPTIMIZER = OptimizerConfig(learning_rate=1.2e-4, reference_batch_size=None)
 
 
@@ -32,15 +32,15 @@ class SemanticSegmentation(DenseTask):
 
     Args:
         num_classes: Classes of a pixel; linked to the data's.
-        ignore_index: Index of pixels that count neither in the loss nor in the metrics; linked to the data's.
-        decoder: semantic_fpn, deeplabv3 or pspnet, the paper's, or any of segmentation_models_pytorch by its name
-            there, such as deeplabv3plus, unet, upernet or segformer, with "smp-" in front where names are equal.
-        channels: Channels of Semantic FPN's pyramid, whose head has half of them, or of the heads of the other two.
+        ignore_index: Index of pixels that are ignored in loss and metrics; linked to the data's.
+        decoder: The paper's semantic_fpn, deeplabv3 or pspnet, or a decoder of segmentation_models_pytorch by its name,
+            such as deeplabv3plus, unet, upernet or segformer; "smp-" before a name chooses that library's.
+        channels: Channels of Semantic FPN's pyramid, whose head has half as many, or of the heads of the other two.
         loss: Cross entropy, dice, or the sum of both.
         auxiliary_weight: Weight of the loss of a second head, which deeplabv3 and pspnet have.
-        window: Height and width in pixels of the windows in which images are evaluated one after the other, their
-            logits averaged where they overlap. Null: images are evaluated whole.
-        window_stride: Pixels from one window to the next. Null: two thirds of the window.
+        window: Height and width in pixels of sliding windows in which images are evaluated; logits are averaged where
+            windows overlap. Null: images are evaluated whole.
+        window_stride: Pixels between two windows. Null: two thirds of the window.
         optimizer: AdamW and its parameter groups.
         options: Further options of DenseTask.
 
@@ -88,12 +88,12 @@ class SemanticSegmentation(DenseTask):
         self.set_metrics(lambda: SegmentationMetrics(num_classes, ignore_index))
 
     def head_description(self) -> dict[str, Any]:
-        """Return what decides the decoder's weights."""
+        """Return the options that decide the decoder's weights."""
         width = {"channels": self.channels} if self.decoder in OWN_DECODERS else {}
         return {"task": "segmentation", "decoder": self.decoder, "num_classes": self.num_classes, **width}
 
     def outputs(self, network: nn.Module, images: Tensor) -> Any:
-        """Return logits (B, num_classes, H, W), in training with those of a second head, in evaluation by windows."""
+        """Return logits (B, num_classes, H, W); in training also a second head's, in evaluation by sliding windows."""
         if self.window is None or network.training:
             return network(images)
         return sliding_logits(network, images, self.window, self.window_stride)

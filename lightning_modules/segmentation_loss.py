@@ -11,7 +11,7 @@ from torch.nn import functional as F
 SegmentationLossKind = Literal["cross_entropy", "dice", "both"]
 
 SMOOTHING = 1.0
-"""Pixels added to both sides of the Dice coefficient: a class that is nowhere has no loss."""
+"""Added to both sides of the Dice coefficient, so that a class without pixels has no loss."""
 
 
 class SegmentationLossParts(NamedTuple):
@@ -30,8 +30,8 @@ def segmentation_loss(
     Args:
         logits: (B, num_classes, H, W).
         targets: Class indices (B, H, W).
-        kind: What it is made of.
-        ignore_index: Index of pixels that do not count.
+        kind: Cross entropy, dice, or both.
+        ignore_index: Index of ignored pixels.
     """
     logits = logits.float()
     entropy = pixel_cross_entropy(logits, targets, ignore_index) if kind != "dice" else None
@@ -42,7 +42,7 @@ def segmentation_loss(
 
 
 def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-    """Mean cross entropy over the pixels that count, in nats; 0 where none does. For the arguments see above."""
+    """Mean cross entropy in nats over pixels that are not ignored; 0 if all are. Arguments as above."""
     total = F.cross_entropy(logits.float(), targets, ignore_index=ignore_index, reduction="sum")
     return total / (targets != ignore_index).sum().clamp(min=1)
 

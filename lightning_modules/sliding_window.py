@@ -1,4 +1,4 @@
-"""Segmentation of large images window by window, as MMSegmentation's test in mode "slide" does."""
+"""Segmentation of large images in sliding windows, as in MMSegmentation's test mode "slide"."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def sliding_logits(network: Callable[[Tensor], Tensor], images: Tensor, window: int, stride: int) -> Tensor:
-    """Return the mean of the logits that a network gives in all windows that a pixel lies in.
+    """Return for each pixel the mean logits of all windows that contain it.
 
-    The last window of a row or column ends at the image's border, so that all are of the same size.
+    The last window of a row or column ends at the image's border, so that all windows have the same size.
 
     Args:
         network: Maps images (B, C, h, w) to logits (B, num_classes, h, w).
         images: (B, C, H, W).
-        window: Height and width of a window in pixels; a shorter side of the images is taken whole.
-        stride: Pixels from a window to the next.
+        window: Height and width of a window in pixels; images with a shorter side are used whole along it.
+        stride: Pixels between two windows.
 
     Returns:
         Logits (B, num_classes, H, W).
@@ -37,6 +37,6 @@ def sliding_logits(network: Callable[[Tensor], Tensor], images: Tensor, window: 
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Return where windows begin along one side."""
+    """Return the first pixels of the windows along one side."""
     last = max(length - window, 0)
     return [*range(0, last, stride), last]

@@ -1,4 +1,4 @@
-"""Decoders of segmentation_models_pytorch on this backbone, by their names there."""
+"""Decoders of segmentation_models_pytorch on this backbone, by their names in that library."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LEVELS = 5
 
 
 class SmpDecoder(nn.Module):
-    """One of the library's decoders and its head, behind the stem's and the first stages' maps of a MobileMamba.
+    """One of the library's decoders and its head on the maps of a MobileMamba's stem and first stages.
 
-    Where the decoder wants a finer output stride, the backbone is dilated (:mod:`mobilemamba.dilation`). Images of any
-    size are taken: they are padded meanwhile with zeros to the next multiple of 32.
+    If the decoder needs a finer output stride, the backbone is dilated (:mod:`mobilemamba.dilation`). Images may have
+    any size: they are padded with zeros to the next multiple of 32.
 
     Args:
-        network: The backbone; its classifier is taken off.
-        decoder: Such as "unet", "deeplabv3plus" or "segformer"; every name that ``create_model`` knows.
+        network: The backbone; its classifier is removed.
+        decoder: Any name of ``create_model``, such as "unet", "deeplabv3plus" or "segformer".
         num_classes: Classes of a pixel.
 
     Raises:
@@ -41,21 +41,21 @@ class SmpDecoder(nn.Module):
 
         config, levels = network.config, len(network.feature_info)
         require(
-            levels >= LEVELS, "model.decoder", decoder, f"'semantic_fpn' for a network of {levels} maps: smp wants five"
+            levels >= LEVELS, "model.decoder", decoder, f"'semantic_fpn' for a network of {levels} maps: smp needs five"
         )
         shape = {name: getattr(config, name) for name in ("stem_stride", "widths", "depths", "mixer_stages")}
         of_stages = ("global_shares", "local_shares", "local_kernels", "wavelet_kernels")
         shape |= {name: getattr(config, name) for name in of_stages}
-        # PSPNet's own default, three maps, would leave out every stage.
+        # PSPNet's default of three maps would not use any stage.
         shape |= {"encoder_depth": LEVELS, "upsampling": 2**LEVELS} if decoder == "pspnet" else {}
         try:
-            # Its encoder only tells the decoder what maps it gets.
+            # Its encoder is only used to tell the decoder the shapes of the maps.
             whole = smp.create_model(
                 decoder, "tu-mobilemamba_s6", None, in_channels=config.in_chans, classes=num_classes, **shape
             )
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"model.decoder = {decoder!r} cannot be made of segmentation_models_pytorch: {error}"
+                f"model.decoder = {decoder!r} cannot be built by segmentation_models_pytorch: {error}"
             ) from error
         if whole.encoder.output_stride < 2**LEVELS:
             keep_resolution(network, whole.encoder.output_stride)

@@ -1,4 +1,4 @@
-"""Beginning from weights: which part is trained, and whether images are prepared as the weights expect."""
+"""Starting from weights: frozen parts, and checks that images are prepared as the weights expect."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mobilemamba.weights import find_weights, start_from, variant_of
 
 
 class Start:
-    """Weights that a network began from.
+    """Starting weights of a network.
 
     Args:
-        network: The network, which gets them.
+        network: The network to load them into.
         source: See :mod:`mobilemamba.weights`.
         kind: Averaged or raw ones, where there are both.
         image_size: Height and width of the data's images in pixels.
@@ -37,7 +37,7 @@ class Start:
         self.has_new_head = start_from(network, self.weights)
 
     def check(self, data: ClassificationData, is_evaluation: bool) -> None:
-        """Say what of the weights is used, and check that the data suit them.
+        """Check that the data fit the weights, and report a new classifier.
 
         Raises:
             UserError: When an evaluation would use a new classifier or prepare images in another way.
@@ -45,15 +45,17 @@ class Start:
         if self.has_new_head:
             text = f"weights = {self.weights.source!r} have no classifier of the data's {data.num_classes} classes"
             if is_evaluation:
-                raise UserError(f"model.{text}: evaluate them on data of their own classes, or fine-tune them by fit.")
-            rank_zero_info(f"The {text}: it is made anew, all else begins from them.")
+                raise UserError(
+                    f"model.{text}: evaluate them on data of their own classes, or fine-tune them with fit."
+                )
+            rank_zero_info(f"The {text}: the classifier is new, everything else starts from them.")
         if self.weights.metadata is not None:
             trained = replace(self.weights.metadata, class_names=None) if self.has_new_head else self.weights.metadata
             check_preprocessing(data, trained, is_evaluation)
 
 
 def freeze_part(network: MobileMamba, part: str | None) -> list[nn.Module]:
-    """Stop the training of a part of a network.
+    """Freeze a part of a network.
 
     Args:
         network: The network.
@@ -61,7 +63,7 @@ def freeze_part(network: MobileMamba, part: str | None) -> list[nn.Module]:
             nothing.
 
     Returns:
-        The frozen modules, which are to stay in eval mode.
+        The frozen modules, which must stay in eval mode.
 
     Raises:
         UserError: When the network has no such part.
@@ -79,15 +81,15 @@ def freeze_part(network: MobileMamba, part: str | None) -> list[nn.Module]:
 
 
 def follow_weights(data: Any, trained: ModelMetadata, is_evaluation: bool) -> None:
-    """Prepare images as weights expect them, wherever the datamodule's options have their defaults.
+    """Set the datamodule's preprocessing to that of the weights, for options that still have their defaults.
 
-    Image sizes are free in training. Class names, and options that were given, stay as they are: see
+    Image sizes are free in training. Class names and options that the user gave are not changed; see
     :func:`check_preprocessing`.
 
     Args:
-        data: Datamodule that is not set up yet.
+        data: Datamodule before its setup.
         trained: Preprocessing that the weights were trained with.
-        is_evaluation: Whether nothing is trained.
+        is_evaluation: Whether this is an evaluation, not a fit.
     """
     if getattr(data, "override_preprocessing", False):
         return
@@ -105,10 +107,10 @@ def follow_weights(data: Any, trained: ModelMetadata, is_evaluation: bool) -> No
 
 
 def check_preprocessing(data: ClassificationData, trained: ModelMetadata, is_evaluation: bool) -> None:
-    """Check that data prepare images as weights expect them; in training size and EXIF are free, the rest is warned of.
+    """Check that images are prepared as the weights expect; in fit other options only give a warning.
 
     Raises:
-        UserError: When an evaluation would see other images; names every option with both values.
+        UserError: When an evaluation would use other preprocessing; names every option with both values.
     """
     given, expected = _preprocessing(data.metadata()), _preprocessing(trained)
     free = () if is_evaluation else ("image_size", "exif_orientation")
@@ -116,14 +118,14 @@ def check_preprocessing(data: ClassificationData, trained: ModelMetadata, is_eva
     if different:
         text = "; ".join(f"data.{name} = {given[name]}, the weights expect {expected[name]}" for name in different)
         if not is_evaluation:
-            rank_zero_warn(f"Images are prepared in another way than the weights were trained with: {text}.")
+            rank_zero_warn(f"Images are not prepared as in the training of the weights: {text}.")
         elif not getattr(data, "override_preprocessing", False):
-            raise UserError(f"{text}: set the latter, or data.override_preprocessing to true to evaluate so.")
+            raise UserError(f"{text}: use these values, or set data.override_preprocessing to true.")
     check_class_names(data.metadata().class_names, trained.class_names)
 
 
 def check_class_names(of_data: tuple[str, ...] | None, of_weights: tuple[str, ...] | None) -> None:
-    """Warn where data and weights have as many classes, but other ones: their classifier fits by accident."""
+    """Warn if data and weights have the same number of classes, but with different names."""
     if of_data is None or of_weights is None or len(of_data) != len(of_weights):
         return
     different = [
@@ -134,14 +136,14 @@ def check_class_names(of_data: tuple[str, ...] | None, of_weights: tuple[str, ..
     some = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
     if different:
         rank_zero_warn(
-            f"The data's classes have other names than those the weights were trained on, though as many "
-            f"({len(of_data)}): {some} (data / weights). The "
-            "classifier is kept; it means something only if these are the same classes in the same order."
+            f"The data and the weights have the same number of classes ({len(of_data)}), but with different names: "
+            f"{some} (data / weights). The classifier is kept; this is right only if these are the same classes in the "
+            "same order."
         )
 
 
 def _preprocessing(metadata: ModelMetadata) -> dict[str, Any]:
-    """Return options of a datamodule that decide how images are prepared."""
+    """Return the preprocessing as options of a datamodule."""
     values = {field.name: getattr(metadata, field.name) for field in fields(metadata) if field.name != "class_names"}
     height, width = metadata.image_size
     return values | {"image_size": height if height == width else metadata.image_size}

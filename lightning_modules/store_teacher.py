@@ -1,6 +1,6 @@
-"""``mobilemamba store-teacher``: run a teacher once over views of each training image, and keep what it says.
+"""``mobilemamba store-teacher``: runs a teacher once on views of each training image, and stores its answers.
 
-Each process takes the next view that no other is at work on, so the same command may also be started on several
+Each process takes the next view that no other process has locked, so the same command may also be started on several
 machines that share the folder.
 """
 
@@ -33,21 +33,21 @@ def store_teacher(
     set: list[str] | None = None,
     devices: PositiveInt = 1,
 ) -> None:
-    """Run a config's teacher once over views of each training image, and store the likeliest classes.
+    """Run a config's teacher once on views of each training image, and store the likeliest classes.
 
-    What is stored already is kept: the command goes on where it was stopped, and more views can be added later.
+    Stored views are kept: the command continues where it was stopped, and more views can be added later.
 
     Args:
-        config: Configs of lightning fit, by path or name, the later win: their data, augmentation, teacher and
-            precision.
-        views: Augmentations of each image; a run's epochs use them in turn.
-        top_k: Classes to keep of each answer, the likeliest; all where there are fewer.
+        config: Configs of lightning fit with data, augmentation, teacher and precision, by path or name; later ones
+            override earlier ones.
+        views: Number of augmentations of each image; a run's epochs use them in turn.
+        top_k: Number of likeliest classes to store of each answer; all if there are fewer.
         output: Folder of the store. Null: runs/stored_teachers/NAME, with the run's name.
-        set: Single options of lightning fit, such as data.root=/path/to/imagenet; they win over the configs.
-        devices: Processes, each on a device of its own; on a CPU they share its cores.
+        set: Single options of lightning fit, such as data.root=/path/to/imagenet; they override the configs.
+        devices: Number of processes, each on its own device; on a CPU they share its cores.
 
     Raises:
-        UserError: When options, data, teacher and store do not go together, or images cannot be read.
+        UserError: When options, data, teacher and store do not fit together, or images cannot be read.
         OSError: When a file cannot be read or written.
         ConnectionError: When the teacher's weights cannot be fetched.
     """
@@ -66,22 +66,20 @@ def store_teacher(
     store = StoredTeacher(storing.store.folder)
     store.check_whole()
     size = sum(store.path(view).stat().st_size for view in range(store.views))
-    unread = (
-        f" {len(store.not_stored)} image(s) could not be read: training leaves them out." if store.not_stored else ""
-    )
+    unread = f" {len(store.not_stored)} image(s) could not be read: training skips them." if store.not_stored else ""
     print(
         f"{store.folder} has {store.views} views of {images:,} images, the {store.manifest['top_k']} likeliest of "
         f"{store.classes} classes, in {size / 1e6:,.1f} MB.{unread}\n"
-        f"Train from it by --model.teacher.stored={store.folder}"
+        f"Train from it with --model.teacher.stored={store.folder}"
     )
 
 
 class Meter:
-    """Shows how much is stored, and how long the rest will take: a bar on a terminal, else a line for each view.
+    """Shows progress and remaining time: a bar on a terminal, otherwise a line for each view.
 
     Args:
         views: Views to be stored.
-        images: Images of each.
+        images: Images of each view.
     """
 
     def __init__(self, views: int, images: int) -> None:
@@ -106,15 +104,15 @@ class Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar."""
         self._bar.stop()
 
     def advance(self, images: int) -> None:
-        """Count images that have been done."""
+        """Count finished images."""
         self.set(self._done + images)
 
     def set(self, done: int) -> None:
-        """Show how many images have been done since the start, of all processes."""
+        """Show the number of images that all processes have finished."""
         before, self._done = self._done, done
         self._bar.update(self._task, completed=done)
         if not self._console.is_terminal and done // self._images > before // self._images:
@@ -136,14 +134,14 @@ def _arguments(configs: Sequence[str], options: Sequence[str]) -> list[str]:
 
 
 def _run_processes(job: Job, count: int, meter: Meter) -> None:
-    """Run a job in processes of its own.
+    """Run a job in several processes.
 
     Raises:
-        UserError: When one of them has failed by what the user can mend.
+        UserError: When one of them failed with an error that the user can fix.
     """
     context = multiprocessing.get_context("spawn")
     done, errors = context.Value("q", 0), context.SimpleQueue()
-    # Not daemons, which could have no loader processes; they end with this process all the same.
+    # Not daemons, which may not have loader processes; they still end with this process.
     group = spawn(_work, (job, done, errors), nprocs=count, join=False)
     try:
         while not group.join(timeout=0.5):

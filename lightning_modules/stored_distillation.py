@@ -1,4 +1,4 @@
-"""Learning from what a teacher said earlier: whether it was the right teacher, and how its answers enter the loss."""
+"""Training with a stored teacher: checks of the store, and its answers as logits for the loss."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules.distillation import DistillationDataModule
 from datamodules.stored_teacher import StoredTeacher
-from datamodules.taught import TaughtDataModule
 from lightning_modules.checks import ClassificationData
 from lightning_modules.teacher import RECIPE_TEACHER, TeacherConfig
 from mobilemamba.checksums import file_digest
@@ -18,21 +18,18 @@ from mobilemamba.errors import UserError, require
 
 
 def learn_from_store(config: TeacherConfig, data: ClassificationData) -> None:
-    """Check that a stored teacher is whole and of these data, and let the data show its views.
+    """Check that a stored teacher is complete and fits the data, and let the data use its views.
 
     Args:
         config: Names the store.
-        data: Of a run, set up for fit.
+        data: Data that are set up for fit.
 
     Raises:
-        UserError: When the store is damaged, unfinished, or of other classes, data, augmentation or another teacher.
+        UserError: When the store is damaged or unfinished, or classes, data, augmentation or teacher differ.
     """
     assert config.stored is not None
-    if not isinstance(data, TaughtDataModule):
-        raise UserError(
-            f"model.teacher.stored needs a datamodule that draws views again, which {type(data).__name__} does not: "
-            "set it to null."
-        )
+    if not isinstance(data, DistillationDataModule):
+        raise UserError(f"model.teacher.stored must be null: {type(data).__name__} has no reproducible views.")
     store = StoredTeacher(Path(config.stored).expanduser())
     require(
         store.classes == data.num_classes,
@@ -52,10 +49,7 @@ def learn_from_store(config: TeacherConfig, data: ClassificationData) -> None:
 
 
 def missing_store(config: TeacherConfig | None) -> str:
-    """Return what is wrong with the folder of a stored teacher, "" where it is whole or not needed.
-
-    Its files are not read, which takes seconds.
-    """
+    """Return an error message if a stored teacher is missing or unfinished, otherwise ""; its files are not read."""
     if config is None or config.stored is None:
         return ""
     try:
@@ -66,7 +60,7 @@ def missing_store(config: TeacherConfig | None) -> str:
 
 
 def teacher_of_config(config: TeacherConfig) -> dict[str, Any]:
-    """Return what a config says of the teacher that a store was made with, besides the store itself."""
+    """Return the fingerprint entries of a teacher that a config states explicitly."""
     given: dict[str, Any] = {
         "name": None if config.name == RECIPE_TEACHER else config.name,
         "class_indices": config.class_indices,
@@ -74,11 +68,11 @@ def teacher_of_config(config: TeacherConfig) -> dict[str, Any]:
         "mean": None if config.mean is None else list(config.mean),
         "std": None if config.std is None else list(config.std),
     }
-    if config.checkpoint is not None and Path(config.checkpoint).is_file():  # not needed any more: it may be gone
+    if config.checkpoint is not None and Path(config.checkpoint).is_file():  # it is not needed and may be missing
         given["checkpoint"] = file_digest(Path(config.checkpoint))
     return {name: value for name, value in given.items() if value is not None}
 
 
 def as_logits(probabilities: Tensor) -> Tensor:
-    """Return logits whose softmax are these probabilities (B, num_classes), finite where one was rounded to 0."""
+    """Return logits whose softmax gives these probabilities (B, num_classes); probabilities of 0 stay finite."""
     return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()

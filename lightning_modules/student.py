@@ -1,8 +1,8 @@
-"""What training has in common, whatever the task: optimiser, clipping, averaged weights, evaluation and checkpoints.
+"""The common part of all tasks: optimiser, clipping, averaged weights, evaluation and checkpoints.
 
-The network that is trained is ``student``. Two more networks are not registered as submodules, so that optimiser,
-checkpoints and copies of the module do not contain them. They are the frozen ``teacher``, in fit alone, and
-``ema_student``, the averaged weights, which are validated beside the raw ones.
+The trained network is ``student``. Two more networks are not registered as submodules, so that optimiser, checkpoints
+and copies of the module do not contain them: the frozen ``teacher``, only in fit, and ``ema_student`` with the averaged
+weights, which are validated beside the raw ones.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from mobilemamba.published import split_checkpoint
 
 
 class Metrics(Protocol):
-    """Figures of one set of weights over a data set; a module that holds torchmetrics."""
+    """Metrics of one set of weights over a data set."""
 
     def update(self, outputs: Any, targets: Any) -> None:
-        """Add a batch: what the network gives for its images, and the targets."""
+        """Add the network's outputs and the targets of a batch."""
 
     def compute(self) -> dict[str, Tensor]:
-        """Return figures by their names, over all processes."""
+        """Return values by name, over all processes."""
 
     def reset(self) -> None:
         """Forget all batches."""
@@ -69,9 +69,9 @@ class StudentModule(LightningModule):
     """
 
     headline: str
-    """Metric by which weights are compared, higher is better."""
+    """Metric by which weights are compared; higher is better."""
     start: Start | None = None
-    """Weights that the network began from."""
+    """Starting weights of the network."""
     started_from: str | None = None
     metadata: ModelMetadata | None = None
     student: nn.Module
@@ -90,7 +90,7 @@ class StudentModule(LightningModule):
         self.set_unregistered("ema_student", None)
 
     def set_unregistered(self, name: str, network: nn.Module | None) -> None:
-        """Set "teacher" or "ema_student" to a network without putting it into parameters and copies of this module."""
+        """Set "teacher" or "ema_student" to a network without making it a submodule."""
         object.__setattr__(self, name, network)
 
     def set_metrics(self, make: Callable[[], nn.Module]) -> None:
@@ -99,11 +99,11 @@ class StudentModule(LightningModule):
 
     @property
     def num_classes(self) -> int:
-        """Classes that the network tells apart."""
+        """Number of classes of the network."""
         return self.network_config.num_classes
 
     def head_description(self) -> dict[str, Any]:
-        """Return what of a network checkpoints say besides the backbone's architecture, as plain values."""
+        """Return the description of the network's head for checkpoints, as plain values."""
         return {}
 
     def prepare(self, stage: str) -> ClassificationData:
@@ -125,11 +125,11 @@ class StudentModule(LightningModule):
         return data
 
     def outputs(self, network: nn.Module, images: Any) -> Any:
-        """Return what the student, or its average, gives for the images of a batch."""
+        """Return the outputs of the student, or of its average, for the images of a batch."""
         return network(images)
 
     def train(self, mode: bool = True) -> Self:
-        """Leave frozen parts in eval mode."""
+        """Set the mode, but keep frozen parts in eval mode."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -141,7 +141,7 @@ class StudentModule(LightningModule):
         self.set_unregistered("ema_student", None)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed drop path and dropout by run, process and batch, so that a run that goes on draws what it would have."""
+        """Seed drop path and dropout by run, process and batch, so that a resumed run has the same draws."""
         batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         names = int(os.environ.get("PL_GLOBAL_SEED", 0)), self.trainer.global_rank, batches.total.processed
         torch.manual_seed(int(np.random.SeedSequence(names).generate_state(1)[0]))
@@ -149,7 +149,7 @@ class StudentModule(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip as the trainer is told to, and log the norm of all gradients before clipping."""
+        """Clip gradients by the trainer's options, and log their norm before clipping."""
         parameters, norm = gradient_norm(optimizer)  # clipping needs the norm, too
         if not parameters:  # the step of this batch is skipped
             return
@@ -170,14 +170,14 @@ class StudentModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the metrics and prepare the averaged network, which the trainer does not know."""
+        """Reset the metrics, and prepare the averaged network, which the trainer does not manage."""
         for _, _, metrics in self._evaluated():
             metrics.reset()
         if self.ema_student is not None:
             share_buffers(self.ema_student.eval())
 
     def validation_step(self, batch: tuple[Any, Any], batch_idx: int) -> Any:
-        """Evaluate raw and averaged weights on (images, targets); return what the latter give, if there are any."""
+        """Evaluate raw and averaged weights on (images, targets); return the outputs of the averaged ones, if any."""
         images, targets = batch
         outputs = []
         for _, network, metrics in self._evaluated():
@@ -195,7 +195,7 @@ class StudentModule(LightningModule):
         cast(Metrics, self.test_metrics).reset()
 
     def test_step(self, batch: tuple[Any, Any], batch_idx: int) -> Any:
-        """Evaluate the loaded weights on (images, targets), and return what they give."""
+        """Evaluate the loaded weights on (images, targets), and return their outputs."""
         outputs = self.outputs(self.student, batch[0])
         cast(Metrics, self.test_metrics).update(outputs, batch[1])
         return outputs
@@ -205,7 +205,7 @@ class StudentModule(LightningModule):
         self.log_metrics(cast(Metrics, self.test_metrics).compute(), "test/{}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the network and prepare its images, as plain values."""
+        """Add the description of network and preprocessing, as plain values."""
         if self.metadata is None:
             raise RuntimeError("A checkpoint needs the metadata of the data: attach a datamodule before saving one.")
         checkpoint["mobilemamba"] = {
@@ -217,10 +217,10 @@ class StudentModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Choose weights: fit goes on with the raw ones, validate evaluates both, test and predict the averaged ones.
+        """Choose weights: fit resumes the raw ones, validate evaluates both, test and predict use the averaged ones.
 
         Raises:
-            UserError: When the checkpoint is not of this project, or of another network; names the fields.
+            UserError: When the checkpoint is not from this project, or its network differs; names the fields.
         """
         trained = check_checkpoint(checkpoint, self.network_config, self.head_description())
         self.started_from = checkpoint["mobilemamba"].get("started_from")
@@ -232,8 +232,8 @@ class StudentModule(LightningModule):
             follow_images(checkpoint, *images, scales_rate, self.trainer.max_steps > 0)
             if self.ema_student is None and averaged is not None:  # otherwise the EMA callback loads both kinds
                 rank_zero_warn(
-                    "This run does not average (enable.ema is false): it goes on with the raw ones of the checkpoint's "
-                    "weights."
+                    "This run does not average weights (enable.ema is false): it resumes the raw weights of the "
+                    "checkpoint."
                 )
                 checkpoint["state_dict"] = raw
             return
@@ -255,7 +255,7 @@ class StudentModule(LightningModule):
         return [raw, ("ema", self.ema_student, cast(Metrics, self.ema_metrics))]
 
     def log_losses(self, total: Tensor, parts: Mapping[str, Tensor | None]) -> None:
-        """Log the loss of a training batch, those of its parts that there are, and the learning rate."""
+        """Log the loss of a training batch, its parts that are not None, and the learning rate."""
         self.log("train/loss", total.detach(), prog_bar=True)
         for name, part in parts.items():
             if part is not None:
@@ -263,7 +263,7 @@ class StudentModule(LightningModule):
         self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
     def log_metrics(self, figures: Mapping[str, Tensor], name: str) -> None:
-        """Log all figures of a data set, each name in the place of {} in another."""
+        """Log all metrics of a data set; ``name`` has {} for the name of the metric."""
         for key, value in figures.items():
             on_bar = key == self.headline
             self.log(name.format(key), value, prog_bar=on_bar, sync_dist=True)  # the same on all processes

@@ -1,4 +1,4 @@
-"""Networks of any task, built from what their checkpoints say."""
+"""Builds networks of any task from their checkpoints."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mobilemamba.weights import build_network, find_weights
 def load_task_network(
     source: str | Path, kind: WeightSource = "ema", variant: str | None = None
 ) -> tuple[nn.Module, ModelMetadata]:
-    """Build a network in eval mode with its weights, and say how its images are prepared.
+    """Build a network in eval mode with its weights, and return it with the metadata of its images.
 
-    What a checkpoint says of the head are options of its task's module, which builds the network.
+    The checkpoint's description of the head holds options of the task's module, which builds the network.
 
     Args:
         source: See :mod:`mobilemamba.weights`.
@@ -29,7 +29,7 @@ def load_task_network(
         variant: Published variant of bare weights; see :func:`mobilemamba.weights.find_weights`.
 
     Raises:
-        UserError: When the weights cannot be used, or nothing says of which network they are.
+        UserError: When the weights cannot be used, or their network is unknown.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """

@@ -1,6 +1,6 @@
-"""The tasks that the ``lightning`` command trains: the module of each, what it takes from the data, and its callbacks.
+"""The tasks of the ``lightning`` command: the module of each, its data, linked options and callbacks.
 
-A config says ``task: segmentation``, and the options below ``model`` are those of that module.
+A config has ``task: segmentation``, and the options below ``model`` are those of that module.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ IMAGE_LINKS = {"data.num_classes": "model.num_classes", "data.image_size": "mode
 
 @dataclass(frozen=True)
 class TaskParts:
-    """What the command builds for a task.
+    """The parts of a task.
 
     Args:
         module: Its LightningModule.
         data: Base class of its data.
-        links: Options of the model by those of the data that they are linked to.
-        left_out: Callbacks that know other tasks alone, by their sections.
+        links: Options of the model by the options of the data that set them.
+        left_out: Sections of callbacks that do not support this task.
     """
 
     module: type[StudentModule]
@@ -45,18 +45,11 @@ class TaskParts:
     left_out: tuple[str, ...] = ()
 
 
-OF_CLASSIFIERS = (
-    "sample_images",
-    "class_results",
-    "receptive_field",
-    "scan_decay",
-    "predictions",
-    "scalar_layout",
-)
-"""Callbacks that know classifiers alone."""
+OF_CLASSIFIERS = ("sample_images", "class_results", "receptive_field", "scan_decay", "predictions", "scalar_layout")
+"""Callbacks that support only classifiers."""
 
 OF_DENSE_TASKS = ("dense_samples", "dense_predictions")
-"""Callbacks that know the other tasks alone."""
+"""Callbacks that support only the other tasks."""
 
 TASKS = {
     DEFAULT: TaskParts(
@@ -71,7 +64,7 @@ TASKS = {
 
 
 def task_of_arguments(arguments: Sequence[str] | None) -> str:
-    """Return the task that a command line names, itself or in its configs; the last one counts.
+    """Return the task that a command line or its configs name; the last one counts.
 
     Args:
         arguments: As on the command line; None takes those of the process.
@@ -93,7 +86,7 @@ def task_of_arguments(arguments: Sequence[str] | None) -> str:
 
 
 def _task_of_config(name: str) -> str | None:
-    """Return the task that a config names; None also for one that cannot be read, which the parser will say."""
+    """Return the task that a config names; None if it names none or cannot be read, which the parser will report."""
     try:
         content = yaml.safe_load(Path(find_config(name)).read_text(encoding="utf-8"))
     except (UserError, OSError, UnicodeDecodeError, yaml.YAMLError):

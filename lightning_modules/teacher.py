@@ -1,7 +1,7 @@
 """The frozen teacher of distillation: any timm network, or a student of an earlier run.
 
-A teacher sees the very view the student sees (DeiT, "function matching"), but in its own terms: images arrive
-normalised for the student and are renormalised and resized to what the teacher was trained with.
+A teacher sees the same view as the student (DeiT, "function matching"): images arrive normalised for the student, and
+are renormalised and resized as in the teacher's training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TeacherConfig:
     """Which network teaches, and how its inputs and outputs relate to the student's.
 
     Args:
-        name: timm name of the network; not used where checkpoint is a .ckpt of this project, which knows its own.
+        name: timm name of the network; not used if checkpoint is a .ckpt of this project.
         checkpoint: Weights: a .safetensors or .pth file for that name, or a .ckpt of this project; see pretrained.
         pretrained: Without checkpoint, fetch timm's published weights; false leaves random weights, for dry runs only.
         weights: Averaged or raw weights of a training checkpoint of this project.
@@ -42,10 +42,10 @@ class TeacherConfig:
         image_size: Height and width in pixels that images are resized to. Null: the teacher's own.
         mean: Channel means that the teacher expects, for images in [0, 1]. Null: the teacher's own.
         std: Channel standard deviations that the teacher expects. Null: the teacher's own.
-        stored: Folder that mobilemamba store-teacher has written: what the teacher said is read from it, and no teacher
-            is loaded. The options above then need not be given; where they are, the store must agree with them.
+        stored: Folder that mobilemamba store-teacher has written: the teacher's answers are read from it, and no
+            teacher is loaded. Options above that are given must agree with the store.
         mixing: Whether data.mixing's mixup and CutMix are used with a stored teacher, whose probabilities are then
-            mixed in proportion: what a live one would say of the mixed image is something else.
+            mixed in the same proportion; a live teacher's answer to the mixed image would be different.
     """
 
     name: str = RECIPE_TEACHER
@@ -66,8 +66,8 @@ class Teacher(nn.Module):
     Args:
         network: Classifier, (B, C, H, W) to (B, classes).
         expects: Image size and normalisation that the network was trained with.
-        student_mean: Channel means of the images that will come.
-        student_std: Channel standard deviations of the images that will come.
+        student_mean: Channel means of the student's images.
+        student_std: Channel standard deviations of the student's images.
         class_indices: Outputs to keep, in this order; None keeps all.
 
     Raises:
@@ -101,13 +101,13 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in eval mode, whatever is asked: a teacher's statistics and dropout are frozen too."""
+        """Stay in eval mode: a teacher's statistics and dropout are frozen too."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Map the student's normalised images (B, C, H, W) to the teacher's logits (B, num_classes) in float32."""
-        # In float32 even under autocast: resampling is no place to lose bits.
+        # Images are resized in float32, even under autocast.
         images = images.float() * self.scale + self.shift
         if images.shape[-2:] != self.image_size:
             images = F.interpolate(images, size=self.image_size, mode="bicubic", antialias=True)
@@ -163,7 +163,7 @@ def _create_timm(name: str, **options: Any) -> nn.Module:
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise UserError(
-            f"teacher.name = {name!r} is no network that timm {timm.__version__} knows"
+            f"teacher.name = {name!r} must be a network of timm {timm.__version__}"
             + (f"; similar: {', '.join(similar)}." if similar else "; timm.list_models() lists them.")
         )
     return timm.create_model(name, **options)
@@ -181,7 +181,7 @@ def _fetch_timm(name: str) -> nn.Module:
         return _create_timm(name, pretrained=True)
     except UserError:
         raise
-    # The Hub's client raises errors of its HTTP client, which differs between releases.
+    # The Hub's client raises the errors of its HTTP library, which differs between releases.
     except Exception as error:
         raise ConnectionError(
             f"The weights of the teacher {name} could not be fetched ({type(error).__name__}): {remedy}."
@@ -189,7 +189,7 @@ def _fetch_timm(name: str) -> nn.Module:
 
 
 def _load_timm_file(name: str, path: Path, content: Mapping[str, Any]) -> nn.Module:
-    """Build a timm network with as many classes as the file's classifier has, and load the file into it."""
+    """Build a timm network with the number of classes of the file's classifier, and load the file into it."""
     raw, averaged = split_checkpoint(content)
     state = clean_state_dict(dict(raw if averaged is None else averaged))
     fresh = _create_timm(name)
@@ -205,7 +205,7 @@ def _load_timm_file(name: str, path: Path, content: Mapping[str, Any]) -> nn.Mod
 
 
 def _classes_of(state: Mapping[str, Any], network: Any) -> int:
-    """Return the classes of a state dict, or those of the network where the state has other names."""
+    """Return the number of classes of a state dict, or that of the network if the classifier is not found."""
     classifiers = network.pretrained_cfg.get("classifier") or ()
     for classifier in (classifiers,) if isinstance(classifiers, str) else classifiers:
         weight = state.get(f"{classifier}.weight")
@@ -232,7 +232,7 @@ def _check_classes(config: TeacherConfig, teacher_classes: int, num_classes: int
     outside = [index for index in chosen if not 0 <= index < teacher_classes]
     if outside:
         raise UserError(
-            f"teacher.class_indices holds {outside}, but the teacher's outputs are 0 to {teacher_classes - 1}."
+            f"teacher.class_indices = {outside} must be from 0 to {teacher_classes - 1}, the teacher's outputs."
         )
 
 

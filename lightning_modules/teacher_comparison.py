@@ -1,4 +1,4 @@
-"""How good a teacher is on validation images, and how often its student agrees with it."""
+"""A teacher's accuracy on validation images, and its agreement with the student."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lightning_modules.metrics import WeightedMean
 
 
 class TeacherComparison(nn.Module):
-    """A frozen teacher's top-1 accuracy, and the share of images for which the student names the same class.
+    """A frozen teacher's top-1 accuracy, and the share of images for which the student predicts the same class.
 
-    The teacher is asked once for each validation batch of a fit: what it answered is kept, by the batch's number, as
-    long as that batch has the same targets. So validation images are to come in the same order each time, as those of
-    this project's datamodules do; of other ones accuracy and agreement can be wrong.
+    The teacher runs once on each validation batch of a fit; its answers are kept by the batch's number, as long as the
+    batch has the same targets. So validation images must come in the same order each time, as from this project's
+    datamodules; otherwise accuracy and agreement can be wrong.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,6 @@ class TeacherComparison(nn.Module):
         return {"top1_teacher": self.top1.compute(), "teacher_agreement": self.agreement.compute()}
 
     def reset(self) -> None:
-        """Forget all batches, but not what the teacher answered."""
+        """Forget all batches, but not the teacher's answers."""
         self.top1.reset()
         self.agreement.reset()

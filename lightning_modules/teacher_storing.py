@@ -1,4 +1,4 @@
-"""Running a teacher over views of all training images, in one process of however many, and storing what it says."""
+"""Runs a teacher on views of all training images in one of several processes, and stores its answers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mobilemamba.errors import UserError
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be stored.
+    """Options of a store.
 
     Args:
-        arguments: Of ``lightning fit``, which describe data, augmentation, teacher and precision.
+        arguments: Arguments of ``lightning fit`` with data, augmentation, teacher and precision.
         views: Views of each image.
-        top_k: Classes to keep of each answer.
-        output: Folder of the store; None for one below runs/, named for the run.
+        top_k: Number of classes to store of each answer.
+        output: Folder of the store; None for one below runs/ with the run's name.
     """
 
     arguments: Sequence[str]
@@ -47,18 +47,18 @@ class TeacherStoring:
     """Data, teacher and store of a job, on one device.
 
     Args:
-        job: What is to be stored.
+        job: Options of the store.
         device: Index of this process's device.
 
     Raises:
-        UserError: When the options are wrong, the teacher does not fit, or another store is in the folder.
+        UserError: When the options are wrong, the teacher does not fit, or the folder has a store of something else.
         ConnectionError: When published weights cannot be fetched.
     """
 
     def __init__(self, job: Job, device: int) -> None:
         options, parts = _build(job.arguments)
         if not isinstance(parts.data, ClassificationDataModule) or parts.model.teacher_config is None:
-            raise UserError("model.teacher is null or not of this task: give a config of a distilled classifier.")
+            raise UserError("model.teacher must be set: give a config of a distilled classifier.")
         self.data, config = parts.data, cast(TeacherConfig, parts.model.teacher_config)
         self._fabric = _fabric(options.trainer, device)
         self.data.setup("fit")
@@ -74,10 +74,10 @@ class TeacherStoring:
         self._teacher = teacher.to(self._fabric.device).to(memory_format=self._format)
 
     def run(self, advance: Callable[[int], None]) -> None:
-        """Store the views that are missing and that no other process is at work on.
+        """Store the missing views that no other process has locked.
 
         Args:
-            advance: Is told how many images have been done.
+            advance: Called with the number of newly finished images.
         """
         for view in range(self.store.views):
             with self.store.claimed(view) as is_mine:
@@ -122,7 +122,7 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def _build(arguments: Sequence[str]) -> tuple[Any, Any]:
-    # The student is built, too, but its weights are not looked for.
+    # The student is built too, but without its starting weights.
     given = [*arguments, "--model.weights=null"]
     try:
         options, parts = FitParser().build(given)
@@ -137,7 +137,7 @@ def _build(arguments: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _fabric(trainer: Any, device: int) -> Fabric:
-    """Return what knows a device and a precision by the trainer's options.
+    """Return a Fabric with the device and precision of the trainer's options.
 
     Raises:
         UserError: When they cannot be used here.

@@ -1,7 +1,7 @@
-"""``mobilemamba verify``: every published file on ImageNet, beside the figure that was published for it.
+"""``mobilemamba verify``: evaluates every published file on ImageNet, beside its published accuracy.
 
-Each file is evaluated raw, averaged, fused and as ONNX in one pass over the images. What is finished is kept, so the
-command goes on where it was stopped.
+Each file is evaluated raw, averaged, fused and as ONNX in one pass over the images. Finished files are kept, so the
+command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Verified:
     Args:
         variant: Such as "mobilemamba_s6".
         distilled: Whether it is the file trained with a teacher.
-        form: "raw", "ema", "fused" or "onnx"; the last two of averaged weights where there are such.
+        form: "raw", "ema", "fused" or "onnx"; the last two have averaged weights if there are any.
         published: Published top-1 in percent; None for raw weights, for which nothing is published.
-        top1: Obtained, in percent.
-        top5: Obtained, in percent.
-        images: How many it is of.
+        top1: Measured top-1 in percent.
+        top5: Measured top-5 in percent.
+        images: Number of images.
     """
 
     variant: str
@@ -63,7 +63,7 @@ class Verified:
 
     @property
     def standard_error(self) -> float:
-        """Of top-1 over images that are drawn, in percent."""
+        """Standard error of top-1 in percent, for a random sample of images."""
         share = self.top1 / 100
         return 100 * math.sqrt(share * (1 - share) / self.images)
 
@@ -77,19 +77,19 @@ def verify(
     num_workers: int = 4,
     device: str = "cpu",
 ) -> list[Verified]:
-    """Evaluate every published file on ImageNet, raw, averaged, fused and as ONNX, beside the published figures.
+    """Evaluate every published file on ImageNet, raw, averaged, fused and as ONNX, beside the published accuracy.
 
     Args:
         data_root: ImageNet's folder, with val/ and its 1000 class folders; also --data.root.
         variants: Such as mobilemamba_s6. Null: all six.
-        copy_of_hub: Folder with the files of the authors' repository, for machines without connection.
-        output: Folder for verify.md, verify.json and the ONNX files; what is finished there is not done again.
+        copy_of_hub: Folder with the files of the authors' repository, for offline machines.
+        output: Folder for verify.md, verify.json and the ONNX files; finished files in it are not evaluated again.
         batch_size: Images per batch.
         num_workers: Processes that read images.
         device: PyTorch device of the networks, such as cuda; ONNX files run on the CPU.
 
     Raises:
-        UserError: When an option or a file does not fit, or images cannot be read.
+        UserError: When an option or a file cannot be used, or images cannot be read.
         FileNotFoundError: When a file is missing.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -142,7 +142,7 @@ def as_table(results: list[Verified]) -> str:
 
 
 def _data(root: Path, image_size: int, batch_size: int, num_workers: int) -> ImageNetDataModule:
-    # A figure of fewer images than there are is another figure: unreadable ones end the evaluation.
+    # Unreadable images end the evaluation, since the published accuracy is that of all images.
     data = ImageNetDataModule(
         str(root), image_size=image_size, batch_size=batch_size, num_workers=num_workers, on_corrupt="raise"
     )
@@ -182,12 +182,12 @@ def _evaluate(
 
 
 def _forms(file: Path, name: str, distilled: bool, device: torch.device, output: Path) -> dict[str, Run]:
-    """Return what maps images on the CPU to logits on the CPU, for every form of a file."""
+    """Return for every form of a file a function from images to logits, both on the CPU."""
     _, averaged = split_checkpoint(read_file(file))
     forms: dict[str, Run] = {"raw": _runner(load_network(file, "raw", name)[0], device)}
     network, metadata = load_network(file, "ema", name)
     if network.num_classes != 1000:
-        raise UserError(f"{file} has {network.num_classes} classes: published files have ImageNet's 1000.")
+        raise UserError(f"{file} has {network.num_classes} classes: it must have ImageNet's 1000.")
     if averaged is not None:
         forms["ema"] = _runner(copy.deepcopy(network), device)
     forms["fused"] = _runner(fuse(copy.deepcopy(network)), device)

@@ -1,4 +1,4 @@
-"""Known warnings and log lines of other packages that mean nothing in these runs. Everything else is shown."""
+"""Hides known warnings and log lines of other packages that do not matter here. Everything else is shown."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r".*callbacks used to create the checkpoint need to be provided", UserWarning),
     # Lightning 2.6 with torch 2: float16 skips steps to find a loss scale. Lightning-AI/pytorch-lightning#5558.
     (r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`", UserWarning),
-    # Lightning 2.6, in a run that goes on in its folder: another run's is refused, and older curves are kept.
+    # Lightning 2.6, in a run that is resumed in its folder: another run's is refused, and older curves are kept.
     (r"Checkpoint directory .* exists and is not empty", UserWarning),
     (r"Experiment logs directory .* exists and is not empty", UserWarning),
-    # Lightning 2.6, with model.freeze: frozen parts are in eval mode because they are to stay as they are.
+    # Lightning 2.6, with model.freeze: frozen parts are in eval mode on purpose.
     (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
-    # torch 2, 1x1 convolutions and others: strides of dimensions of length 1 mean nothing. pytorch/pytorch#157862.
+    # torch 2, 1x1 convolutions and others: strides of dimensions of length 1 do not matter. pytorch/pytorch#157862.
     (r"Grad strides do not match bucket view strides[\s\S]*?grad\.sizes\(\) = \[\d+, \d+(, 1)+\]", UserWarning),
 )
 """Beginning (a regular expression) and category of each."""
@@ -33,7 +33,7 @@ LINES = (
 
 
 def hide_known_warnings() -> None:
-    """Hide what is listed here for the rest of the process."""
+    """Hide the listed warnings and lines for the rest of the process."""
     for message, category in WARNINGS:
         warnings.filterwarnings("ignore", message, category)
     # Lightning 2.6 calls methods and options that jsonargparse 4.49 and later rename.

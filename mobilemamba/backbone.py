@@ -97,7 +97,7 @@ class MobileMamba(nn.Module):
             indices: The last n maps for a number, those of feature_info (the stem's before the stages') for a list,
                 the stages' for None.
             norm: Accepted for timm's interface; stages end without a norm.
-            stop_early: Leave out what is behind the last wanted map.
+            stop_early: Skip the layers after the last wanted map.
             output_fmt: "NCHW", the only format.
             intermediates_only: Return the list alone.
 
@@ -108,7 +108,9 @@ class MobileMamba(nn.Module):
             UserError: For another output_fmt.
         """
         if output_fmt != "NCHW":
-            raise UserError(f"output_fmt = {output_fmt!r} must be 'NCHW': MobileMamba gives no other feature maps.")
+            raise UserError(
+                f"output_fmt = {output_fmt!r} must be 'NCHW', the only format of MobileMamba's feature maps."
+            )
         self._check_input(x)
         wanted, last = feature_take_indices(len(self.feature_info), len(self.stages) if indices is None else indices)
         modules = [self.feature_info[index]["module"] for index in wanted]
@@ -136,7 +138,7 @@ class MobileMamba(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """Return the last linear layer (an Identity without classifier)."""
+        """Return the last linear layer, or an Identity where there is no classifier."""
         return self.head.linear if isinstance(self.head, NormLinear) else self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -144,10 +146,10 @@ class MobileMamba(nn.Module):
 
         Args:
             num_classes: Outputs; 0 leaves the classifier out.
-            global_pool: One of timm's poolings; "" keeps the feature map and goes with num_classes = 0 alone.
+            global_pool: One of timm's poolings; "" keeps the feature map and needs num_classes = 0.
 
         Raises:
-            UserError: When the pooling is unknown, or a classifier is to follow no pooling.
+            UserError: When the pooling is unknown, or "" with a classifier.
         """
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         check_pooling(pool, num_classes)
@@ -180,7 +182,7 @@ class MobileMamba(nn.Module):
             stage.grad_checkpointing = enable
 
     def _levels(self, last: int) -> Iterator[tuple[str, nn.Module]]:
-        """Go through the layers of the stem and the stages up to a feature map, by the names of feature_info."""
+        """Yield the layers of the stem and the stages up to a feature map, with their names in feature_info."""
         for parent, modules in (("stem", self.stem), ("stages", self.stages)):
             for index, module in enumerate(modules):
                 yield f"{parent}.{index}", module
@@ -190,22 +192,22 @@ class MobileMamba(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise UserError(
-                f"Input of shape {tuple(x.shape)} does not fit: expected (B, {self.in_chans}, H, W); "
-                "set MobileMambaConfig.in_chans for other images."
+                f"Input shape = {tuple(x.shape)} must be (B, {self.in_chans}, H, W): set MobileMambaConfig.in_chans "
+                "for images with other channels."
             )
         dtype = next(self.parameters()).dtype
         if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
             raise UserError(
-                f"Input in {x.dtype} does not fit weights in {dtype}: normalise the images and convert them by "
-                f".to({dtype}), or run the network under torch.autocast."
+                f"Input dtype = {x.dtype} must be {dtype}, that of the weights: normalise the images and convert them "
+                f"with .to({dtype}), or run the network under torch.autocast."
             )
         # Sizes of a traced dynamic graph are symbols: a comparison would burn them in.
         height, width = x.shape[-2:]
         smallest = self.config.min_image_size
         if isinstance(height, int) and isinstance(width, int) and min(height, width) < smallest:
             raise UserError(
-                f"Image size {height}x{width} is too small: {self.config.num_stages} stages behind a stride-"
-                f"{self.config.stem_stride} stem need at least {smallest}x{smallest} pixels."
+                f"Image size = {height}x{width} must be at least {smallest}x{smallest} pixels: the network has "
+                f"{self.config.num_stages} stages after a stem of stride {self.config.stem_stride}."
             )
 
 

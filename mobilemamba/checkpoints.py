@@ -28,7 +28,7 @@ def load_published_weights(
 
     Args:
         model: Network of the same variant, in training form (not fused).
-        source: A published file, or what it holds.
+        source: A published file, or its content.
         weights: Which weights to take where the file holds both raw and averaged ones.
 
     Returns:
@@ -40,7 +40,7 @@ def load_published_weights(
     content = source if isinstance(source, Mapping) else read_file(Path(source))
     state = adapt_state(content, model, weights)
     if not state:
-        raise UserError(f"No weights found: the file holds {sorted(content)[:10]}, not tensors or 'net'.")
+        raise UserError(f"No weights found: the file must hold tensors or 'net'; it holds {sorted(content)[:10]}.")
     load_strictly(model, state)
     return model
 
@@ -50,8 +50,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        UserError: When the file is damaged, declares more than its size, or holds more than tensors and plain
-            values.
+        UserError: When the file is damaged, declares more than its size, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {path} does not exist.")
@@ -65,8 +64,8 @@ def read_file(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"Checkpoint {path} is refused: it is damaged or holds objects other than tensors and plain values, whose "
-            "loading could run code. Re-save its state dict alone with torch.save or safetensors where you trust it."
+            f"Checkpoint {path} is refused: it is damaged, or holds objects other than tensors and plain values, whose "
+            "loading could run code. If you trust it, save its state dict alone with torch.save or safetensors."
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"Checkpoint {path} is damaged or not a PyTorch file: {error}") from error
@@ -92,7 +91,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def mismatches(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Return what keeps a state dict with the model's names from being loaded, in a line for each kind."""
+    """Return the differences between a model and a state dict with the model's names, one line for each kind."""
     own = model.state_dict()
     shapes = [
         f"{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}"

@@ -1,7 +1,7 @@
-"""Files of torch that show any change: a checksum in the zip archive's comment, and the sizes that it declares.
+"""Detects damage to files of torch.save: a checksum in the zip archive's comment, and the sizes that it declares.
 
-A file of torch.save is a zip archive without comment. Its readers pass over a comment, so the file stays what it was
-for everyone else. The comment is ``sha256:`` and the digest, in hexadecimal digits, of all bytes before these digits.
+torch.save writes a zip archive without comment. Readers ignore a comment, so any other program can still read the
+file. The comment is ``sha256:`` and the digest, in hexadecimal digits, of all bytes before these digits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARK = b"sha256:"
 DIGITS = 64
 END = b"PK\x05\x06"
 END_SIZE = 22
-"""Bytes of the archive's end: its signature first, the length of the comment last."""
+"""Bytes of the record at the archive's end: its signature first, the length of the comment last."""
 
 
 def file_digest(path: Path) -> str:
@@ -27,7 +27,7 @@ def file_digest(path: Path) -> str:
 
 
 def append_checksum(path: Path) -> None:
-    """Add its checksum to a file that torch.save wrote."""
+    """Add the checksum to a file that torch.save wrote."""
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write((len(MARK) + DIGITS).to_bytes(2, "little"))
@@ -38,31 +38,29 @@ def append_checksum(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Check a file of torch against its checksum, where it has one, and the sizes that it declares.
+    """Check the checksum of a file of torch.save, if it has one, and the sizes that it declares.
 
     Raises:
-        UserError: When a bit of it has changed, or its content would be larger than the file itself.
+        UserError: When any bit has changed, or the content would be larger than the file itself.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # of an older form, which has neither
+        if file.read(4) != b"PK\x03\x04":  # torch's older format, which has neither
             return
         file.seek(max(size - DIGITS - len(MARK) - END_SIZE, 0))
         end = file.read()
-    # An archive without comment, of someone else or of an earlier version, ends with its end.
-    if end[-END_SIZE:].startswith(END) and end.endswith(b"\0\0"):
-        _check_sizes(path, size)
-        return
-    if size < DIGITS or end[-DIGITS:] != _digest(path, size - DIGITS):
+    # Files of other programs and of earlier versions have no comment.
+    has_comment = not (end[-END_SIZE:].startswith(END) and end.endswith(b"\0\0"))
+    if has_comment and (size < DIGITS or end[-DIGITS:] != _digest(path, size - DIGITS)):
         raise UserError(
-            f"Checkpoint {path} is damaged: its bytes do not have its checksum. Use an earlier one, such as "
-            "last.previous.ckpt or best.ckpt beside it, and check the disk."
+            f"Checkpoint {path} is damaged: its checksum is wrong. Use an earlier one, such as last.previous.ckpt or "
+            "best.ckpt beside it, and check the disk."
         )
     _check_sizes(path, size)
 
 
 def _digest(path: Path, size: int) -> bytes:
-    """Return the digits of the checksum of a file's first bytes."""
+    """Return the SHA-256 of a file's first bytes in hexadecimal digits."""
     checksum = hashlib.sha256()
     with path.open("rb") as file:
         while size:
@@ -83,5 +81,5 @@ def _check_sizes(path: Path, size: int) -> None:
     if declared > size:
         raise UserError(
             f"Checkpoint {path} is refused: its {size:,} bytes would become {declared:,} in memory, but torch.save "
-            "compresses nothing. Re-save it with torch.save where you trust it."
+            "does not compress. If you trust it, save it again with torch.save."
         )

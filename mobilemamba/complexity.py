@@ -1,11 +1,11 @@
-"""Parameters and multiply-accumulates (MACs) of a network: what it costs before anything is timed.
+"""Parameters and multiply-accumulates (MACs) of a network.
 
-Convolutions and matrix products are counted as they run, by PyTorch's own counter. The selective scan consists of
-neither; the paper (arXiv:2411.15941) adds its operations, 9 * L * K * D * N for each block, to the MACs one to one.
-They are kept apart, since other counters leave them out.
+PyTorch's counter counts convolutions and matrix products as they run. The selective scan has neither; the paper
+(arXiv:2411.15941) adds its operations, 9 * L * K * D * N for each block, to the MACs one to one. They are counted
+separately, since other counters leave them out.
 
-For the published networks this finds 0.4 to 0.8 percent less than the paper. Its counter is not known; one that adds
-normalisation layers finds more.
+For the published networks the result is 0.4 to 0.8 percent below the paper's. The paper does not name its counter; one
+that counts normalisation layers gives more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Complexity:
     Args:
         parameters: Number of parameters, without buffers such as the Haar filters.
         macs: Multiply-accumulates of convolutions and matrix products.
-        scan_macs: Multiply-accumulates of the selective scans; 0 for networks without.
+        scan_macs: Multiply-accumulates of the selective scans; 0 for networks without scans.
     """
 
     parameters: int
@@ -43,22 +43,17 @@ class Complexity:
 
 
 def complexity(network: nn.Module, image_size: tuple[int, int]) -> Complexity:
-    """Count parameters and MACs of a network for one image, without computing anything.
+    """Count parameters and MACs of a network for one image, on the meta device.
 
     Args:
-        network: Any network of images, in training or inference form; it stays as it is.
+        network: Any network of images, in training or inference form; it is not changed.
         image_size: Height and width in pixels.
     """
     return complexity_of_modules(network, image_size)[""]
 
 
 def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> dict[str, Complexity]:
-    """Count parameters and MACs of every module in a network, by its name; "" is the network itself.
-
-    Args:
-        network: Any network of images, in training or inference form; it stays as it is.
-        image_size: Height and width in pixels.
-    """
+    """Count parameters and MACs of every module by its name, "" for the network itself; see :func:`complexity`."""
     shapes = copy.deepcopy(network).to("meta").eval()  # tensors without numbers: shapes alone are propagated
     scans: dict[str, int] = {}
 

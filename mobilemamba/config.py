@@ -15,9 +15,8 @@ from mobilemamba.errors import require
 GLOBAL_CHANNEL_MULTIPLE = 16
 """The global part of a stage is rounded to this many channels, as in the release."""
 
-
 POOLINGS = ("avg", "max", "avgmax", "catavgmax")
-"""Poolings of timm's SelectAdaptivePool2d, which knows each with "fast" in front, too."""
+"""Poolings of timm's SelectAdaptivePool2d; each also exists with the prefix "fast"."""
 
 
 class ChannelSplit(NamedTuple):
@@ -52,11 +51,11 @@ class MobileMambaConfig:
         ffn_expansion: Hidden width of the feed-forward parts, relative to the stage's width.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         drop_rate: Dropout before the classifier.
-        global_pool: Pooling before the classifier, one of timm's: avg, max, avgmax, catavgmax, the same with "fast" in
-            front, or "" for the feature map, with num_classes = 0.
+        global_pool: Pooling before the classifier, one of timm's: avg, max, avgmax, catavgmax, or one of these with the
+            prefix "fast"; "" returns the feature map and needs num_classes = 0.
 
     Raises:
-        UserError: When fields contradict each other; the message names field, value and allowed.
+        UserError: When a field is out of range or contradicts another; names field, value and remedy.
     """
 
     in_chans: int = 3
@@ -81,14 +80,7 @@ class MobileMambaConfig:
 
     def __post_init__(self) -> None:
         """Turn lists (as YAML and JSON give them) into tuples and check every field."""
-        for name in (
-            "widths",
-            "depths",
-            "mixer_stages",
-            "global_shares",
-            "local_shares",
-            "wavelet_kernels",
-        ):
+        for name in ("widths", "depths", "mixer_stages", "global_shares", "local_shares", "wavelet_kernels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "local_kernels", tuple(tuple(kernels) for kernels in self.local_kernels))
         self._check_scalars()
@@ -191,7 +183,7 @@ def check_pooling(global_pool: str, num_classes: int) -> None:
     """
     known = ("", "fast", *POOLINGS, *(f"fast{name}" for name in POOLINGS))
     _check(global_pool in known, "global_pool", global_pool, f"one of {', '.join(map(repr, known))}")
-    allowed = f"a pooling where num_classes is {num_classes}, not 0"
+    allowed = f"a pooling, since num_classes = {num_classes} is not 0"
     _check(bool(global_pool) or num_classes == 0, "global_pool", global_pool, allowed)
 
 

@@ -1,8 +1,8 @@
-"""DeepLabv3 and PSPNet as the paper segments ADE20K by them (section 4.2): on the coarsest map, at stride 64.
+"""DeepLabv3 and PSPNet as the paper uses them on ADE20K (section 4.2): on the coarsest map, at stride 64.
 
-Both look at the last stage's map over several extents. A second head on the stage before it learns the same classes and
-is left out in use. Sizes are those of MMSegmentation's heads, with which the paper worked: its 3x3 convolution behind
-DeepLabv3's branches (torchvision has 1x1 and a 3x3 one behind that), and 256 channels throughout.
+Both pool context from the last stage's map at several sizes. A second head on the stage before it learns the same
+classes and runs only in training. Sizes are those of MMSegmentation's heads, which the paper used: a 3x3 convolution
+after DeepLabv3's branches (torchvision has a 1x1 and then a 3x3 one), and 256 channels throughout.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ POOLED_SIZES = (1, 2, 3, 6)
 class ContextDecoder(nn.Module):
     """DeepLabv3 (Chen et al., arXiv:1706.05587) or PSPNet (Zhao et al., arXiv:1612.01105), without dilated stages.
 
-    With B4 and 150 classes DeepLabv3 has 23.9 M parameters and PSPNet 21.4 M, of which 0.9 M are the second head's;
-    published are 23.4 M and 20.5 M.
+    With B4 and 150 classes DeepLabv3 has 23.9 M parameters and PSPNet 21.4 M, 0.9 M of them in the second head; the
+    paper says 23.4 M and 20.5 M.
 
     Args:
-        network: The backbone; its classifier is taken off.
-        kind: Which of them.
+        network: The backbone; its classifier is removed.
+        kind: Which of the two.
         num_classes: Classes of a pixel.
         channels: Channels of every convolution of the heads.
         drop_rate: Dropout of whole channels before the last convolutions.
@@ -57,7 +57,7 @@ class ContextDecoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W) to logits (B, num_classes, H, W), in training with those of the second head."""
+        """Map images (B, C, H, W) to logits (B, num_classes, H, W); in training, also to those of the second head."""
         before, last = self.network.forward_intermediates(images, indices=2, intermediates_only=True)
         size = images.shape[-2:]
         logits = F.interpolate(self.classifier(self.context(last)), size=size, mode="bilinear", align_corners=False)
@@ -74,7 +74,7 @@ def _spatial_pyramid(in_channels: int, channels: int) -> ASPP:
 
 
 class PyramidPooling(nn.Module):
-    """PSPNet's branches: the map itself and its means over 1, 4, 9 and 36 fields.
+    """PSPNet's branches: the map itself and its means over 1, 4, 9 and 36 regions.
 
     Args:
         in_channels: Channels of the map.

@@ -1,7 +1,7 @@
 """Layers with a BatchNorm that can be folded into their neighbour for inference.
 
-Each gives ``fuse()``: the equivalent layer without the norm, on the same device and in the same dtype. It is exact
-only for the running statistics, so it is asked for in eval mode (:func:`mobilemamba.fuse` checks this).
+``fuse()`` returns the equivalent layer without the norm, on the same device and in the same dtype. It uses the running
+statistics, so the network must be in eval mode (:func:`mobilemamba.fuse` checks this).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ConvNorm(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d | ChannelAffine:
-        """Return one biased convolution equal to this layer in eval mode; of a depthwise 1x1 less is left."""
+        """Return one biased convolution equal to this layer in eval mode; a depthwise 1x1 becomes a ChannelAffine."""
         conv = fuse_conv_bn_eval(self.conv, self.norm)
         if conv.groups == conv.in_channels == conv.out_channels and conv.kernel_size == conv.stride == (1, 1):
             return ChannelAffine(conv.weight.flatten(), cast(Tensor, conv.bias))
@@ -108,7 +108,7 @@ class NormLinear(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution as a matrix product that gives channels-last maps: inside a fused BiMamba no map is copied.
+    """A 1x1 convolution as a matrix product with channels-last output: inside a fused BiMamba no map is copied.
 
     Args:
         weight: (C_out, C_in, 1, 1).

@@ -1,8 +1,8 @@
-"""Derivatives of compiled kernels: first ones by a kernel of their own, all others by plain operators.
+"""Derivatives of compiled kernels: first derivatives by a kernel, all others by plain operators.
 
-Compiled kernels have a forward and a backward pass and nothing else. Second derivatives, forward-mode derivatives and
-``torch.vmap`` (per-sample gradients, Jacobians) are those of the plain form of the same function, through the rules
-that ``torch.autograd.Function`` has for them.
+A compiled kernel has only a forward and a backward pass. Second derivatives, forward-mode derivatives and
+``torch.vmap`` (per-sample gradients, Jacobians) use the plain form of the same function, through the methods that
+``torch.autograd.Function`` has for them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class CompiledKernel:
     """A function of tensors with a compiled form and a plain one.
 
     Args:
-        forward: Compiled forward pass; returns the result, or a tuple of it and what the backward pass wants kept.
-        backward: Takes the gradient of the result, the arguments and what was kept; returns a gradient for each
+        forward: Compiled forward pass; returns the result, or a tuple of it and the tensors saved for backward.
+        backward: Takes the gradient of the result, the arguments and the saved tensors; returns a gradient for each
             argument.
         plain: The same function in plain operators.
-        kept: How many tensors are kept.
+        kept: Number of saved tensors.
     """
 
     forward: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -64,7 +64,7 @@ class _Function(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         arguments = ctx.saved_tensors
         given = [torch.zeros_like(x) if t is None else t for x, t in zip(arguments, tangents[1:], strict=True)]
-        # The transpose of the transpose: forward mode cannot be nested into the forward mode that asks.
+        # Forward mode is computed as the vjp of the vjp: forward mode cannot be nested in the forward mode that calls.
         value, pull_back = torch.func.vjp(ctx.kernel.plain, *arguments)[:2]
         push_forward = torch.func.vjp(pull_back, torch.zeros_like(value))[1]
         return *push_forward(tuple(given)), *[None] * ctx.kernel.kept

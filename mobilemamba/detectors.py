@@ -20,33 +20,33 @@ from mobilemamba.pyramid import FeaturePyramid, SSDLiteLevels
 DetectorName = Literal["retinanet", "mask_rcnn", "ssdlite"]
 
 LEVELS: dict[DetectorName, tuple[int, int]] = {"retinanet": (1, 1), "mask_rcnn": (2, 0), "ssdlite": (0, 4)}
-"""Levels finer and coarser than the stages that each detector has by default; those of SSDLite are fixed."""
+"""Default number of levels finer and coarser than the stages for each detector; SSDLite's cannot be changed."""
 
 ANCHOR_SCALES: dict[DetectorName, float] = {"retinanet": 4.0, "mask_rcnn": 8.0, "ssdlite": 1.0}
 
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 RATIOS = (0.5, 1.0, 2.0)
 POOLED_LEVELS = 4
-"""Levels that Mask R-CNN takes objects from, the finest first; the rest are for proposals alone."""
+"""Mask R-CNN pools objects from this many levels, finest first; the others only give proposals."""
 
 SSDLITE_SIZES = tuple(size / 320 for size in (48, 100, 150, 202, 253, 304, 320))
-"""Sides of the levels' anchors, and one more, relative to the image's."""
+"""Anchor sides of the levels, and one beyond the last, relative to the image's side."""
 
 MOST_DETECTIONS = 100
-"""Of an image: COCO's average precision looks at so many."""
+"""Per image: COCO's average precision counts no more."""
 
 
 class Detector(nn.Module):
-    """A detector on a batch of images of one size that are normalised already.
+    """A detector for batches of normalised images of one size.
 
     Args:
-        backbone: The network; its classifier is taken off, and by SSDLite its last stage too.
+        backbone: The network; its classifier is removed, and with SSDLite its last stage too.
         name: Which detector.
         num_classes: Classes of objects.
-        channels: Channels of the pyramid; of SSDLite's levels, twice to half as many.
+        channels: Channels of the pyramid; SSDLite's extra levels have from twice to half as many.
         finer_levels: Levels of the pyramid finer than the first stage.
         coarser_levels: Levels of the pyramid coarser than the last stage.
-        anchor_scale: Side of the smallest square anchor of a level, relative to its stride; of SSDLite, to the paper's.
+        anchor_scale: Side of a level's smallest square anchor relative to its stride; for SSDLite, to the paper's side.
     """
 
     def __init__(
@@ -71,33 +71,33 @@ class Detector(nn.Module):
             pyramid = FeaturePyramid(backbone, channels, finer_levels, coarser_levels)
             make = _retinanet if name == "retinanet" else _mask_rcnn
             self.detector = make(pyramid, classes, [anchor_scale * stride for stride in strides])
-        self.detector.transform = AsItIs()
+        self.detector.transform = NoTransform()
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Map images (B, 3, H, W) to losses by name in training, else to what is found in each image.
+        """Map images (B, 3, H, W) to losses by name in training, otherwise to the detections of each image.
 
         Args:
             images: Normalised.
             targets: In training "boxes" (N, 4) in pixels, "labels" (N,) from 0 and, for Mask R-CNN, "masks" (N, H, W).
 
         Returns:
-            Losses, or "boxes" (N, 4), "scores" and "labels" (N,) and, of Mask R-CNN, "masks" (N, 1, 28, 28): for each
-            part of a box the probability that it belongs to the object.
+            Losses, or "boxes" (N, 4), "scores" and "labels" (N,) and, with Mask R-CNN, "masks" (N, 1, 28, 28): the
+            probability of each cell of a box to belong to the object.
         """
         if self.training and targets is not None:
             return self.detector(images, [{**one, "labels": one["labels"] + self.first_class} for one in targets])
         return [{**found, "labels": found["labels"] - self.first_class} for found in self.detector(images)]
 
 
-class AsItIs(nn.Module):
-    """In the place of torchvision's transform, which would resize, normalise and pad images that are ready."""
+class NoTransform(nn.Module):
+    """Replaces torchvision's transform, which would resize, normalise and pad images that are ready already."""
 
     def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
         """Return the batch, with the size of each image."""
         return ImageList(images, [(images.shape[-2], images.shape[-1])] * len(images)), targets
 
     def postprocess(self, detections: Any, sizes: Any, original_sizes: Any) -> Any:
-        """Return detections as they are: boxes in pixels of the batch, masks in those of their boxes."""
+        """Return detections unchanged: boxes in pixels of the batch, masks relative to their boxes."""
         return detections
 
 

@@ -1,8 +1,8 @@
-"""Finer feature maps from the same weights: strides are left out, and what follows is dilated.
+"""Finer feature maps from the same weights: strides are removed, and later layers are dilated.
 
-As in DeepLab (Chen et al., arXiv:1706.05587, section 3.1): what a dilated layer computes at every d-th pixel is what
-the layer computed before. Convolutions are dilated; the global part of the mixer, which is no convolution, runs on each
-of the d x d subgrids by itself, so that scan and wavelets reach as far in pixels as before.
+As in DeepLab (Chen et al., arXiv:1706.05587, section 3.1): at every d-th pixel a dilated layer computes what the layer
+computed before. Convolutions are dilated; the global part of the mixer is no convolution and runs on each of the d x d
+subgrids separately, so that scan and wavelets reach as far in pixels as before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def keep_resolution(network: MobileMamba, output_stride: int) -> None:
     """Give the last feature maps of a network a finer stride, in place; names and shapes of its weights stay.
 
     Args:
-        network: A network that has not been fused.
-        output_stride: Largest stride of a feature map in pixels, one of those of the stages.
+        network: A network that is not fused.
+        output_stride: Largest stride of a feature map in pixels; one of the stages' strides.
 
     Raises:
         UserError: When no stage has that stride.

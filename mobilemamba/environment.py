@@ -1,4 +1,4 @@
-"""What a figure depends on besides the network: device, threads and versions."""
+"""The machine that a measurement was made on: device, threads and versions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 
 from mobilemamba.errors import UserError
 
-PACKAGES = ("timm", "onnx", "onnxruntime")
-OPTIONAL_PACKAGES = ("openvino", "executorch", "ai-edge-litert", "numba")
+PACKAGES = ("timm", "onnx", "onnxruntime", "openvino", "executorch", "ai-edge-litert", "numba")
 
 
 def find_device(name: str) -> torch.device:
@@ -27,7 +26,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     # torch's own errors differ between devices and builds.
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} must be a device that works here: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--device = {name} must be a device that works here: {str(error).splitlines()[0]}") from error
     return device
 
 
@@ -45,7 +44,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {"torch": str(torch.__version__)}
-        | {package: version(package) for package in PACKAGES + OPTIONAL_PACKAGES if _is_installed(package)},
+        | {package: version(package) for package in PACKAGES if _is_installed(package)},
     }
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole, with all that belongs to them, or not at all."""
+"""Writes files, and the files that belong to them, whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ UNFINISHED = ".unfinished"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path of the same name in a hidden folder; whatever is written into that folder then moves beside ``path``.
+    """Yield a path of the same name in a hidden folder; all files written into that folder then move beside ``path``.
 
-    After an error, Ctrl-C included, nothing of it is left and older files are as they were.
+    After an error or Ctrl-C nothing is left behind, and older files are unchanged.
 
     Args:
-        path: Where the file is to be; its folder is created where it does not exist.
+        path: Final place of the file; its folder is created if it does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED) as folder:
@@ -48,7 +48,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Create a folder where it does not exist and try to write in it.
+    """Create a folder if it does not exist, and try to write in it.
 
     Raises:
         UserError: When either fails.
@@ -60,14 +60,16 @@ def check_writable(folder: str | Path) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"Folder {folder} cannot be written ({error.strerror}): choose another folder or correct its rights."
+            f"Folder {folder} cannot be written ({error.strerror}): choose another folder or correct its permissions."
         ) from error
 
 
 def _move_all(finished: Path, target: Path) -> None:
     """Move all entries of one folder to another on the same file system, or none of them."""
     names = [entry.name for entry in finished.iterdir()]
-    if len(names) == 1 and (finished / names[0]).is_file():  # in one step: a killed process leaves the old or the new
+    if (
+        len(names) == 1 and (finished / names[0]).is_file()
+    ):  # in one step, so that a kill leaves the old or the new file
         (finished / names[0]).replace(target / names[0])
         return
     older = finished / "older"

@@ -1,9 +1,9 @@
 """Turn a trained network into its inference form: no BatchNorm, no scale, no removable skip.
 
-A layer that can be simplified has a method ``fuse()``, which simplifies its children, then itself, and returns its
-equal; it may be called again. So timm's ``reparameterize_model``, which calls outer layers first, fuses as well.
-Decoders and detectors of libraries have no such layers: there a BatchNorm is folded into the convolution before it
-wherever both are neighbours in a sequence.
+A layer that can be simplified has a method ``fuse()``, which simplifies its children, then itself, and returns an
+equivalent layer; it may be called again. So timm's ``reparameterize_model``, which calls outer layers first, works too.
+Decoders and detectors of other libraries have no such method: there a BatchNorm is folded into the convolution right
+before it in a sequence.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ def fuse(network: _Network) -> _Network:
     """Return a fused copy of an eval-mode network, on the same device and in the same dtype.
 
     Args:
-        network: A network in eval mode; it stays as it is. A fused network may be given again.
+        network: A network in eval mode; it is not changed. It may be fused already.
 
     Raises:
-        UserError: When a module is in training mode (BatchNorm would use batch statistics), or when a BatchNorm is
-            left that nothing folds.
+        UserError: When a module is in training mode (BatchNorm would use batch statistics), or a BatchNorm is left.
     """
     training = next((name for name, module in network.named_modules() if module.training), None)
     if training is not None:
@@ -40,12 +39,12 @@ def fuse(network: _Network) -> _Network:
         fuse_children(fused)
     norms = [name for name, module in fused.named_modules() if isinstance(module, _BatchNorm)]
     if norms:
-        raise UserError(f"BatchNorm left after fusion: {', '.join(norms)}. Give the layer that holds it fuse().")
+        raise UserError(f"BatchNorm left after fusion: {', '.join(norms)}. Add a fuse() method to the layer around it.")
     return fused.eval().requires_grad_(False)
 
 
 def fuse_children(module: nn.Module) -> None:
-    """Replace every layer inside a module that has ``fuse()`` by what that returns, in place, and fold sequences."""
+    """Replace every layer inside a module that has ``fuse()`` with the fused one, in place, and fold sequences."""
     for name, child in module.named_children():
         if hasattr(child, "fuse"):
             setattr(module, name, child.fuse())  # type: ignore[operator]  # found by name, as timm does
@@ -56,7 +55,7 @@ def fuse_children(module: nn.Module) -> None:
 
 
 def _fold_norms(layers: nn.Sequential) -> None:
-    """Fold each BatchNorm into the convolution right before it, in place; what follows keeps its index."""
+    """Fold each BatchNorm into the convolution right before it, in place; the other layers keep their indices."""
     for before, name in pairwise(layers._modules):
         norm = layers._modules[name]
         owner, last = layers, before

@@ -1,4 +1,4 @@
-"""Image files: found in one place, opened in one place, for training, evaluation, export and pictures alike."""
+"""Finds and opens image files, for training, evaluation, export and pictures alike."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mobilemamba.metadata import ModelMetadata
 T = TypeVar("T")
 
 USUAL_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of image files where not all formats are asked for; those of torchvision's ImageFolder."""
+"""Default endings of image files, those of torchvision's ImageFolder."""
 
-NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""Formats that Pillow knows by name and does not decode itself everywhere."""
+NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow knows by name but cannot decode itself on every system."""
 
 SYSTEM_NAMES = frozenset(
     {
@@ -37,20 +37,15 @@ SYSTEM_NAMES = frozenset(
         "thumbs.db",
     }
 )
-"""Files and folders that systems leave among pictures, in small letters; whatever begins with a dot is one of them."""
+"""Files and folders of the operating system, in lower case; all names that begin with a dot count too."""
 
 MAX_RESIZED_PIXELS = 2**25
-"""Most pixels that an image may have after its shorter side is resized: 100 MB in RGB. At 256 it may be 512:1."""
+"""Most pixels of an image after its shorter side is resized: 100 MB in RGB. At 256 pixels its ratio may be 512:1."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The content of an image file that is a part of a larger one.
-
-    Args:
-        name: What to call it.
-        content: Its bytes.
-    """
+    """The bytes of an image file that is stored inside a larger file, and its name for messages."""
 
     name: str
     content: bytes
@@ -65,7 +60,7 @@ def image_endings(all_formats: bool) -> tuple[str, ...]:
     if not all_formats:
         return USUAL_ENDINGS
     Image.init()
-    decoded = Image.OPEN.keys() - NO_PICTURES
+    decoded = Image.OPEN.keys() - NOT_DECODED
     return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in decoded))
 
 
@@ -92,7 +87,7 @@ def list_images(folder: Path, all_formats: bool = False) -> list[str]:
 def class_folders(folder: Path) -> list[str]:
     """Return the sorted names of the folders in a folder; none where it does not exist.
 
-    Hidden and system folders are left out, and links to the folder itself or to one that it lies in.
+    Hidden and system folders are left out, and so are links to the folder itself or to a parent of it.
     """
     if not folder.is_dir():
         return []
@@ -111,14 +106,14 @@ def find_images(folder: Path, option: str, all_formats: bool = False) -> list[Pa
 
     Args:
         folder: Folder.
-        option: What the user named it by, for errors.
+        option: The user's option that names it, for errors.
         all_formats: Whether to look for every format that Pillow decodes.
 
     Raises:
-        UserError: When it is no folder or holds no images.
+        UserError: When it is not a folder or holds no images.
     """
     if not folder.is_dir():
-        raise UserError(f"{option} = {folder} must be a folder with images: there is no such folder.")
+        raise UserError(f"{option} = {folder} must be a folder with images: it does not exist.")
     files = [folder / name for name in list_images(folder, all_formats)]
     if not files:
         endings = ", ".join(image_endings(all_formats))
@@ -129,17 +124,16 @@ def find_images(folder: Path, option: str, all_formats: bool = False) -> list[Pa
 def open_image(file: Path | EncodedImage, metadata: ModelMetadata | None = None) -> Image.Image:
     """Return an image in RGB, whatever its format and mode.
 
-    Transparency shows white. 16-bit images are scaled from 0..65535. 32-bit and float images are scaled from the
-    smallest of 0..1 (floats), 0..255 and 0..65535 that holds their values, or else from their own least to their own
-    greatest value.
+    Transparency becomes white. 16-bit images are scaled from 0..65535. 32-bit and float images are scaled from the
+    smallest of 0..1 (floats), 0..255 and 0..65535 that holds their values, or else from their minimum to their maximum.
 
     Args:
         file: The file.
-        metadata: How the image is prepared; None neither turns it by its EXIF orientation nor resizes it later.
+        metadata: How the image is prepared; None ignores its EXIF orientation and does not check its size.
 
     Raises:
-        UserError: When the file cannot be read, or resizing it would need too much memory. Whatever a decoder raises
-            counts, except MemoryError, which speaks of the machine and not of the file.
+        UserError: When the file cannot be read, or resizing it would need too much memory. Any error of a decoder
+            counts, except MemoryError, which is a problem of the machine and not of the file.
     """
     try:
         with Image.open(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file) as image:
@@ -155,14 +149,14 @@ def open_image(file: Path | EncodedImage, metadata: ModelMetadata | None = None)
 
 
 def read_pixels(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarray:
-    """Return the pixels of :func:`open_image` as uint8 (H, W, 3), ordinary photographs by the fastest decoder.
+    """Return the pixels of :func:`open_image` as uint8 (H, W, 3), using the fastest decoder for ordinary photographs.
 
     Args:
         file: The file.
         metadata: How the image is prepared.
 
     Raises:
-        UserError: As :func:`open_image`, which reads whatever is no ordinary photograph, or is damaged.
+        UserError: As :func:`open_image`, which reads all other images and damaged ones.
     """
     pixels = _photograph(file, metadata) if jpeg.simplejpeg() is not None else None
     return np.array(open_image(file, metadata)) if pixels is None else pixels
@@ -182,20 +176,15 @@ def _photograph(file: Path | EncodedImage, metadata: ModelMetadata) -> np.ndarra
 
 
 def printable(text: str | Path) -> str:
-    r"""Return a path, or text with paths, in valid UTF-8: bytes that are none become escapes such as \udce9.
+    r"""Return a path, or text with paths, in valid UTF-8: invalid bytes become escapes such as \udce9.
 
-    Paths are made printable where they leave the program: in tables, messages, and class names in files.
+    Used wherever paths leave the program: in tables, messages, and class names in files.
     """
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Choose items at even distances, so that sorted folders of classes all have their share.
-
-    Args:
-        items: What to choose from.
-        count: Items wanted; all are taken where there are fewer.
-    """
+    """Return ``count`` items at even distances, or all if there are fewer: sorted class folders all get their share."""
     count, total = min(count, len(items)), len(items)
     return [items[index * total // count] for index in range(count)]
 
@@ -205,7 +194,7 @@ def _is_system(name: str) -> bool:
 
 
 def _holds(folder: Path, other: Path) -> bool:
-    """Return whether a folder is another one or holds it, links resolved."""
+    """Return whether a folder is another one or contains it, with links resolved."""
     held, holder = (os.path.join(os.path.realpath(path), "") for path in (other, folder))
     return held.startswith(holder)
 
@@ -229,11 +218,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _check_shape(size: tuple[int, int], metadata: ModelMetadata) -> None:
-    """Refuse an image before it is resized to something giant.
-
-    Raises:
-        ValueError: When it would be.
-    """
+    """Raise ValueError for an image that would become too large when it is resized."""
     pixels = _resized_pixels(size, metadata)
     if pixels > MAX_RESIZED_PIXELS:
         raise ValueError(
@@ -251,7 +236,7 @@ def _resized_pixels(size: tuple[int, int], metadata: ModelMetadata) -> float:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a loaded image by its EXIF orientation; damaged EXIF data count as none."""
+    """Turn a loaded image by its EXIF orientation; damaged EXIF data are ignored."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
@@ -268,14 +253,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale grey levels (H, W) of 16 or 32 bits to 0..255; what is not finite becomes the nearest end of the range."""
+    """Scale grey levels (H, W) of 16 or 32 bits to 0..255; infinite values become the nearest end of the range."""
     low, high = _range(values)
     finite = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     return np.rint((finite - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """Return the grey levels that stand for black and white."""
+    """Return the grey levels of black and white."""
     if values.dtype.itemsize == 2:
         return 0, 65535
     finite = values[np.isfinite(values)]

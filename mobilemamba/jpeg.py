@@ -1,7 +1,7 @@
-"""Ordinary photographs decoded by simplejpeg, where it is installed: the pixels of Pillow, in less time.
+"""Decodes ordinary photographs with simplejpeg, where it is installed: the same pixels as Pillow, in less time.
 
-Both call libjpeg-turbo with the same settings. Pillow keeps four bytes for each pixel of three, which takes a copy in
-and one out; simplejpeg writes the array itself. What is not an ordinary photograph is left to Pillow.
+Both call libjpeg-turbo with the same settings. Pillow stores three colours in four bytes, which costs two copies;
+simplejpeg writes the array directly. Pillow reads all other images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ START = b"\xff\xd8\xff"
 
 EXIF = b"Exif\0\0"
 FIRST_SEGMENTS = 65536
-"""Bytes in which EXIF data begin, where there are any: they are in the first segments."""
+"""EXIF data begin within these bytes, in the first segments of the file."""
 
 
 @cache
@@ -30,10 +30,7 @@ def simplejpeg() -> ModuleType | None:
 
 
 def photograph_size(content: bytes) -> tuple[int, int] | None:
-    """Return width and height of a photograph that :func:`decode` takes, None of anything else.
-
-    It takes JPEG files in the colours of cameras, or grey, with 8 bits.
-    """
+    """Return width and height of an 8-bit JPEG file in YCbCr or grey, which :func:`decode` takes; None for others."""
     package = simplejpeg()
     if package is None or not content.startswith(START):
         return None
@@ -50,7 +47,7 @@ def has_exif(content: bytes) -> bool:
 
 
 def decode(content: bytes) -> np.ndarray | None:
-    """Return RGB pixels, uint8 (H, W, 3), or None for a damaged file, of which Pillow says what is wrong.
+    """Return RGB pixels, uint8 (H, W, 3), or None for a damaged file, for which Pillow has a better message.
 
     Args:
         content: A file with a :func:`photograph_size`.

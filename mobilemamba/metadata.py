@@ -1,4 +1,4 @@
-"""What a network file must say besides its weights: classes and how images are prepared."""
+"""What a network's file holds besides its weights: classes and how images are prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compiled kernels compute, in plain operators: runs on any device, in any dtype, and has all derivatives."""
+"""The functions of the compiled kernels in plain operators: for any device and dtype, with all derivatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How images become tensors wherever a network is used: in evaluation, prediction and the calibration of int8 files."""
+"""How images become tensors in evaluation, prediction and the calibration of int8 files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Transform = Callable[[Any], Tensor]
 
 
 def evaluation_transform(metadata: ModelMetadata) -> Transform:
-    """Return resize of the shorter side to size / crop_pct and centre crop, from PIL images to tensors (3, H, W)."""
+    """Return a transform that resizes the shorter side to size / crop_pct, crops the centre and normalises."""
     transform = create_transform(
         metadata.image_size,
         is_training=False,

@@ -34,12 +34,12 @@ def download_published(variant: str, distilled: bool = True) -> dict[str, Any]:
 
 
 def published_file(variant: str, distilled: bool = True, copy: Path | None = None) -> Path:
-    """Return a variant's published file in the Hub's cache, fetched where it is not there, or in a copy.
+    """Return a variant's published file: from the Hub's cache, which is filled if necessary, or from a local copy.
 
     Args:
         variant: Name such as "mobilemamba_s6".
         distilled: The 1000-epoch distilled weights, or those of 300 epochs without teacher.
-        copy: Folder with the repository's files, downloaded by hand.
+        copy: Folder with a downloaded copy of the repository.
 
     Raises:
         ConnectionError: When the Hub cannot be reached; the message says how to load a file by hand.
@@ -56,7 +56,7 @@ def published_file(variant: str, distilled: bool = True, copy: Path | None = Non
         weights = sorted(file for file in files if file.endswith(WEIGHT_SUFFIXES))
         if weights:
             return Path(hf_hub_download(PUBLISHED_REPOSITORY, weights[0]))
-    # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
+    # The Hub's client raises the errors of its HTTP library, which differs between releases.
     except Exception as error:
         raise ConnectionError(
             f"The weights of {variant} could not be fetched from https://huggingface.co/{PUBLISHED_REPOSITORY} "

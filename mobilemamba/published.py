@@ -1,7 +1,7 @@
 """Translate the authors' published state dicts into this project's names and layout.
 
-Published names are those of github.com/lewandofskee/MobileMamba/blob/0980f48. Both kinds of file are understood:
-training form, and the fused export, which is turned back into training form with BatchNorms that do nothing.
+Published names are those of github.com/lewandofskee/MobileMamba/blob/0980f48. Files may be in training form or fused;
+fused ones are turned back into training form with BatchNorms that do nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mobilemamba.wavelet import haar_filters
 WeightSource = Literal["ema", "raw"]
 
 STUDENT_PREFIX = "student."
-"""What the network's keys start with in training checkpoints."""
+"""Prefix of the network's keys in training checkpoints."""
 
 _NESTED = (("net", "net_E"), ("state_dict", "state_dict_ema"), ("model", "model_ema"))
-"""Where the authors, timm and DeiT's scripts keep the raw weights of a file and the averaged ones."""
+"""Keys of the raw and the averaged weights in files of the authors, timm and DeiT's scripts."""
 
-# Names in this project's checkpoints before its scan had the field's names -> now.
+# Names in this project's older checkpoints -> now.
 _OLD_NAMES: tuple[tuple[str, str], ...] = (
     (r"\.step_weight$", ".dt_proj_weight"),
     (r"\.step_bias$", ".dt_proj_bias"),
@@ -84,11 +84,11 @@ _DOWNSAMPLE_PARTS: tuple[tuple[str, str], ...] = (
     (r"^2\.1\.m\.", "4.branch."),
 )
 _BLOCKS_AFTER_DOWNSAMPLE = 3
-"""The release counts three parts of a downsample before the first block of a stage."""
+"""In the release, the first three modules of a stage are its downsampling."""
 
 
 def adapt_state(content: Mapping[str, Any], model: nn.Module, weights: WeightSource = "ema") -> dict[str, Tensor]:
-    """Return what a file holds as a state dict for the model, whether it is a published one or our own.
+    """Return the content of a file, published or our own, as a state dict for the model.
 
     Args:
         content: Flat state dict, or a published file's dict with ``net`` and ``net_E``; keys may start with
@@ -107,7 +107,7 @@ def adapt_state(content: Mapping[str, Any], model: nn.Module, weights: WeightSou
 
 
 def split_checkpoint(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return the raw weights of a file and the averaged ones, None where it has none: the one place that knows.
+    """Return the raw weights of a file and the averaged ones, or None where it has no averaged ones.
 
     A training checkpoint of this project has its averaged weights in ``state_dict`` and the raw ones in
     ``current_model_state``. Other files have one of the pairs of names in :data:`_NESTED`, or either of a pair.
@@ -146,7 +146,7 @@ def is_published(state: Mapping[str, object]) -> bool:
 
 
 def convert_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename published keys to ours, reorder what is laid out differently, and undo a fused export.
+    """Rename published keys to ours, reorder tensors of another layout, and undo a fused export.
 
     Args:
         state: Flat state dict with published names.
@@ -196,7 +196,7 @@ def _reorder_scan_projection(weight: Tensor, rank: int) -> Tensor:
 
 
 def _check_haar(key: str, filters: Tensor) -> None:
-    # The fixed filters are made here, not loaded; a file with others would silently compute something else.
+    # The fixed filters are not loaded; with other filters the network would silently compute something else.
     expected = haar_filters().repeat(filters.shape[0] // 4, 1, 1, 1)
     if filters.shape != expected.shape or not torch.allclose(filters.double(), expected, atol=1e-6):
         raise UserError(f"{key} is not the Haar wavelet; only published (Haar) weights can be loaded.")
@@ -207,13 +207,13 @@ def _is_fused(state: Mapping[str, object]) -> bool:
 
 
 def _unfuse(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Give every folded layer a BatchNorm that changes nothing, so that it fits the training form again."""
+    """Give every folded layer a BatchNorm that changes nothing, as the training form needs it."""
     state = dict(state)
     for name, module in model.named_modules():
         if isinstance(module, ConvNorm):
             _unfuse_residual(state, name, module)
             _move(state, f"{name}.weight", f"{name}.conv.weight")
-            # A bias beside the norm's own place is the folded norm.
+            # A convolution has a bias only where a norm was folded into it.
             bias = state.pop(f"{name}.bias", state.pop(f"{name}.conv.bias", None))
             if bias is not None:
                 state |= _neutral_norm(f"{name}.norm", module.norm, bias)
@@ -226,7 +226,7 @@ def _unfuse(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _unfuse_residual(state: dict[str, Tensor], name: str, module: ConvNorm) -> None:
-    """Take a merged skip out of a depthwise convolution again, and put it back below its residual."""
+    """Take a merged skip out of a depthwise convolution, and move the convolution back into its residual."""
     residual, _, leaf = name.rpartition(".")
     if leaf != "branch" or f"{residual}.weight" not in state:
         return

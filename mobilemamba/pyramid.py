@@ -1,6 +1,6 @@
 """Feature maps for detectors: the paper's pyramid, and the levels of its SSDLite (arXiv:2411.15941, section 4.2).
 
-Both map images to named levels and know their ``out_channels``: what torchvision's detectors take as a backbone.
+Both map images to named levels and have ``out_channels``, as torchvision's detectors expect of a backbone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ SSDLITE_EXTRA_CHANNELS = (512, 256, 256, 128)
 
 
 class FeaturePyramid(nn.Module):
-    """The pyramid of EfficientViT's detectors (arXiv:2305.07027), which MobileMamba's use too.
+    """The pyramid of EfficientViT's detectors (arXiv:2305.07027), which MobileMamba's detectors use too.
 
-    1x1 convolutions bring the stages' maps to one width, each coarser one is added to the next finer one (nearest), and
-    2x2 stride-2 transposed convolutions make finer levels of the finest. A 3x3 convolution follows each level; 3x3
-    stride-2 convolutions make coarser ones of the last stage's map, which gives the published number of parameters.
+    1x1 convolutions bring the stages' maps to one width. Each coarser map is added to the next finer one (nearest
+    upsampling), and 2x2 stride-2 transposed convolutions add levels finer than the finest. A 3x3 convolution follows
+    each level. 3x3 stride-2 convolutions of the last stage's map add coarser levels; this gives the published number of
+    parameters.
 
     Args:
-        network: The backbone; its classifier is taken off.
+        network: The backbone; its classifier is removed.
         channels: Channels of every level.
         finer_levels: Levels finer than the first stage: 2 for Mask R-CNN (strides 4 to 64), 1 for RetinaNet.
         coarser_levels: Levels coarser than the last stage: 1 for RetinaNet (strides 8 to 128).
@@ -70,11 +71,11 @@ class FeaturePyramid(nn.Module):
 
 
 class SSDLiteLevels(nn.Module):
-    """The first stages' maps, but for the coarsest, and four levels more by depthwise stride-2 convolutions.
+    """The maps of all stages but the last, and four more levels by depthwise stride-2 convolutions.
 
     Args:
-        network: The backbone; its classifier is taken off, and its last stage with it.
-        extra_channels: Channels of the levels behind the network's.
+        network: The backbone; its classifier and its last stage are removed.
+        extra_channels: Channels of the additional levels.
     """
 
     def __init__(self, network: MobileMamba, extra_channels: tuple[int, ...] = SSDLITE_EXTRA_CHANNELS) -> None:

@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al., arXiv:1901.02446), by which the paper segments ADE20K (section 4.2)."""
+"""Semantic FPN (Kirillov et al., arXiv:1901.02446), which the paper uses on ADE20K (section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mobilemamba.pyramid import FeaturePyramid
 
 
 class SemanticFPN(nn.Module):
-    """The pyramid of the stages, each level brought to the finest one's size by convolutions and doublings, and summed.
+    """The pyramid of the stages; convolutions and upsampling bring each level to the finest size, and all are summed.
 
-    B4 has 19.7 M parameters with the defaults and 150 classes; published are 19.8 M.
+    B4 has 19.7 M parameters with the defaults and 150 classes; the paper says 19.8 M.
 
     Args:
-        network: The backbone; its classifier is taken off.
+        network: The backbone; its classifier is removed.
         num_classes: Classes of a pixel.
         pyramid_channels: Channels of the pyramid.
-        head_channels: Channels of what is summed.
+        head_channels: Channels of the sum.
         drop_rate: Dropout of whole channels before the last convolution.
     """
 

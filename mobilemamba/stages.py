@@ -1,4 +1,4 @@
-"""Stem, downsampling and stages: what surrounds the blocks (paper section 3.1, Figure 4)."""
+"""Stem, downsampling and stages, which surround the blocks (paper section 3.1, Figure 4)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PatchMerging(nn.Module):
 
 
 class Downsample(nn.Sequential):
-    """Patch merging between residual depthwise and feed-forward parts at the old and at the new width.
+    """Patch merging, with residual depthwise and feed-forward parts before it (old width) and after it (new width).
 
     Args:
         in_channels: Channels before.
@@ -92,7 +92,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(Block(config, stage, rate) for rate in drop_path_rates))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, H, W) to (B, C, H, W), or half the resolution where the stage begins with downsampling."""
+        """Map (B, C_in, H, W) to (B, C, H, W), or to half the resolution if the stage begins with downsampling."""
         x = self.downsample(x)
         if self.grad_checkpointing and self.training:
             return checkpoint_seq(self.blocks, x)

@@ -1,4 +1,4 @@
-"""Results as a table that reads well on the screen and in Markdown, and cells of tables for other programs."""
+"""Tables for the screen and Markdown, and safe cells for CSV files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     Args:
         header: Names of the columns.
         rows: Their cells.
-        left: Columns of words, which come first and are aligned to the left; figures are to the right.
+        left: Number of columns, from the first, that are aligned to the left; the others are aligned to the right.
     """
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
 
@@ -27,5 +27,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def safe_cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: where one would, it is behind an apostrophe."""
+    """Return a text with an apostrophe before it where a spreadsheet would take it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -86,11 +86,11 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     Args:
         name: Its name.
         pretrained: Whether to load published weights.
-        kwargs: Those of timm's builder, fields of MobileMambaConfig, output_stride (16 or 32 keeps the resolution of
-            what follows: see :mod:`mobilemamba.dilation`) and img_size, which nothing depends on.
+        kwargs: Options of timm's builder, fields of MobileMambaConfig, output_stride (see :mod:`mobilemamba.dilation`)
+            and img_size, which is checked and otherwise ignored.
     """
     overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
-    tag = kwargs.get("pretrained_cfg") or "dist_in1k"  # timm hands over the tag of "name.tag" here
+    tag = kwargs.get("pretrained_cfg") or "dist_in1k"  # timm passes the tag of "name.tag" here
     has_other_source = not isinstance(tag, str) or overlay.keys() & {"file", "url", "state_dict"}
     if pretrained and not has_other_source:
         overlay["state_dict"] = download_published(name, distilled=tag.startswith("dist"))
@@ -101,7 +101,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
         unknown = sorted(overrides.keys() - known)
         if unknown:
             known |= {"output_stride", "img_size"}
-            raise TypeError(f"{name} has no option {', '.join(unknown)}; options are {', '.join(sorted(known))}.")
+            raise TypeError(f"{name} has no option {', '.join(unknown)}: it must be one of {', '.join(sorted(known))}.")
         network = MobileMamba(replace(config, **overrides))
         smallest, sides = network.config.min_image_size, img_size if isinstance(img_size, (tuple, list)) else [img_size]
         require(img_size is None or min(sides) >= smallest, "img_size", img_size, f"{smallest} pixels or more")
@@ -121,11 +121,11 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def _default_maps(kwargs: dict[str, Any], config: MobileMambaConfig) -> tuple[int, ...]:
-    """Return which of feature_info's maps features_only gives where no out_indices are named: those of the stages."""
+    """Return the default out_indices of features_only: the maps of the stages."""
     first = int(kwargs.get("stem_stride", config.stem_stride)).bit_length() - 2
     last = first + len(kwargs.get("widths", config.widths))
-    # On the meta device nothing can be computed: segmentation_models_pytorch builds a network there to ask which maps
-    # there are, and takes only networks that begin at stride 2, 4 or 1.
+    # segmentation_models_pytorch builds a network on the meta device to ask for its maps, and takes only networks
+    # whose first map has stride 1, 2 or 4.
     return tuple(range(0 if torch.empty(0).is_meta else first, last))
 
 

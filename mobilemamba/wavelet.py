@@ -57,16 +57,15 @@ def haar_conv(
 ) -> Tensor:
     """Convolve the sub-bands of x, (B, C, H, W), and transform them back, to the same shape.
 
-    Each further level transforms the untouched low-low band of the level above; on the way back its result is added to
-    that band's convolved form.
+    Each further level transforms the low-low band of the level above, before its convolution. On the way back its
+    result is added to the convolved band.
 
     Args:
         x: Feature map.
         weights: Depthwise kernels of each level, (4C, 1, k, k).
         analysis: Filters of the transform, (4C, 1, 2, 2).
-        synthesis: Filters of its inverse. They are the same, but one tensor for both is exported wrongly by some
-            runtimes.
-        inverse: Transforms bands back, by the filters of ``synthesis``.
+        synthesis: Filters of its inverse. They are the same, but some exporters fail if one tensor is used for both.
+        inverse: Transforms bands back with ``synthesis``.
     """
     height, width = x.shape[-2:]
     bands = haar_analysis(x, analysis)
@@ -81,8 +80,8 @@ def haar_conv(
 def pad_to_even(x: Tensor) -> Tensor:
     """Zero-pad x, (B, C, H, W), at right and bottom to even height and width.
 
-    In a graph of dynamic size every side gets one pixel: of an even side the strided transform drops it again, and
-    the graph needs no arithmetic on sizes.
+    In a graph of dynamic size every side gets one pixel, so that the graph needs no arithmetic on sizes; the strided
+    transform drops it again from even sides.
     """
     height, width = x.shape[-2:]
     if not isinstance(height, int) or not isinstance(width, int):

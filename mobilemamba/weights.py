@@ -1,4 +1,4 @@
-"""Weights by one name, wherever they are: published, in a file, in a folder, or on the Hugging Face Hub.
+"""Finds weights by one name: published ones, in a file, in a folder, or on the Hugging Face Hub.
 
 A source is one of
 
@@ -41,16 +41,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were found, and what their source says of them.
+    """Weights that were found, and their description.
 
     Args:
-        source: What they were asked for by.
-        kind: "ema" for averaged weights; "raw" for others, and where the source has one kind alone.
+        source: The name they were found by.
+        kind: "ema" for averaged weights; "raw" for others, and where the source has only one kind.
         state: State dict with the source's own names.
         config: Architecture; None where the source is a bare state dict.
         metadata: Preprocessing and class names; None where the source is a bare state dict.
-        head: What a network of another task than classification has besides its backbone: its "task", and options of
-            that task's module; empty for a classifier.
+        head: For tasks other than classification: the "task" and options of its module; empty for a classifier.
     """
 
     source: str
@@ -62,16 +61,16 @@ class Weights:
 
 
 def find_weights(source: str | Path, kind: WeightSource = "ema", variant: str | None = None) -> Weights:
-    """Read weights without running any code that they may carry.
+    """Read weights without running any code in their files.
 
     Args:
-        source: See this module.
+        source: See the top of this module.
         kind: Which weights to take where there are averaged and raw ones.
         variant: Published variant, such as "mobilemamba_s6", of ``published`` weights and bare state dicts; None
             recognises a state dict by its shapes.
 
     Raises:
-        UserError: When the source is none, its file is damaged or holds code, or a variant must be named.
+        UserError: When the source is unknown, its file is damaged or holds code, or a variant must be named.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -106,15 +105,15 @@ def find_weights(source: str | Path, kind: WeightSource = "ema", variant: str | 
 def load_network(
     source: str | Path, kind: WeightSource = "ema", variant: str | None = None
 ) -> tuple[MobileMamba, ModelMetadata]:
-    """Build a network in eval mode with its weights, and say how its images are prepared.
+    """Build a network in eval mode with its weights, and return it with the metadata of its images.
 
     Args:
-        source: See this module.
+        source: See the top of this module.
         kind: Which weights to take where there are averaged and raw ones.
         variant: Published variant; see :func:`find_weights`.
 
     Raises:
-        UserError: When the weights cannot be used, or nothing says of which network they are.
+        UserError: When the weights cannot be used, or their network is unknown.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -122,18 +121,17 @@ def load_network(
 
 
 def build_network(weights: Weights) -> tuple[MobileMamba, ModelMetadata]:
-    """Build the network of weights in eval mode, and say how its images are prepared.
+    """Build the network of weights in eval mode, and return it with the metadata of its images.
 
     Raises:
-        UserError: When they are not of a MobileMamba alone, or nothing says of which.
+        UserError: When it is not a classifier, or its architecture is unknown.
     """
     if weights.head:
-        raise UserError(f"{weights.source} is of a network for {weights.head['task']}, not of a classifier.")
+        raise UserError(f"Weights {weights.source} must be those of a classifier: they are for {weights.head['task']}.")
     if weights.config is None or weights.metadata is None:
         raise UserError(
-            f"{weights.source} does not say of which network its weights are, and no published variant has such "
-            f"shapes: name one of {', '.join(sorted(VARIANTS))} as the variant, or use a .ckpt or a published folder, "
-            "which say it."
+            f"{weights.source} does not name the network of its weights, and no published variant has such shapes: "
+            f"name one of {', '.join(sorted(VARIANTS))} as the variant, or use a .ckpt or a published folder."
         )
     network = MobileMamba(weights.config)
     load_strictly(network, weights.state)
@@ -141,10 +139,10 @@ def build_network(weights: Weights) -> tuple[MobileMamba, ModelMetadata]:
 
 
 def start_from(network: MobileMamba, weights: Weights) -> bool:
-    """Load weights into a network, whose classifier stays as it is where the weights have other classes or none.
+    """Load weights into a network; its classifier is kept if the weights have other classes or no classifier.
 
     Returns:
-        Whether the classifier was left as it is.
+        Whether the network kept its own classifier.
 
     Raises:
         UserError: When anything but the classifier differs; lists both sides.
@@ -163,15 +161,13 @@ def start_from(network: MobileMamba, weights: Weights) -> bool:
 
 
 def variant_of(config: MobileMambaConfig, image_size: int | None = None) -> str | None:
-    """Return the published variant of an architecture, whatever its classes and rates; None where there is none.
+    """Return the published variant of an architecture, whatever its classes and drop rates; None if there is none.
 
     Args:
         config: The architecture.
-        image_size: Height and width in pixels: B1, B2 and B4 differ in nothing else, and the nearest is taken.
+        image_size: Height and width in pixels. B1, B2 and B4 differ only in it, and the nearest is taken.
     """
-    free = {
-        name: getattr(config, name) for name in ("num_classes", "drop_path_rate", "drop_rate") if hasattr(config, name)
-    }
+    free = {name: getattr(config, name) for name in ("num_classes", "drop_path_rate", "drop_rate")}
     same = [name for name, variant in VARIANTS.items() if replace(variant.config, **free) == config]
     return min(same, key=lambda name: abs(VARIANTS[name].image_size - (image_size or 0)), default=None)
 
@@ -184,7 +180,7 @@ def _published(text: str, tag: str, kind: WeightSource, variant: str | None) -> 
 
 
 def _bare(text: str, content: Mapping[str, Any], kind: WeightSource, variant: str | None) -> Weights:
-    """Describe a published file or a state dict by its variant."""
+    """Describe the content of a published file or a state dict."""
     raw, averaged = split_checkpoint(content)
     takes_average = averaged is not None and kind == "ema"
     chosen = averaged if averaged is not None and takes_average else raw
@@ -198,7 +194,7 @@ def _bare(text: str, content: Mapping[str, Any], kind: WeightSource, variant: st
 def _recognise(
     state: Mapping[str, Tensor], variant: str | None
 ) -> tuple[MobileMambaConfig | None, ModelMetadata | None]:
-    """Return architecture and preprocessing of the published variant whose shapes a state dict has."""
+    """Return architecture and preprocessing of the published variant that has the shapes of a state dict."""
     for name in VARIANTS if variant is None else (variant,):
         published = VARIANTS[name]
         with torch.device("meta"):
@@ -215,7 +211,7 @@ def _recognise(
 
 
 def _timm_folder(text: str, place: str, on_hub: bool) -> Weights:
-    """Read a model that this project or timm has published: config.json and weights."""
+    """Read a model in timm's form: config.json and weights."""
     file = _file_of(text, place, ("config.json",), on_hub)
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
@@ -228,7 +224,7 @@ def _timm_folder(text: str, place: str, on_hub: bool) -> Weights:
     options = {"num_classes": description.get("num_classes", 1000), **(description.get("model_args") or {})}
     unknown = options.keys() - {field.name for field in fields(MobileMambaConfig)}
     if unknown:
-        raise UserError(f"{text}: model_args has options that this version does not know: {sorted(unknown)}.")
+        raise UserError(f"{text}: model_args = {sorted(unknown)} are unknown options: upgrade this package.")
     config = replace(VARIANTS[name].config, **options)
     if "mobilemamba" in description:
         metadata = ModelMetadata.from_dict(description["mobilemamba"])
@@ -247,7 +243,7 @@ def _timm_metadata(config: Mapping[str, Any], image_size: int) -> ModelMetadata:
 
 
 def _file_of(text: str, place: str, names: tuple[str, ...], on_hub: bool) -> Path:
-    """Return the first of some files that a folder or a repository of the Hub has."""
+    """Return the first of some files that exists in a folder or a repository of the Hub."""
     if not on_hub:
         folder = Path(place).expanduser()
         found = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -258,7 +254,7 @@ def _file_of(text: str, place: str, names: tuple[str, ...], on_hub: bool) -> Pat
     for name in names:
         try:
             return Path(hf_hub_download(place, name))
-        # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
+        # The Hub's client raises the errors of its HTTP library, which differs between releases.
         except Exception as error:
             failure = error
     raise ConnectionError(

@@ -1,4 +1,4 @@
-"""What a folder of chunks holds: each image's path, class, place and checksum, by its index in the sorted folders."""
+"""The content of a folder of chunks: path, class, position and checksum of each image, by its index."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Chunk:
-    """One file of images.
-
-    Args:
-        filename: Its name.
-        images: Images in it.
-        size: Bytes.
-    """
+    """A file of images: its name, number of images and size in bytes."""
 
     filename: str
     images: int
@@ -36,14 +30,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All images of a split; arrays are by index, in the order of sorted folders and files.
+    """All images of a split; arrays are in the order of sorted folders and files.
 
     Args:
         classes: Names of the classes.
         chunks: The files, in their order.
         paths: Paths relative to the root, as bytes (images,).
         targets: Class indices (images,).
-        places: Place of each image in the order of the chunks (images,).
+        places: Position of each image in the order of the chunks (images,).
         checksums: CRC-32 of each image's file (images,).
     """
 
@@ -55,7 +49,7 @@ class Manifest:
     checksums: np.ndarray
 
     def write(self, folder: Path) -> None:
-        """Write both files; the manifest comes last, so that a folder with one is whole."""
+        """Write both files, the manifest last: a folder that has one is complete."""
         paths = np.frombuffer(self.paths.tobytes(), np.uint8).reshape(len(self.paths), -1)
         arrays = {"paths": paths, "targets": self.targets, "places": self.places, "checksums": self.checksums}
         with atomic_write(folder / TABLE) as unfinished:
@@ -79,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise UserError(f"{folder / MANIFEST} is of format {content['format']}, not {FORMAT}: prepare it again.")
+            raise UserError(f"{folder / MANIFEST}: format = {content['format']} must be {FORMAT}: prepare it again.")
         table = (folder / TABLE).read_bytes()
         if hashlib.sha256(table).hexdigest() != content["table_sha256"]:
             raise ValueError("checksum")

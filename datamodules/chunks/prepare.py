@@ -1,4 +1,4 @@
-"""``mobilemamba prepare``: an image folder as chunks, to read from disk or from object storage."""
+"""``mobilemamba prepare``: writes an image folder as chunks, to read from disk or from object storage."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mobilemamba.errors import UserError, require
 from mobilemamba.files import check_writable
 
 MOST_MEGABYTES = 4000
-"""Offsets in a chunk have 32 bits."""
+"""Largest chunk: its offsets have 32 bits."""
 
 
 def prepare(root: Path, output: Path, chunk_megabytes: int = 64, all_formats: bool = False, seed: int = 0) -> None:
-    """Write the images of class folders into LitData's chunks, as they are, or go on with it; then read all back.
+    """Write the files of class folders unchanged into LitData's chunks, or continue; then read all of them back.
 
-    Those to train on are shuffled, so that a chunk has images of all classes. ``data.root`` takes the folder, or a copy
-    of it in object storage, such as s3://BUCKET/FOLDER.
+    Training images are shuffled, so that each chunk has images of all classes. ``data.root`` takes the folder, or a
+    copy of it in object storage, such as s3://BUCKET/FOLDER.
 
     Args:
         root: Folder with train/, val/ and test/, or some of them, each with one folder of images per class.
         output: Folder for the chunks, about as large as the images.
-        chunk_megabytes: Most of a chunk, in 1e6 bytes.
+        chunk_megabytes: Largest size of a chunk in 1e6 bytes.
         all_formats: Whether to look for images of every format that Pillow decodes, not only for the usual ones.
         seed: Seed of the shuffling.
 
     Raises:
-        UserError: When something given cannot be used, an image cannot be read, or a chunk is not what was written.
+        UserError: When an argument cannot be used, an image cannot be read, or a chunk is damaged.
     """
     require(1 <= chunk_megabytes <= MOST_MEGABYTES, "--chunk-megabytes", chunk_megabytes, f"1 to {MOST_MEGABYTES}")
     require(seed >= 0, "--seed", seed, "0 or more")

@@ -1,4 +1,4 @@
-"""Images of chunks by index, checked against their checksums when they are first read."""
+"""Images of chunks by index; their checksums are checked when they are first read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mobilemamba.errors import UserError
 from mobilemamba.images import EncodedImage, printable
 
 OPEN_CHUNKS = 256
-"""Most chunks that a process keeps mapped into memory."""
+"""Largest number of chunks that a process keeps mapped into memory."""
 
 
 class ImageChunks:
-    """Images of chunks, with their class indices, in the order of the folders that they were made of.
+    """Images of chunks with their class indices, in the order of the original folders.
 
     Args:
-        manifest: What there is.
+        manifest: The content of the chunks.
         fetch: Returns the local file of a chunk.
     """
 
@@ -32,7 +32,7 @@ class ImageChunks:
         self.manifest, self.fetch = manifest, fetch
         self.targets: np.ndarray = manifest.targets
         self._ends = np.cumsum([chunk.images for chunk in manifest.chunks])
-        self._checked = torch.zeros(len(self), dtype=torch.bool).share_memory_()  # by all loader processes
+        self._checked = torch.zeros(len(self), dtype=torch.bool).share_memory_()  # shared by all loader processes
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
@@ -55,8 +55,8 @@ class ImageChunks:
         if not self._checked[index]:
             if zlib.crc32(content) != self.manifest.checksums[index]:
                 raise UserError(
-                    f"Chunk {self.fetch(chunk)} is damaged: the bytes of {self._name(index)} do not have their "
-                    "checksum. Delete it and run `mobilemamba prepare` again, or copy it again, and check the disk."
+                    f"Chunk {self.fetch(chunk)} is damaged: the checksum of {self._name(index)} is wrong. Delete the "
+                    "chunk and run `mobilemamba prepare` again, or copy it again, and check the disk."
                 )
             self._checked[index] = True
         return EncodedImage(self._name(index), content), int(self.targets[index])
@@ -66,7 +66,7 @@ class ImageChunks:
         return (self[index] for index in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is mapped into memory."""
+        """Leave out memory maps."""
         return self.__dict__ | {"_open": OrderedDict()}
 
     def members(self) -> list[np.ndarray]:
@@ -84,14 +84,14 @@ class ImageChunks:
         try:
             self._open[number] = np.asarray(np.memmap(file, np.uint8, mode="r"))
         except OSError as error:
-            raise UserError(f"Chunk {file} cannot be read ({error.strerror}): bring it back to go on.") from error
+            raise UserError(f"Chunk {file} cannot be read ({error.strerror}): restore it to continue.") from error
         if len(self._open) > OPEN_CHUNKS:
             self._open.popitem(last=False)
         return self._open[number]
 
 
 class NamedChunks:
-    """Images of chunks with their paths in place of their class indices, read one at a time.
+    """Images of chunks with their paths instead of class indices.
 
     Args:
         images: The images.
@@ -113,12 +113,12 @@ class NamedChunks:
 def content_of(chunk: np.ndarray, item: int) -> bytes:
     """Return the file of an image in a chunk of LitData.
 
-    A chunk is the number n of its items, n + 1 offsets, and the items; an item of a file, a class index and a path is
-    three sizes and these three. Numbers have 32 bits.
+    A chunk is the number n of its items, n + 1 offsets, and the items. An item is three sizes, and then a file, a class
+    index and a path. Numbers have 32 bits.
 
     Args:
-        chunk: Its bytes.
-        item: Number of the image in it.
+        chunk: The bytes of the chunk.
+        item: Index of the image in the chunk.
     """
     start = _number(chunk, 4 + 4 * item)
     return bytes(chunk[start + 12 : start + 12 + _number(chunk, start)])

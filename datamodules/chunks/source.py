@@ -1,4 +1,4 @@
-"""Images in chunks as the data of a run: a prepared folder, on disk or in object storage."""
+"""The splits and classes of a prepared folder of chunks, on disk or in object storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilemamba.errors import UserError
 
 
 def is_prepared(root: Path) -> bool:
-    """Return whether `mobilemamba prepare` has written a folder."""
+    """Return whether `mobilemamba prepare` has written to a folder."""
     return any((root / split / MANIFEST).is_file() for split in SPLITS)
 
 
@@ -24,8 +24,8 @@ class ChunkFolders:
     """Chunks in root/<split>/.
 
     Args:
-        root: Folder of all, on disk.
-        storage: Where it comes from, None for a folder that is on this disk.
+        root: Folder of the splits on disk.
+        storage: Object storage that the root is a cache of; None for a local folder.
     """
 
     def __init__(self, root: Path, storage: ObjectStorage | None = None) -> None:
@@ -34,7 +34,7 @@ class ChunkFolders:
 
     @property
     def name(self) -> str:
-        """What the user calls the root."""
+        """The root as the user gave it."""
         return str(self.root) if self.storage is None else self.storage.url
 
     def has(self, split: str) -> bool:
@@ -42,30 +42,27 @@ class ChunkFolders:
         return self._manifest(split) is not None
 
     def missing(self) -> str:
-        """Return what is wrong, "" where there are images to fit."""
-        for split in SPLITS[:2]:
-            if not self.has(split):
-                return f"data.root = {self.name} has no chunks in {split}/: write them by `mobilemamba prepare`."
-        return ""
+        """Return an error message where there are no images to fit, otherwise ""."""
+        return next((self._no_chunks(split) for split in SPLITS[:2] if not self.has(split)), "")
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes.
 
         Raises:
-            UserError: When there are no images, or splits of other classes.
+            UserError: When there are no images, or the splits have different classes.
         """
         names = {manifest.classes for split in SPLITS if (manifest := self._manifest(split)) is not None}
         if not names:
             raise UserError(self.missing())
         if len(names) > 1:
-            raise UserError(f"The splits in {self.name} have different classes: prepare them together.")
+            raise UserError(f"The splits in {self.name} must have the same classes: prepare them together.")
         (classes,) = names
         check_class_names(classes, self.name)
         return classes
 
     def counts(self) -> dict[str, int]:
-        """Return every class with its number of images to train on, or to validate on where there are no others."""
+        """Return every class with its number of images in the first split that exists."""
         manifest = next(found for split in SPLITS if (found := self._manifest(split)) is not None)
         counts = np.bincount(manifest.targets, minlength=len(manifest.classes)).tolist()
         return dict(zip(manifest.classes, counts, strict=True))
@@ -74,11 +71,11 @@ class ChunkFolders:
         """Return the images of a split.
 
         Raises:
-            UserError: When there are none, or a chunk on disk is missing or has another size.
+            UserError: When there are none, or a chunk on disk is missing or has the wrong size.
         """
         manifest = self._manifest(split)
         if manifest is None:
-            raise UserError(f"data.root = {self.name} has no chunks in {split}/: write them by `mobilemamba prepare`.")
+            raise UserError(self._no_chunks(split))
         storage, folder = self.storage, self.root / split
         if storage is not None:
             return ImageChunks(manifest, StoredChunks(storage, split))
@@ -91,6 +88,9 @@ class ChunkFolders:
                 )
         return ImageChunks(manifest, LocalChunks(folder))
 
+    def _no_chunks(self, split: str) -> str:
+        return f"data.root = {self.name} has no chunks in {split}/: write them with `mobilemamba prepare`."
+
     def _read(self, split: str) -> Manifest | None:
         if self.storage is None:
             return read_manifest(self.root / split) if (self.root / split / MANIFEST).is_file() else None
@@ -101,7 +101,7 @@ class ChunkFolders:
 
 
 class LocalChunks:
-    """Chunks on disk; a class, so that a loader process that is spawned takes it."""
+    """Chunks on disk; a class, so that it can be pickled for spawned loader processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

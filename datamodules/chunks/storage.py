@@ -1,4 +1,4 @@
-"""Chunks in object storage, kept on disk once they have been read."""
+"""Chunks in object storage, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def is_url(root: str) -> bool:
 
 
 class ObjectStorage:
-    """A folder in object storage: s3:// and whatever else LitData reads; keys and endpoints come from the environment.
+    """A folder in object storage: s3:// or any other URL that LitData reads, with keys from the environment.
 
     Args:
         url: The folder.
-        cache: Folder on disk for what has been read, of any storage and any number of runs.
-        gigabytes: Most of it (1e9 bytes) that is kept of this folder; None keeps all.
+        cache: Folder on disk for downloaded files, which several URLs and runs may share.
+        gigabytes: Largest size in 1e9 bytes of this folder's files in the cache; None keeps all.
 
     Raises:
         UserError: When LitData is not installed.
@@ -43,14 +43,14 @@ class ObjectStorage:
         return self.__dict__ | {"_downloaders": {}}
 
     def fetch(self, name: str, size: int | None = None) -> Path:
-        """Return a local copy of a file, loaded once by all processes of a machine.
+        """Return a local copy of a file, downloaded once for all processes of a machine.
 
         Args:
             name: Path relative to the folder.
-            size: Its bytes, if they are known.
+            size: Its size in bytes, if known.
 
         Raises:
-            UserError: When it cannot be loaded.
+            UserError: When it cannot be downloaded.
         """
         file = self.folder / name
         if not _is_whole(file, size):
@@ -60,11 +60,11 @@ class ObjectStorage:
                     self._load_whole(name, file, size)
                     self._make_room(file)
         with suppress(OSError):
-            os.utime(file)  # for the order in which room is made
+            os.utime(file)  # the least recently used files are deleted first
         return file
 
     def fetch_small(self, name: str) -> Path | None:
-        """Return a new local copy of a file, None where there is no such file."""
+        """Download a file and return its local copy, or None if it does not exist."""
         file = self.folder / name
         try:
             self._load(name, file)
@@ -78,10 +78,10 @@ class ObjectStorage:
         except FileNotFoundError as error:
             raise UserError(f"{self.url}/{name} is missing: upload it again.") from error
         if not _is_whole(file, size):
-            raise UserError(f"{self.url}/{name} has not the {size} bytes that its manifest says: upload it again.")
+            raise UserError(f"{self.url}/{name} must have {size} bytes, as its manifest says: upload it again.")
 
     def _load(self, name: str, file: Path) -> None:
-        # Not by download_file: it starts threads in this process that loader processes forked from it do not survive.
+        # Not download_file: it starts threads, with which loader processes cannot be forked safely.
         with atomic_write(file) as unfinished, unfinished.open("wb") as content:
             try:
                 self._downloader().download_fileobj(f"{self.url}/{name}", content)
@@ -94,13 +94,13 @@ class ObjectStorage:
                 ) from error
 
     def _downloader(self) -> Any:
-        process = os.getpid()  # a connection is not shared with a child
+        process = os.getpid()  # a forked process needs its own connection
         if self._downloaders.keys() != {process}:
             self._downloaders = {process: _litdata().get_downloader(self.url, str(self.folder), [], {})}
         return self._downloaders[process]
 
     def _make_room(self, newest: Path) -> None:
-        """Delete what has not been used for longest; processes that have it open keep it."""
+        """Delete the least recently used files; processes that have them open can still read them."""
         if self.limit is None:
             return
         files = []
@@ -128,7 +128,6 @@ def _litdata() -> Any:
         from litdata.streaming import downloader
     except ImportError as error:
         raise UserError(
-            "data.root is in object storage, which LitData reads: install it by pip install "
-            "mobilemamba-lightning[chunks]."
+            "data.root in object storage needs LitData: pip install mobilemamba-lightning[chunks]."
         ) from error
     return downloader

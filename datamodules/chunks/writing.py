@@ -1,4 +1,4 @@
-"""One split of an image folder as chunks of LitData: resumable, each chunk whole or not at all."""
+"""Writes one split of an image folder as chunks of LitData; it can be resumed, and each chunk is whole or missing."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mobilemamba.files import atomic_write, write_json
 from mobilemamba.images import printable
 
 ITEM_BYTES = 4 + 3 * 4 + 8
-"""Of an image, besides its file and its path: offset, three sizes, class index."""
+"""Bytes of an image besides its file and its path: offset, three sizes, class index."""
 
 
 class SplitWriter:
-    """Writes the images of a split in one order; chunks of an earlier run that hold the same are kept.
+    """Writes the images of a split in a given order; chunks of an earlier run with the same images are kept.
 
     Args:
         images: The images.
         classes: Names of their classes.
-        order: Their indices in the order in which they are written (images,).
-        folder: Where.
-        size: Bytes of a chunk at most, but for one image that is larger.
+        order: Indices of the images in the order in which they are written (images,).
+        folder: Folder of the chunks.
+        size: Largest size of a chunk in bytes; a larger image gets a chunk of its own.
 
     Raises:
         UserError: When the folder holds other images.
@@ -48,7 +48,7 @@ class SplitWriter:
                 raise UserError(f"--output: {folder} holds other images than {images.folder}: choose another folder.")
 
     def write(self) -> Iterator[int]:
-        """Write what is missing, and yield the number of images done after each chunk.
+        """Write missing chunks, and yield the number of finished images after each.
 
         Raises:
             UserError: When a file cannot be read.
@@ -68,11 +68,11 @@ class SplitWriter:
     def finish(self) -> Manifest:
         """Write LitData's index and the manifest."""
         number = len(self.chunks)
-        while (file := self.folder / _chunk_name(number)).exists():  # of an earlier run with smaller ones
+        while (file := self.folder / _chunk_name(number)).exists():  # left by an earlier run with smaller chunks
             file.unlink()
             number += 1
-        with tempfile.TemporaryDirectory() as nowhere:
-            writer = _writer(nowhere, [self._item(0, b"")])
+        with tempfile.TemporaryDirectory() as unused:
+            writer = _writer(unused, [self._item(0, b"")])
         entries = [
             {"chunk_bytes": chunk.size, "chunk_size": chunk.images, "filename": chunk.filename, "dim": None}
             for chunk in self.chunks
@@ -114,12 +114,12 @@ class SplitWriter:
 
 
 def _chunk_name(number: int) -> str:
-    """Return LitData's name of a chunk of the first process."""
+    """Return LitData's file name of a chunk."""
     return f"chunk-0-{number}.bin"
 
 
 def _writer(folder: str, items: list[list[Any]]) -> Any:
-    """Return LitData's writer of one chunk, which holds the items."""
+    """Return LitData's writer of one chunk with all items added."""
     from litdata.streaming.writer import BinaryWriter
 
     writer = BinaryWriter(folder, chunk_size=len(items))
@@ -129,7 +129,7 @@ def _writer(folder: str, items: list[list[Any]]) -> Any:
 
 
 def _holds(file: Path, contents: list[bytes]) -> bool:
-    """Return whether a chunk is there and has these files."""
+    """Return whether a chunk exists and contains these files."""
     if not file.is_file() or not file.stat().st_size:
         return False
     chunk = np.memmap(file, np.uint8, mode="r")

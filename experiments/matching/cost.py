@@ -1,8 +1,8 @@
-"""What widths cost beside the reference: multiply-accumulates, or time measured in turn in one process.
+"""Measures the cost of widths relative to the reference: multiply-accumulates, or time in one process.
 
-Times are compared by their medians. Where few calls or none go undisturbed, minima are a matter of luck: of one network
-timed as two, on two cores with eight busy processes, they were up to a factor of 2.3 apart, medians 2.4 percent (eight
-measurements of 120 calls each).
+Times are compared by their medians. On a busy machine minima depend on luck: the same network timed twice, on two cores
+with eight busy processes, gave minima up to a factor of 2.3 apart, but medians within 2.4 percent (eight measurements
+of 120 calls each).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from mobilemamba.export.timing import interleaved_seconds
 Metric = Literal["throughput", "latency", "macs"]
 
 PARTS = 5
-"""Consecutive parts of a measurement; how far their ratios lie apart tells the error."""
+"""Number of consecutive parts of a measurement; the spread of their ratios gives the error."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Cost of some widths beside that of the reference.
+    """Cost of some widths and of the reference.
 
     Args:
-        widths: Of the candidate.
+        widths: Widths of the candidate.
         cost: Milliseconds per batch (median call), or multiply-accumulates.
-        reference_cost: The reference's, of the same measurement.
-        standard_error: Of their ratio, relative to it; 0 for what is counted.
-        calls: Timed calls of each; 0 for what is counted.
+        reference_cost: Cost of the reference in the same measurement.
+        standard_error: Relative standard error of their ratio; 0 for multiply-accumulates.
+        calls: Timed calls of each; 0 for multiply-accumulates.
     """
 
     widths: Widths
@@ -49,12 +49,12 @@ class Comparison:
 
     @property
     def relative_cost(self) -> float:
-        """Cost by that of the reference."""
+        """Cost relative to the reference."""
         return self.cost / self.reference_cost
 
     @property
     def distance(self) -> float:
-        """How far from the reference, as a logarithm: 0 where both are alike."""
+        """Absolute logarithm of the relative cost: 0 if both are equal."""
         return abs(math.log(self.relative_cost))
 
     def within(self, tolerance: float) -> bool:
@@ -67,7 +67,7 @@ class Comparison:
 
 
 Measure = Callable[[Sequence[Widths], int], list[Comparison]]
-"""Compares widths with the reference; the number is a factor on the usual number of rounds."""
+"""Compares widths with the reference; the integer multiplies the usual number of rounds."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Conditions:
 
 
 def macs_measure(space: WidthSpace, reference_cost: int, image_size: tuple[int, int]) -> Measure:
-    """Return what counts multiply-accumulates, the scan's included."""
+    """Return a function that counts multiply-accumulates, including the scan's."""
 
     def measure(candidates: Sequence[Widths], factor: int) -> list[Comparison]:
         networks = {widths: MobileMamba(space.config(widths)) for widths in candidates}
@@ -102,10 +102,10 @@ def macs_measure(space: WidthSpace, reference_cost: int, image_size: tuple[int, 
 
 
 def time_measure(space: WidthSpace, reference: Candidate, conditions: Conditions) -> Measure:
-    """Return what times fused networks in inference, all candidates and the reference in turn.
+    """Return a function that times fused networks in inference, all candidates and the reference in turn.
 
     Args:
-        space: Gives the candidates' networks.
+        space: Builds the candidates' networks.
         reference: The reference, on the device, and the images for all.
         conditions: How time is measured.
     """
@@ -134,12 +134,12 @@ def time_measure(space: WidthSpace, reference: Candidate, conditions: Conditions
 def standard_error(seconds: Sequence[float], reference: Sequence[float]) -> float:
     """Return the standard error of the ratio of two times measured in turn, relative to it.
 
-    Both are cut into consecutive parts, whose medians have a ratio each: what disturbs the machine for a while moves
+    Both are split into consecutive parts, and the medians of each part give a ratio: other load on the machine changes
     some of these ratios.
 
     Args:
-        seconds: Times of one call, in the order they were made; at least :data:`PARTS`.
-        reference: Times of the other.
+        seconds: Times of one network's calls in their order; at least :data:`PARTS`.
+        reference: Times of the other network's calls.
     """
     parts = zip(np.array_split(seconds, PARTS), np.array_split(reference, PARTS), strict=True)
     ratios = [math.log(np.median(ours) / np.median(theirs)) for ours, theirs in parts]

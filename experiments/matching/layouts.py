@@ -1,4 +1,4 @@
-"""Layouts whose widths are to be found: experiments' YAML files, those of the paper's Figure 3 by name."""
+"""Layouts whose widths are searched: YAML files of experiments; those of the paper's Figure 3 have names."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NAMES = ("three_stage", "four_stage_cnn", "four_stage_mamba")
 
 @dataclass(frozen=True)
 class Layout:
-    """A network up to its widths, and the config of an experiment around it.
+    """A network without final widths, and the config of its experiment.
 
     Args:
-        name: Of the layout.
-        paper_row: What the paper says of it.
+        name: Name of the layout.
+        paper_row: Its row in the paper.
         network: Its architecture; the widths are proportions.
         experiment: Config of ``lightning fit``, to which the widths are added.
     """
@@ -40,7 +40,7 @@ def find_layout(name: str) -> Layout:
     """Return a layout by its name in :data:`NAMES`, or that of an experiment's YAML file.
 
     Raises:
-        UserError: When there is neither, or the file does not describe a network.
+        UserError: When it does not exist, or the file does not describe a network.
     """
     path = FOLDER / f"{name}.yaml" if name in NAMES else Path(name)
     if not path.is_file():
@@ -51,9 +51,9 @@ def find_layout(name: str) -> Layout:
         text = path.read_text()
         experiment = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--layout {path} is no YAML file: {error}") from error
+        raise UserError(f"--layout = {path} must be a YAML file: {error}") from error
     if not isinstance(experiment, dict):
-        raise UserError(f"--layout {path} holds no config of an experiment.")
+        raise UserError(f"--layout = {path} must hold the config of an experiment.")
     model = experiment.get("model") or {}
     network = (model.get("network") if isinstance(model, dict) else model) or {}
     if not isinstance(network, dict):

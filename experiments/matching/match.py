@@ -54,21 +54,21 @@ def match(
     Args:
         reference: timm name, such as mobilemamba_s6.
         layout: three_stage, four_stage_cnn, four_stage_mamba, or an experiment's YAML file; gives the proportions.
-        metric: What is to be alike: images per second, time of a single image, or multiply-accumulates.
-        tolerance: Largest difference, a share.
+        metric: What to match: images per second, time of a single image, or multiply-accumulates.
+        tolerance: Largest relative difference.
         multiple: Widths are multiples of this number of channels.
         device: PyTorch device.
         batch_size: Images per call, for throughput. Null: 16; a GPU needs more.
         image_size: Height and width in pixels, or one number for both. Null: that of the reference.
         threads: CPU threads. Null: PyTorch's choice.
         autocast: Run in the device's mixed precision.
-        compile: Run by torch.compile.
+        compile: Compile the networks with torch.compile.
         rounds: Timed rounds.
         repeats: Calls of each network in a round.
         output: YAML file to write. Null: runs/LAYOUT_as_REFERENCE.yaml.
 
     Raises:
-        UserError: When an option does not fit, before anything is measured; or when no widths match.
+        UserError: When an option cannot be used, before anything is measured; or when no widths match.
     """
     options = {name: value for name, value in locals().items() if name != "output"}
     set_threads(threads)
@@ -94,7 +94,7 @@ def match(
     measure = count if metric == "macs" else time_measure(space, candidate, conditions)
 
     def say(purpose: str, comparison: Comparison) -> None:
-        # On the error stream, beside the progress bar, so that the result alone can be piped.
+        # To stderr, like the progress bar, so that only the result is on stdout.
         widths, ratio = " ".join(f"{width:4d}" for width in comparison.widths), comparison.ratio(metric)
         error = f" +- {comparison.standard_error * ratio:.3f}" if comparison.standard_error else ""
         print(f"  {widths}   {ratio:.3f}{error} times its {_name(metric)}, {purpose}", file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ def _name(metric: Metric) -> str:
 
 
 def _conditions(metric: Metric, conditions: Conditions, reference: Candidate) -> str:
-    """Return what is measured, and where."""
+    """Return a description of the measurement."""
     size = "{} x {} pixels".format(*reference.image_shape[1:])
     if metric == "macs":
         return f"multiply-accumulates at {size}, the scan's included"
@@ -130,7 +130,7 @@ def _conditions(metric: Metric, conditions: Conditions, reference: Candidate) ->
 
 
 def _times(metric: Metric, images: int, found: Comparison) -> str:
-    """Return both networks' figures in the metric's unit; nothing for what is counted."""
+    """Return both networks' times in the metric's unit; nothing for multiply-accumulates."""
     if metric == "macs":
         return ""
     if metric == "latency":
@@ -140,18 +140,18 @@ def _times(metric: Metric, images: int, found: Comparison) -> str:
 
 
 def _caution(metric: Metric, found: Comparison) -> list[str]:
-    """Return how far measured times can be trusted; nothing for what is counted."""
+    """Return how far measured times can be trusted; nothing for multiply-accumulates."""
     if metric == "macs":
         return []
     return [
-        f"Medians of {found.calls} calls of each, in turn in one process, measured anew after the search; standard "
+        f"Medians of {found.calls} calls of each, in turn in one process, measured again after the search; standard "
         f"error of the ratio {found.standard_error:.1%} within this process. Another device ranks layouts differently: "
-        "match the widths anew on the device that the claim is about."
+        "match the widths again on the device of interest."
     ]
 
 
 def _write_arm(path: Path, layout: Layout, widths: Sequence[int], reference: str, measured: Sequence[str]) -> None:
-    """Write the layout's experiment with these widths; its head says what was measured."""
+    """Write the layout's experiment with these widths, and the measurement in its head."""
     config = copy.deepcopy(dict(layout.experiment))
     config = {"run": (config.pop("run", None) or {}) | {"name": path.stem}} | config
     config["model"] = config.get("model") or {}
@@ -170,7 +170,7 @@ def _write_arm(path: Path, layout: Layout, widths: Sequence[int], reference: str
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    # A command stays in one piece where it can: its options hold hyphens.
+    # Commands are not broken at the hyphens of their options.
     return textwrap.wrap(text, LINE_LENGTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
@@ -186,7 +186,7 @@ def _command(options: Mapping[str, Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Writes lists of values in one line, as the experiments here do."""
+    """Writes lists of values in one line, as in this project's experiments."""
 
 
 _Dumper.add_representer(

@@ -1,11 +1,11 @@
 """The search for widths that cost as much as the reference.
 
-One factor scales all widths: bisection finds it, first for multiply-accumulates, which cost no time to count, then for
-the measured cost around that guess. Widths are multiples, so that scaling alone may step over the reference: single
-stages then get a multiple wider or narrower, always from the nearest widths known so far.
+One factor scales all widths. Bisection finds it, first for multiply-accumulates, which are quick to count, then for the
+measured cost around that guess. Widths are multiples of a number, so scaling alone may miss the reference: then single
+stages get one multiple wider or narrower, always starting from the nearest widths so far.
 
 Measured costs have errors, and the nearest of many is nearest partly by luck. So widths that seem to match are measured
-anew, and only this second measurement counts.
+again, and only this second measurement counts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from experiments.matching.widths import Widths, WidthSpace
 from mobilemamba.errors import UserError
 
 BISECTIONS = 8
-"""Halvings of the interval of scales; an eighth of a multiple is closer than widths can be."""
+"""Number of halvings of the interval of scales."""
 
 SINGLE_STAGE_STEPS = 8
-"""Times that single stages are changed at most."""
+"""Largest number of steps that change single stages."""
 
 CONFIRMING_FACTORS = (2, 6)
-"""How much longer the measurement takes that decides; the second where the error of the first is too large."""
+"""Factors on the rounds of the second measurement; the larger one is used if the error is too large with the first."""
 
 
 class _Found(Exception):
@@ -37,13 +37,13 @@ class _Found(Exception):
 
 
 class Search:
-    """A search, with what it has found out so far.
+    """A search, with the comparisons so far.
 
     Args:
         space: Possible widths.
         measure: Compares widths with the reference.
         tolerance: Largest difference from the reference, relative.
-        report: Is told what a comparison was for, and of the comparison.
+        report: Called with the purpose of each comparison and the comparison.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Search:
             The comparison that confirmed the widths.
 
         Raises:
-            UserError: When no widths match, names the nearest; or when the error is too large to tell.
+            UserError: When no widths match, with the nearest; or when the error is too large to decide.
         """
         try:
             self._by_scale(guess)
@@ -79,7 +79,7 @@ class Search:
                 self._try([widths], "scaled")
             return math.log(self.known[widths].relative_cost) if widths in self.known else 0.0
 
-        # An interval around the guess that holds the reference, grown until it does.
+        # The interval around the guess grows until it contains the reference.
         start = min(max(math.log(guess), low), high)
         value, reach = excess(start), 0.1
         if value == 0:
@@ -112,21 +112,21 @@ class Search:
             self.known[comparison.widths] = comparison
             self.report(purpose, comparison)
         while seeming := [c for w, c in self.known.items() if w not in self.confirmed and c.within(self.tolerance)]:
-            comparison = self._measure_anew(min(seeming, key=attrgetter("distance")).widths)
+            comparison = self._confirm(min(seeming, key=attrgetter("distance")).widths)
             if comparison.within(self.tolerance):
                 raise _Found(comparison)
 
-    def _measure_anew(self, widths: Widths) -> Comparison:
+    def _confirm(self, widths: Widths) -> Comparison:
         for factor in CONFIRMING_FACTORS:
             (comparison,) = self.measure([widths], factor)
-            self.report("measured anew", comparison)
-            # Where the error is as large as the tolerance, the figure says nothing.
+            self.report("measured again", comparison)
+            # With an error as large as the tolerance, the result proves nothing.
             if 2 * comparison.standard_error <= self.tolerance:
                 self.known[widths] = comparison
                 self.confirmed.add(widths)
                 return comparison
         raise UserError(
-            f"Whether widths {list(widths)} match cannot be told: {comparison.relative_cost:.3f} times the reference's "
+            f"Cannot decide whether widths {list(widths)} match: {comparison.relative_cost:.3f} times the reference's "
             f"cost has a standard error of {comparison.standard_error:.1%}, more than half of the tolerance of "
             f"{self.tolerance:.1%}. Use an idle machine, more --rounds or a wider --tolerance."
         )
@@ -149,7 +149,7 @@ class Search:
 
 
 def first_scale(space: WidthSpace, count: Measure) -> float:
-    """Return a scale at which multiply-accumulates are near to the reference's.
+    """Return a scale at which multiply-accumulates are close to the reference's.
 
     Args:
         space: Possible widths.
@@ -161,6 +161,6 @@ def first_scale(space: WidthSpace, count: Measure) -> float:
         widths = space.at(math.exp(log_scale))
         return math.log(count([widths], 1)[0].relative_cost) if space.is_possible(widths) else 0.0
 
-    with suppress(ValueError):  # the reference lies outside the limits
+    with suppress(ValueError):  # the reference is outside the limits
         return math.exp(bisect(excess, low, high, xtol=0.01, maxiter=12, disp=False))
     return math.exp(low if excess(low) > 0 else high)

@@ -1,4 +1,4 @@
-"""The widths that a layout may have: multiples of some number, near given proportions."""
+"""The possible widths of a layout: multiples of a number, near given proportions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilemamba.errors import UserError
 Widths = tuple[int, ...]
 
 LARGEST_WIDTH = 2048
-"""Channels of the widest stage that is tried: such a network has hundreds of millions of parameters."""
+"""Largest width that is tried; such a network has hundreds of millions of parameters."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class WidthSpace:
 
     Args:
         network: The layout; its widths are the proportions, at scale 1.
-        multiple: Every width is a multiple of this; that of the first stage also of what the stem demands.
+        multiple: Every width is a multiple of this; the first stage's also of the stem's smallest width.
     """
 
     network: MobileMambaConfig
@@ -63,7 +63,7 @@ class WidthSpace:
         """Return the layout with these widths.
 
         Raises:
-            UserError: When it cannot have them.
+            UserError: When these widths are not possible.
         """
         return replace(self.network, widths=widths)
 

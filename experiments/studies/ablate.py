@@ -1,4 +1,4 @@
-"""``mobilemamba ablate`` from its options to its report."""
+"""``mobilemamba ablate``: runs a study and writes its report."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def ablate(
     parallel: PositiveInt = 256,
     cluster: Literal["slurm", "local"] = "slurm",
 ) -> None:
-    """Train all arms of a study with all seeds, or go on with it, and report.
+    """Train all arms of a study with all seeds, or continue it, and report.
 
     Args:
         study: YAML file, such as experiments/ablations/stages.yaml.
         dry_run: Check the study and print its arms, without running any.
         output: The study's folder. Null: runs/studies/NAME.
-        config: Config of lightning fit, such as another scale; wins over all files of the study, but not over overrides
-            of an arm; may be repeated.
+        config: Config of lightning fit, such as another scale; overrides all files of the study, but not an arm's
+            overrides; may be repeated.
         set: Option of lightning fit as NAME=VALUE, such as data.root=/path/to/imagenet; may be repeated.
-        arms: These arms alone.
-        seeds: These seeds alone.
-        devices: Where on this machine: auto, one run at a time with all devices; cpu:N, N runs at a time; 0,1, two
+        arms: Run only these arms.
+        seeds: Run only these seeds.
+        devices: Devices of this machine: auto, one run at a time with all devices; cpu:N, N runs at a time; 0,1, two
             runs at a time, each with the GPU of that number; 0+1,2+3, two with two GPUs each.
         threads: CPU threads of a run. Null: a share of the cores.
         launcher: This machine or a SLURM cluster, which needs submitit.
-        partition: SLURM partition. Null: the cluster's.
-        time: Minutes that a SLURM job may take; it goes on in another one.
+        partition: SLURM partition. Null: the cluster's default.
+        time: Time limit of a SLURM job in minutes; the run continues in another job.
         gpus: GPUs of a run on the cluster.
         cpus: CPU cores per GPU on the cluster.
-        parallel: Most jobs at a time on the cluster.
-        cluster: submitit's executor; local runs the same jobs on this machine, to try them.
+        parallel: Largest number of jobs at a time on the cluster.
+        cluster: submitit's executor; local runs the same jobs on this machine, for a test.
 
     Raises:
-        UserError: When the study cannot be run as asked, or runs have failed twice.
+        UserError: When the study cannot be run with these options, or runs have failed twice.
         KeyboardInterrupt: After Ctrl-C, when all runs have ended.
         OSError: When a file cannot be read or written.
     """
@@ -76,7 +76,7 @@ def ablate(
     program = lightning_program()
     workers: tuple[Worker, ...] = ()
     on_cluster: ClusterLauncher | None = None
-    # Devices or a cluster that do not exist here are refused before the configs are resolved.
+    # Missing devices or a missing cluster are reported before configs are resolved.
     if launcher == "local":
         workers = make_workers(devices, threads)
     elif devices != "auto" or threads is not None:
@@ -101,7 +101,7 @@ def ablate(
     if dry_run:
         print(_overview(plan, runs))
         if missing:
-            print(f"It cannot be run as it is: {missing}")
+            print(f"The study cannot be run: {missing}")
         return
     if missing:
         raise UserError(missing)
@@ -114,7 +114,7 @@ def ablate(
             failed = run_all(runs, place, progress)
         except KeyboardInterrupt:
             shown.close()
-            print(f"All runs were stopped. To go on:\n  {shlex.join(['mobilemamba', *sys.argv[1:]])}", flush=True)
+            print(f"All runs were stopped. To continue:\n  {shlex.join(['mobilemamba', *sys.argv[1:]])}", flush=True)
             raise
     listed = "; ".join(f"{run.label}: {run.reason()}" for run in failed)
     failures = (
@@ -122,15 +122,15 @@ def ablate(
         "command to try them again."
     )
     if len(failed) < len(runs):
-        # Imported here: tables and pictures are the end of hours.
+        # Slow to import, and needed only at the end.
         from experiments.studies.report.command import write_report
 
         try:
             path = write_report(folder)
-            tables = path.read_text(encoding="utf-8").partition("\n![")[0]  # what comes before the pictures
+            tables = path.read_text(encoding="utf-8").partition("\n![")[0]  # without the pictures
             print(f"{tables}\n\nThe whole report: {path}")
         except Exception:
-            if failed:  # said in any case, though the command ends with the other error
+            if failed:  # print this too, since the command ends with the other error
                 print(failures, file=sys.stderr)
             raise
     if failed:
@@ -138,10 +138,10 @@ def ablate(
 
 
 def extra_layer(configs: Sequence[Path], options: Sequence[str]) -> Layer:
-    """Return what ``--config`` and ``--set`` add to the base.
+    """Return the layer of ``--config`` and ``--set``.
 
     Raises:
-        UserError: When an option of ``--set`` is none, or belongs to the study.
+        UserError: When an option of ``--set`` is malformed, or belongs to the study.
     """
     given: dict[str, str] = {}
     for text in options:
@@ -155,7 +155,7 @@ def extra_layer(configs: Sequence[Path], options: Sequence[str]) -> Layer:
 
 
 def _overview(plan: Plan, runs: Sequence[Run]) -> str:
-    """Return a table of all arms, and how many runs there are."""
+    """Return a table of all arms, and the number of runs."""
     rows = []
     for planned in plan.arms:
         layer = planned.arm.layer

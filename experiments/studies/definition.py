@@ -1,4 +1,4 @@
-"""A study as its YAML file gives it: a base, named arms, seeds and a budget.
+"""A study as defined by its YAML file: a base, named arms, seeds and a budget.
 
 name: stages
 base:
@@ -32,7 +32,7 @@ import yaml
 from mobilemamba.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""Names become folders."""
+"""Names must be valid folder names."""
 
 TAKEN = ("run", "seed_everything", "data.seed", "data.init_args.seed", "ckpt_path")
 """Options that the study sets itself."""
@@ -40,10 +40,10 @@ TAKEN = ("run", "seed_everything", "data.seed", "data.init_args.seed", "ckpt_pat
 
 @dataclass(frozen=True)
 class Layer:
-    """A part of a config: files and, behind them, single options.
+    """A part of a config: files, and then single options.
 
     Args:
-        configs: YAML files of ``lightning fit``, the later win.
+        configs: YAML files of ``lightning fit``; later ones override earlier ones.
         overrides: Values by the dotted names of their options.
     """
 
@@ -58,8 +58,8 @@ class Arm:
     Args:
         name: Name, also of its folder.
         description: What it is, in a few words.
-        layer: What it changes.
-        group: Arms of a group stand together in the report; "" for none.
+        layer: Its changes to the base.
+        group: Name of a group, whose arms are listed together in the report; "" for none.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Study:
 
     Args:
         name: Name, also of the study's folder.
-        base: What all arms share.
+        base: The common layer of all arms.
         arms: At least one arm.
         compare_with: Name of the arm that the others are compared with.
         seeds: Seeds of initialisation, order and augmentation; each arm is run with each of them.
-        budget: Options of the trainer that say how long each run trains.
+        budget: Options of the trainer for the length of each run.
 
     Raises:
-        UserError: When names or seeds are impossible; the message names field, value and remedy.
+        UserError: When names or seeds are invalid; the message names field, value and remedy.
     """
 
     name: str
@@ -95,15 +95,15 @@ class Study:
         """Check every field."""
         _check_name("name", self.name)
         if not self.arms:
-            raise UserError("arms is empty: name at least one arm.")
+            raise UserError("arms must have at least one arm.")
         names = [arm.name for arm in self.arms]
         for name in names:
             _check_name("arms", name)
-        # On some file systems they are one folder.
+        # Some file systems do not distinguish upper and lower case.
         if len({name.lower() for name in names}) < len(names):
             raise UserError(f"arms = {names} holds a name twice (upper and lower case count as one): rename one.")
         if self.compare_with not in names:
-            raise UserError(f"compare_with = {self.compare_with!r} is no arm: use one of {', '.join(names)}.")
+            raise UserError(f"compare_with = {self.compare_with!r} must be one of {', '.join(names)}.")
         if not self.seeds or any(not isinstance(s, int) or isinstance(s, bool) or s < 0 for s in self.seeds):
             raise UserError(f"seeds = {list(self.seeds)} must be whole numbers of 0 or more.")
         if len(set(self.seeds)) < len(self.seeds):
@@ -114,18 +114,18 @@ def read_study(path: Path) -> Study:
     """Read a study's file.
 
     Args:
-        path: YAML file as in the module's head; its configs are relative to its folder.
+        path: YAML file as described above; its configs are relative to its folder.
 
     Raises:
-        UserError: When the file is no study; names field, value and remedy.
+        UserError: When the file is not a valid study; names field, value and remedy.
         OSError: When the file cannot be read.
     """
     try:
         content = yaml.load(path.read_text(), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML file of a study: {error}") from error
+        raise UserError(f"{path} must be a YAML file of a study: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no study: give base, arms and compare_with.")
+        raise UserError(f"{path} must hold a study, with base, arms and compare_with.")
     try:
         return _study(content, path)
     except UserError as error:
@@ -137,10 +137,10 @@ def flatten(overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     Args:
         overrides: Mapping of names, or parts of names, to values or further mappings.
-        where: What to call them in an error.
+        where: Their name in errors.
 
     Raises:
-        UserError: When a name is given twice, is none, or belongs to the study.
+        UserError: When a name is given twice, is invalid, or belongs to the study.
     """
     flat: dict[str, Any] = {}
 
@@ -180,7 +180,7 @@ def _study(content: dict[str, Any], path: Path) -> Study:
 
 
 def _budget(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trainer's options for epochs, and for hours after which a run ends as if its epochs were over."""
+    """Return the trainer's options for epochs, and for hours, after which a run ends early as finished."""
     _check_fields("budget", content, ["epochs", "hours"])
     epochs, hours = content.get("epochs"), content.get("hours")
     given: dict[str, Any] = {}
@@ -235,7 +235,7 @@ def _check_name(where: str, name: str) -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML in which a name that is given twice is an error, not replaced in silence."""
+    """A YAML loader in which a repeated name is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping of different keys."""

@@ -1,4 +1,4 @@
-"""Where runs go side by side on one machine: a worker takes one run at a time and sees its own devices only."""
+"""Devices for parallel runs on one machine: a worker has one run at a time and sees only its own devices."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from mobilemamba.errors import UserError
 
 ACCELERATOR = {name: ("--trainer.accelerator", name) for name in ("cpu", "gpu")}
-"""Said to Lightning, which otherwise takes the CPU in silence where it finds no GPU."""
+"""Options for Lightning, which would silently use the CPU if it finds no GPU."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A place for one run.
+    """The devices of one run at a time.
 
     Args:
-        name: What to call it.
-        environment: Variables that its processes get besides those of this one.
-        arguments: Options of ``lightning fit`` for the runs here.
+        name: Name for messages.
+        environment: Additional environment variables of its processes.
+        arguments: Options of ``lightning fit`` for its runs.
     """
 
     name: str
@@ -59,7 +59,7 @@ def make_workers(devices: str, threads: int | None = None) -> tuple[Worker, ...]
 
 
 def _gpu_worker(numbers: Sequence[int], given: Mapping[str, str]) -> Worker:
-    from torch.cuda import device_count  # imported here: it takes seconds, which other devices need not
+    from torch.cuda import device_count  # slow to import
 
     count = device_count()
     for number in numbers:
@@ -68,7 +68,7 @@ def _gpu_worker(numbers: Sequence[int], given: Mapping[str, str]) -> Worker:
             raise UserError(
                 f"--devices names GPU {number}, but PyTorch sees {count} here (torch.cuda.device_count()): {remedy}."
             )
-    # Where this process was given some of the GPUs, its numbers count those.
+    # Numbers count the GPUs in CUDA_VISIBLE_DEVICES, if it is set.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
     names = [visible[number] if visible != [""] else str(number) for number in numbers]
     environment = {**given, "CUDA_VISIBLE_DEVICES": ",".join(names)}

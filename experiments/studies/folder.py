@@ -1,7 +1,7 @@
-"""A study's folder: what is written into it, whether that belongs to the same study.
+"""A study's folder: its files, and a check that they belong to the same study.
 
 study.yaml            the study as given
-plan.json             its arms, with all that their overrides mean
+plan.json             its resolved arms
 configs/ARM.yaml      every option of an arm
 runs/ARM/seed_S/      a run of ``lightning fit``
 report/               tables and pictures
@@ -46,15 +46,15 @@ def make_runs(plan: Plan, folder: Path, arms: Sequence[str] | None, seeds: Seque
 
 
 def config_path(folder: Path, arm: str) -> Path:
-    """Return where the whole config of an arm is kept."""
+    """Return the path of an arm's complete config."""
     return folder / "configs" / f"{arm}.yaml"
 
 
 def check_unchanged(plan: Plan, folder: Path) -> None:
-    """Check that runs that are there were made with the arms as they are now.
+    """Check that the arms of existing runs have not changed.
 
     Raises:
-        UserError: When an arm has changed; names what, and the remedy.
+        UserError: When an arm has changed; names the changes and the remedy.
     """
     for planned in plan.arms:
         path = config_path(folder, planned.name)
@@ -68,7 +68,7 @@ def check_unchanged(plan: Plan, folder: Path) -> None:
             raise UserError(
                 f"arms.{planned.name} has changed since its runs in {runs}: {'; '.join(shown[:SHOWN_DIFFERENCES])}"
                 f"{f'; and {more} more' if more > 0 else ''}. Choose another --output for the changed study, or delete "
-                f"{runs} to run this arm anew."
+                f"{runs} to run this arm again."
             )
 
 

@@ -1,4 +1,4 @@
-"""Runs as processes of this machine: a thread for each that goes at a time, and a queue of devices for them."""
+"""Runs as processes on this machine: a pool of threads, and a queue of devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.studies.devices import Worker
 from experiments.studies.runs import LOG, Run, log_line
 
 STOP_SECONDS = 30.0
-"""How long a run may take to end after it was asked to."""
+"""Seconds that a run has to end after SIGINT."""
 
 
 class LocalLauncher:
@@ -40,24 +40,24 @@ class LocalLauncher:
         self._jobs: list[Future[int]] = []
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = Lock()
-        """Held while a process is started, so that none is once they are to stop."""
+        """Held while a process is started, so that none is started after stop."""
         self._stopping = False
 
     def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[Future[int]]:
         """Start each run as soon as a worker is free."""
-        for run in runs:  # each is known at once, should Ctrl-C come in between
+        for run in runs:  # one by one, so that none is lost if Ctrl-C comes in between
             self._jobs.append(self._pool.submit(self._fit, run, started))
         return self._jobs[len(self._jobs) - len(runs) :]
 
     def stop(self) -> None:
-        """Send all processes what Ctrl-C would send, their loader processes too; kill what has not ended after that."""
+        """Send SIGINT to all processes, including loader processes; kill those that do not end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._stopping = True
         self._signal(signal.SIGINT)
         try:
             wait([job for job in self._jobs if not job.cancelled()], STOP_SECONDS)
-        finally:  # a second Ctrl-C waits no longer
+        finally:  # also after a second Ctrl-C
             self._signal(signal.SIGKILL)
             self._pool.shutdown()
 
@@ -89,7 +89,7 @@ class LocalLauncher:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **worker.environment},
                     pass_fds=self.inherited if os.name == "posix" else (),
-                    # Ctrl-C is for the study, which passes it on.
+                    # The study receives Ctrl-C and passes it on.
                     start_new_session=True,
                 )
             self._processes.add(process)

@@ -1,4 +1,4 @@
-"""What a study comes to: every arm's whole config, refused before anything runs where it makes no sense."""
+"""Resolves a study to every arm's complete config, and checks it before anything runs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from mobilemamba.errors import UserError
 SETTINGS: Mapping[str, Any] = {
     "enable.record": True,
     "enable.last_checkpoint": True,
-    # A run goes on from its last epoch, where order and augmentation go on as if it had not ended.
+    # Runs resume from their last finished epoch.
     "enable.interrupt": False,
     "trainer.enable_progress_bar": False,
 }
-"""Options of every run, whatever the configs say: what a study needs to go on and to report."""
+"""Options of every run, which override the configs: a study needs them to resume and to report."""
 
 RUN_FOLDERS = ("last_checkpoint.dirpath", "best_checkpoint.dirpath", "export.folder")
-"""Options that are null by default, which is a folder in that of the run."""
+"""Options whose default, null, is a folder inside the run's folder."""
 
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm and what it means.
+    """A resolved arm.
 
     Args:
-        arm: As the study gives it.
-        config: Every option of ``lightning fit`` but those that differ between the runs of an arm.
+        arm: The arm in the study.
+        config: Every option of ``lightning fit`` except those that differ between the runs of an arm.
         network: Every field of the MobileMambaConfig.
         image_size: Height and width in pixels.
         num_classes: Classes of the data.
         parameters: Parameters of the network.
-        missing_data: What is wrong with the folder of the data, "" where it is there.
+        missing_data: An error message if the data are missing, otherwise "".
     """
 
     arm: Arm
@@ -58,15 +58,15 @@ class Plan:
     """A study with all arms resolved.
 
     Args:
-        study: As it was given.
-        arms: In the study's order.
+        study: The study.
+        arms: Its arms in the same order.
     """
 
     study: Study
     arms: tuple[PlannedArm, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what plan.json holds."""
+        """Return the content of plan.json."""
         base = next(planned for planned in self.arms if planned.name == self.study.compare_with)
         return {
             "name": self.study.name,
@@ -78,7 +78,7 @@ class Plan:
                     "description": planned.arm.description,
                     "group": planned.arm.group,
                     "configs": [path.name for path in planned.arm.layer.configs],
-                    # Whether files or overrides give them.
+                    # From files and overrides alike.
                     "overrides": flatten(
                         {name: value for name, (_, value) in differences(base.config, planned.config).items()},
                         f"arms.{planned.name}",
@@ -92,23 +92,23 @@ class Plan:
 
 
 def make_plan(study: Study, extra: Layer) -> Plan:
-    """Resolve all arms, in one process, and refuse what makes no sense.
+    """Resolve all arms, in one process, and check them.
 
     Args:
         study: The study.
-        extra: Further base of all arms, such as a smaller scale. It wins over the study's base and the files of the
-            arms; only the overrides of an arm win over it.
+        extra: Another layer for all arms, such as a smaller scale. It overrides the study's base and the files of the
+            arms, but not the overrides of an arm.
 
     Raises:
-        UserError: When a config is missing, an override unknown, an arm invalid, two arms are alike, or their numbers
-            of classes differ, or runs would write the same files.
+        UserError: When a config is missing, an override unknown, an arm invalid, two arms are equal, their numbers of
+            classes differ, or runs would write the same files.
     """
     named = [("base.configs", study.base), *((f"arms.{arm.name}.configs", arm.layer) for arm in study.arms)]
     for where, layer in (*named, ("--config", extra)):
         for path in layer.configs:
             if not path.is_file():
                 raise UserError(
-                    f"{where} names {path}, which is no file: check the path, relative to the study's file."
+                    f"{where} = {path} must be an existing file: check the path, relative to the study's file."
                 )
     base, *answers = resolve([_arguments(study, extra, arm) for arm in (None, *study.arms)])
     if "error" in base:
@@ -126,8 +126,8 @@ def make_plan(study: Study, extra: Layer) -> Plan:
 
 
 def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Return what arguments of ``lightning fit`` mean, as :mod:`lightning_modules.resolve` answers."""
-    from lightning_modules.resolve import FitParser  # takes seconds
+    """Resolve arguments of ``lightning fit`` by :mod:`lightning_modules.resolve`."""
+    from lightning_modules.resolve import FitParser  # slow to import
     from lightning_modules.warnings_filter import hide_known_warnings
 
     hide_known_warnings()
@@ -137,12 +137,12 @@ def resolve(requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
 
 def fit_options(overrides: Mapping[str, Any]) -> list[str]:
     """Return overrides as options of a command line."""
-    # Text is taken as it is, anything else as YAML, of which JSON is a part.
+    # Text is passed unchanged, everything else as JSON, which is valid YAML.
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return the values of two nested configs that differ, by their dotted names; None stands for a missing one."""
+    """Return the different values of two nested configs by dotted names; None for a missing value."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*before, *(key for key in after if key not in before)]:
         one, other = before.get(key), after.get(key)
@@ -155,7 +155,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
     layers = [study.base, Layer(overrides=study.budget)]
-    # An arm's files describe it at full scale; its overrides are what it is about.
+    # An arm's files describe it at full scale; its overrides are the subject of the study.
     layers += [] if arm is None else [Layer(arm.layer.configs)]
     layers += [extra]
     layers += [] if arm is None else [Layer(overrides=arm.layer.overrides)]
@@ -169,9 +169,9 @@ def _arguments(study: Study, extra: Layer, arm: Arm | None) -> list[str]:
 
 
 def _problem(overrides: Mapping[str, Any], known: Sequence[str], error: str) -> str:
-    """Return what is wrong with a layer: an unknown option with the nearest one, or what the parser said."""
+    """Return the error of a layer: an unknown option with the nearest one, or the parser's message."""
     for name in overrides:
-        # What the parser refused, though the name is known, is the value.
+        # If the name is known, its value was wrong.
         if known and name not in known and not any(option.startswith(f"{name}.") for option in known):
             nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
             return f"unknown override {name}: did you mean {nearest}?"
@@ -198,8 +198,8 @@ def _check_arms(arms: Sequence[PlannedArm]) -> None:
     for one, other in combinations(arms, 2):
         if one.config == other.config:
             raise UserError(
-                f"arms.{one.name} and arms.{other.name} are alike, every option has the same value in both: change or "
-                "remove one."
+                f"arms.{one.name} and arms.{other.name} must differ: every option has the same value in both. Change "
+                "or remove one."
             )
         if one.num_classes != other.num_classes:
             raise UserError(
@@ -211,6 +211,6 @@ def _check_arms(arms: Sequence[PlannedArm]) -> None:
         value = (planned.config.get(section) or {}).get(name)
         if value is not None:
             raise UserError(
-                f"arms.{planned.name} has {option} = {value}, into which all its runs would write the same files: "
-                "leave it out, and each run has a folder of its own."
+                f"arms.{planned.name}: {option} = {value} must be left out, since all its runs would write the same "
+                "files into it."
             )

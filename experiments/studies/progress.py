@@ -1,4 +1,4 @@
-"""How far a study is: a line for every run that ends, and below them what runs now and the time left."""
+"""Progress of a study: a line for every finished run, and a bar with the current runs and the remaining time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from experiments.studies.runs import Run
 
 
 class StudyProgress:
-    """Prints and counts what becomes of the runs; to be used as a context.
+    """Prints and counts the results of runs; to be used as a context.
 
     Args:
-        total: Runs of the study, finished ones included.
+        total: Runs of the study, including finished ones.
         capacity: Runs at a time.
         console: Where to print.
     """
@@ -44,20 +44,20 @@ class StudyProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar."""
         self._bar.stop()
 
     def skipped(self, run: Run) -> None:
-        """A run was finished before."""
+        """Report a run that was finished earlier."""
         self._end(f"{run.label}: skipped, it is finished")
 
     def started(self, run: Run, place: str) -> None:
-        """A run is started; may be called from any thread."""
+        """Report the start of a run; may be called from any thread."""
         self._started[run] = time.monotonic()
         self._print(f"{run.label}: started on {place}{', resumed' if run.checkpoint is not None else ''}")
 
     def finished(self, run: Run, remark: str = "") -> None:
-        """A run has been trained to its end; the remark says what has failed after that."""
+        """Report a completed run; the remark names a failure after training."""
         seconds = self._took(run)
         self._durations.append(seconds)
         record = run.record()
@@ -67,20 +67,20 @@ class StudyProgress:
         self._end(f"{run.label}: finished in {_clock(seconds)}{accuracy}{remark}")
 
     def retried(self, run: Run, reason: str) -> None:
-        """A run has failed for the first time."""
-        self._print(f"{run.label}: FAILED after {_clock(self._took(run))}, is tried once more: {reason}")
+        """Report a run that has failed for the first time."""
+        self._print(f"{run.label}: FAILED after {_clock(self._took(run))}, will be tried once more: {reason}")
 
     def failed(self, run: Run, reason: str) -> None:
-        """A run has failed for good."""
+        """Report a run that has failed again."""
         self._end(f"{run.label}: FAILED AGAIN after {_clock(self._took(run))}: {reason}")
 
     def refresh(self) -> None:
-        """Show what runs now, and about how long it will take, where there is a terminal."""
-        if not self._bar.disable:  # each state is a file to be read
+        """Show the current runs and the remaining time on a terminal."""
+        if not self._bar.disable:  # each state is read from a file
             self._bar.update(self._task, state="; ".join(map(_state, list(self._started))), left=self.time_left())
 
     def time_left(self) -> str:
-        """Return an estimate by the mean of the runs that have ended, "" before the first."""
+        """Return an estimate of the remaining time from the mean of finished runs, "" before the first."""
         if not self._durations:
             return ""
         mean = sum(self._durations) / len(self._durations)

@@ -1,4 +1,4 @@
-"""All runs of a study, as many at a time as there is room for; a failed one is tried once more."""
+"""Runs all runs of a study, as many at a time as possible; a failed run is tried once more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTEMPTS = 2
 
 
 class Job(Protocol):
-    """A run that was submitted; a :class:`concurrent.futures.Future` is one."""
+    """A submitted run, such as a :class:`concurrent.futures.Future`."""
 
     def done(self) -> bool:
         """Return whether it has ended."""
@@ -30,29 +30,29 @@ class Launcher(Protocol):
     """A place where runs are started.
 
     Attributes:
-        capacity: Runs that it takes at a time.
-        poll_seconds: Seconds between two looks at the jobs.
+        capacity: Largest number of runs at a time.
+        poll_seconds: Seconds between two checks of the jobs.
     """
 
     capacity: int
     poll_seconds: float
 
     def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> Sequence[Job]:
-        """Start runs as soon as there is room, and tell ``started`` of each and where it runs."""
+        """Start runs as soon as possible, and call ``started`` with each and its place."""
 
     def stop(self) -> None:
-        """End all that was submitted and has not ended."""
+        """End all submitted jobs."""
 
 
 def run_all(runs: Sequence[Run], launcher: Launcher, progress: StudyProgress) -> list[Run]:
-    """Run all that are not finished, and return those that failed twice.
+    """Run all runs that are not finished, and return those that failed twice.
 
-    A run that fails takes no other with it, unless the disk is full. However this ends, no run goes on after it.
+    A failed run does not stop the others, unless the disk is full. No run continues after this function ends.
 
     Args:
         runs: Runs in the order in which to start them.
-        launcher: Where they run.
-        progress: What is told of them.
+        launcher: Starts them.
+        progress: Reports them.
 
     Raises:
         UserError: When the disk is full.
@@ -99,11 +99,11 @@ def _ended_well(run: Run, status: int, progress: StudyProgress) -> bool:
         return True
     if run.has_filled_disk():
         raise UserError(
-            f"The disk of {run.folder} is full, all runs were stopped: make room and run the same command again; "
-            "each run goes on from its last whole checkpoint."
+            f"The disk of {run.folder} is full, and all runs were stopped: free some space and run the same command "
+            "again; each run resumes from its last checkpoint."
         )
     if run.is_finished():
-        # Training has ended and its figures are kept; what came after it, such as an export, does not need it again.
+        # Training is complete and recorded; it need not be repeated for a failed export.
         progress.finished(run, f", but then failed with status {status}: {run.reason()}")
         return True
     return False
@@ -118,10 +118,10 @@ def _note(run: Run, status: int) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, as a batch system or a shutdown sends it, and SIGHUP, the end of the terminal, like Ctrl-C.
+    """Treat SIGTERM (batch system, shutdown) and SIGHUP (end of the terminal) like Ctrl-C.
 
-    SIGINT is taken too: a script that starts a study in the background has it ignored, and what is ignored here would
-    be by the runs, which are stopped by it.
+    SIGINT is handled too: a script that starts a study in the background ignores it, and the runs, which are stopped
+    with it, would inherit this.
     """
 
     def interrupt(*_: Any) -> None:
@@ -130,7 +130,7 @@ def _terminable() -> Iterator[None]:
     with ExitStack() as after:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
-            # Under nohup SIGHUP is ignored, and stays so.
+            # nohup ignores SIGHUP, which is kept.
             if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
                 after.callback(signal.signal, number, signal.signal(number, interrupt))
         yield

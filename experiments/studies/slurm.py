@@ -1,8 +1,8 @@
 """Runs as jobs of a SLURM cluster, by submitit (github.com/facebookincubator/submitit), an optional package.
 
-All runs that can start are one array job. A job that reaches its time limit or is preempted is requeued by submitit,
-and goes on from its last checkpoint. With several GPUs a job has one task per GPU, each of them a process of
-``lightning fit``, as Lightning expects it under SLURM.
+All new runs are one array job. submitit requeues a job that reaches its time limit or is preempted, and it resumes from
+its last checkpoint. With several GPUs a job has one task per GPU, each a process of ``lightning fit``, as Lightning
+expects under SLURM.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mobilemamba.errors import UserError
 JOB_ID = "slurm_job.txt"
 
 MAX_REQUEUES = 100
-"""A job goes on where it was, so a long run may well be cut into many; but not without end."""
+"""Largest number of times that a job is requeued; a long run needs many."""
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """What a job does; submitit pickles it.
+    """The function of a job, which submitit pickles.
 
     Args:
         run: The run.
@@ -38,7 +38,7 @@ class FitTask:
     program: tuple[str, ...]
 
     def __call__(self) -> None:
-        """Run fit, or go on with it.
+        """Start or resume fit.
 
         Raises:
             RuntimeError: When fit fails.
@@ -68,7 +68,7 @@ class FitTask:
 
 
 def _leave_requeueing_to_submitit() -> None:
-    """Ignore, in the process of fit, the signal that SLURM sends to all processes of a job before its time is up."""
+    """Ignore, in the process of fit, the signal that SLURM sends to all processes of a job before its time limit."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
@@ -89,28 +89,28 @@ class ClusterJob:
         return self.job.done()
 
     def result(self) -> int:
-        """Return 0, or 1 where it has failed."""
+        """Return 0, or 1 if it has failed."""
         (self.run.folder / JOB_ID).unlink(missing_ok=True)
         return 0 if self.job.exception() is None else 1
 
     def cancel(self) -> None:
-        """Let the cluster end it."""
+        """Cancel the job."""
         self.job.cancel()
         (self.run.folder / JOB_ID).unlink(missing_ok=True)
 
 
 class ClusterLauncher:
-    """Submits runs as array jobs, and finds again those of a study that was killed.
+    """Submits runs as array jobs, and finds the jobs of a killed study again.
 
     Args:
         folder: Folder of submitit's scripts and logs, which all machines must see.
         name: Name of the jobs.
         program: The ``lightning`` command.
-        partition: SLURM partition; None leaves it to the cluster.
-        minutes: Time limit of a job, after which it is requeued and goes on.
+        partition: SLURM partition; None for the cluster's default.
+        minutes: Time limit of a job, after which it is requeued and resumes.
         gpus: GPUs per run.
-        cpus: CPU cores per GPU, or per run without one.
-        parallel: Most jobs at a time.
+        cpus: CPU cores per GPU, or per run without GPUs.
+        parallel: Largest number of jobs at a time.
         cluster: "slurm"; submitit's "local" runs the same jobs on this machine.
 
     Raises:
@@ -161,7 +161,7 @@ class ClusterLauncher:
         )
 
     def submit(self, runs: Sequence[Run], started: Callable[[Run, str], None]) -> list[ClusterJob]:
-        """Submit runs as one array, but for those whose jobs are still there."""
+        """Submit runs as one array, except those whose jobs still exist."""
         found = {run: job for run in runs if (job := self._find(run)) is not None}
         self.jobs += found.values()
         new = [run for run in runs if run not in found]
@@ -185,7 +185,7 @@ class ClusterLauncher:
                 job.cancel()
 
     def _find(self, run: Run) -> ClusterJob | None:
-        """Return the job of an earlier command, where it is waiting or running."""
+        """Return the job of an earlier command, if it is waiting or running."""
         path = run.folder / JOB_ID
         if self.cluster != "slurm" or not path.is_file():
             return None

@@ -1,4 +1,4 @@
-"""Callbacks of training and prediction, one behaviour a file."""
+"""Callbacks of training and prediction, one behaviour per file."""
 
 from lightning_modules.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_modules.callbacks.class_results import ClassResults

@@ -1,4 +1,4 @@
-"""When to look closer: often at first, then after every so many validations, and at the end."""
+"""The schedule of callbacks that write results: often at first, then every few validations, and at the end."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mobilemamba.errors import require
 class AfterValidations(Callback, ABC):
     """Calls :meth:`write` after every few validations, and at the end of training for the last one.
 
-    Until so many have passed it is called after the first, second, fourth, eighth and so on, so that short runs show
-    their beginning, too.
+    Before the first every_n_validations it is called after validations 1, 2, 4, 8 and so on, so that short runs show
+    their beginning.
 
-    Hooks: ``on_validation_epoch_start`` counts, ``on_validation_epoch_end`` and ``on_train_end`` write. The count goes
-    into checkpoints, so a resumed run repeats nothing and keeps the rhythm. Lightning's sanity check is no validation.
-    Runs without a logger for pictures write nothing.
+    Hooks: ``on_validation_epoch_start`` counts, ``on_validation_epoch_end`` and ``on_train_end`` write. The count is
+    saved in checkpoints, so that a resumed run keeps the schedule. Lightning's sanity check does not count. Runs
+    without a logger for pictures write nothing.
 
     Args:
         section: Name of the callback's section, for the error.
-        every_n_validations: Validations from one time to the next.
+        every_n_validations: Number of validations between two calls.
 
     Raises:
         UserError: When every_n_validations is less than 1.
@@ -41,15 +41,15 @@ class AfterValidations(Callback, ABC):
         return {"validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.validations = state_dict["validations"]
 
     def counts(self, trainer: Trainer) -> bool:
-        """Return whether this is a validation of a run that is logged; the same on all processes."""
+        """Return whether this validation counts: the run is logged, and it is no sanity check."""
         return not trainer.sanity_checking and takes_pictures(trainer)
 
     def is_time(self) -> bool:
-        """Return whether results are written after the validation that was counted last."""
+        """Return whether to write after the last counted validation."""
         is_early_power_of_two = self.validations < self.every_n_validations and self.validations.bit_count() == 1
         return is_early_power_of_two or self.validations % self.every_n_validations == 0
 
@@ -66,7 +66,7 @@ class AfterValidations(Callback, ABC):
             self.write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write for the last validation, unless that is done."""
+        """Write for the last validation, unless it is written already."""
         if self._pending:
             self._pending = False
             self.write(trainer, pl_module)

@@ -27,7 +27,7 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: Metric to compare, higher is better. Null: the task's, val/top1_ema, or val/top1_raw without EMA.
         dirpath: Folder. Null: "checkpoints" in the run's folder.
-        every_n_epochs: Epochs between two looks at the metric.
+        every_n_epochs: Number of epochs between two comparisons.
     """
 
     def __init__(self, monitor: str | None = None, dirpath: str | None = None, every_n_epochs: int = 1) -> None:
@@ -42,33 +42,33 @@ class BestCheckpoint(ModelCheckpoint):
         self._monitor_is_chosen = monitor is not None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare averaged weights by the task's metric, or raw ones where there are no others."""
-        # Lightning puts this behind other callbacks, so that EMA has been set up.
+        """Choose the task's metric of the averaged weights, or of the raw ones without EMA."""
+        # Lightning moves checkpoint callbacks to the end, so that EMA has been set up.
         if not self._monitor_is_chosen:
             task = task_of(pl_module)
             self.monitor = f"val/{task.headline}_{'raw' if task.ema_student is None else 'ema'}"
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare with the best so far in a run that is resumed in its own folder, and begin anew in another one."""
+        """Keep the best score in a run that resumes in its own folder, and start again in another folder."""
         if state_dict["dirpath"] == self.dirpath:
             super().load_state_dict(state_dict)
         else:
             folder = state_dict["dirpath"]
-            rank_zero_info(f"best.ckpt will be the best from here on; that of the resumed run stays in {folder}.")
+            rank_zero_info(f"best.ckpt will be the best from now on; that of the resumed run stays in {folder}.")
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keep ``last.ckpt``, the checkpoint to resume from, and the one before it as ``last.previous.ckpt``.
 
-    It follows the progress of training, whatever is validated. Hooks: ``on_train_batch_end`` saves when the last time
-    is long ago, ``on_validation_end`` where that was due at a step that validation follows, ``on_train_epoch_end`` and
-    ``on_train_end`` save in any case. One step is never saved twice.
+    It does not depend on validation. Hooks: ``on_train_batch_end`` saves after every_minutes, ``on_validation_end`` if
+    that time passed before a validation, and ``on_train_epoch_end`` and ``on_train_end`` always. No step is saved
+    twice.
 
     Args:
         dirpath: Folder. Null: "checkpoints" in the run's folder.
-        every_n_epochs: Epochs between two writes at the end of an epoch.
-        every_minutes: Minutes of training after which it is written inside an epoch. Null: never.
+        every_n_epochs: Number of epochs between two writes at the end of an epoch.
+        every_minutes: Minutes between two writes inside an epoch. Null: none inside an epoch.
 
     Raises:
         UserError: When every_n_epochs is less than 1 or every_minutes negative.
@@ -83,7 +83,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._last_time = time.monotonic()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember nothing: the last checkpoint is replaced whatever came before."""
+        """Ignore the state: the last checkpoint is always replaced."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -108,11 +108,11 @@ class LastCheckpoint(ModelCheckpoint):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what the last epochs have reached."""
+        """Save after the last epochs."""
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint, unless it holds this step already; to be called on all processes."""
+        """Write the checkpoint, unless this step is saved already; to be called on all processes."""
         if self._should_skip_saving_checkpoint(trainer):
             return
         assert self.dirpath is not None  # set in setup
@@ -124,17 +124,17 @@ class LastCheckpoint(ModelCheckpoint):
         self._last_time = time.monotonic()
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Return whether the first process finds that it is time."""
+        """Return whether every_minutes have passed on the first process."""
         if self.every_minutes is None:
             return False
         return bool(trainer.strategy.broadcast(time.monotonic() - self._last_time >= 60 * self.every_minutes))
 
 
 def can_stop_after(trainer: Trainer, batch_idx: int) -> bool:
-    """Return whether a checkpoint at the end of this batch would hold all that a resumed run needs.
+    """Return whether a run can be resumed correctly from a checkpoint at the end of this batch.
 
-    Between accumulated batches it would lack their gradients. Where validation or the end of the epoch follows, a
-    resumed run would leave these out; hooks of their own come after them.
+    Between accumulated batches their gradients would be lost. Before a validation or the end of the epoch, a resumed
+    run would skip these; other hooks follow after them.
     """
     if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
         return False
@@ -146,7 +146,7 @@ def can_stop_after(trainer: Trainer, batch_idx: int) -> bool:
 
 
 def keep_previous(path: Path) -> None:
-    """Give a checkpoint a second name, under which it stays when it is replaced."""
+    """Keep a checkpoint under a second name when it is replaced."""
     if not path.is_file():
         return
     with atomic_write(previous_checkpoint(path)) as unfinished:

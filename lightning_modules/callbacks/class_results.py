@@ -32,27 +32,27 @@ from mobilemamba.files import write_text
 from mobilemamba.tables import safe_cell
 
 PRINTED = 5
-"""Classes that an evaluation prints."""
+"""Number of classes that an evaluation prints."""
 
 FILE_NAME = "class_results.csv"
 
 MOST_CLASSES = 5000
-"""The matrix of more would not fit into memory, or take long to look through."""
+"""The confusion matrix of more classes would not fit into memory."""
 
 
 class ClassResults(AfterValidations):
     """Draw confusions and the accuracy of each class: ``val/confusion``, ``val/class_accuracy``, ``val/worst_classes``.
 
-    At the end, recall, precision and F1 of each class in the last validation become ``class_results.csv`` in the run's
-    folder, whatever its logger, and the text ``val/class_results``. An evaluation prints the classes that it recognises
-    least.
+    At the end, recall, precision and F1 of each class in the last validation are written to ``class_results.csv`` in
+    the run's folder, with any logger, and as the text ``val/class_results``. An evaluation prints the classes with the
+    lowest recall.
 
-    Hooks: those of :class:`AfterValidations`; ``setup`` looks at the number of classes, ``on_validation_batch_end``
-    keeps the predictions of the averaged weights, or the raw ones where there are no others, on all processes. They
-    are counted when results are written. With more than 5,000 classes nothing is written.
+    Hooks: those of :class:`AfterValidations`; ``setup`` checks the number of classes, ``on_validation_batch_end`` keeps
+    the predictions of the averaged weights (raw ones without EMA) on all processes. They are counted when results are
+    written. With more than 5,000 classes nothing is written.
 
     Args:
-        every_n_validations: Validations from one time to the next; the last one always counts.
+        every_n_validations: Number of validations between two results; the last one is always written.
 
     Raises:
         UserError: When every_n_validations is less than 1.
@@ -67,7 +67,7 @@ class ClassResults(AfterValidations):
         self._table: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at the number of classes."""
+        """Check the number of classes."""
         self._num_classes = task_of(pl_module).student.num_classes
         if self._num_classes > MOST_CLASSES:
             rank_zero_warn(
@@ -83,7 +83,7 @@ class ClassResults(AfterValidations):
         """Forget the last validation."""
         super().on_validation_epoch_start(trainer, pl_module)
         if self.counts(trainer):
-            none = torch.zeros(0, dtype=torch.int64, device=pl_module.device)  # where a validation ends before a batch
+            none = torch.zeros(0, dtype=torch.int64, device=pl_module.device)  # in case there are no batches
             self._predictions, self._targets = [none], [none]
 
     def on_validation_batch_end(
@@ -95,13 +95,13 @@ class ClassResults(AfterValidations):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the classes of a batch, on its device; outputs are logits (B, C, ...), batches (images, targets)."""
+        """Keep predicted and true classes of a batch, on its device; outputs are logits (B, C, ...)."""
         if self.counts(trainer):
             self._predictions.append(outputs.argmax(1))
             self._targets.append(batch[1])
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew, as in validation."""
+        """Start again, as in validation."""
         self.on_validation_epoch_start(trainer, pl_module)
 
     on_test_batch_end = on_validation_batch_end
@@ -115,13 +115,13 @@ class ClassResults(AfterValidations):
     on_test_end = on_validation_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the worst classes, below the figures of all."""
+        """Print the worst classes below the metrics."""
         if self._worst and trainer.is_global_zero:
             print(f"Recognised least:\n{self._worst}", flush=True)
         self._worst = ""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the last validation, unless that is done, and write its table."""
+        """Draw the last validation, unless it is drawn already, and write its table."""
         super().on_train_end(trainer, pl_module)
         if not self._predictions or is_trial(trainer):
             return
@@ -133,7 +133,7 @@ class ClassResults(AfterValidations):
             log_text(trainer, "val/class_results", results_table(results))
 
     def summary_lines(self) -> list[tuple[str, str]]:
-        """Return what :class:`RunSummary` says of this callback."""
+        """Return this callback's lines of :class:`RunSummary`."""
         return [] if self._table is None else [("results of classes", str(self._table))]
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,7 +148,7 @@ class ClassResults(AfterValidations):
             log_text(trainer, "val/worst_classes", worst_classes(matrix, names))
 
     def _matrix(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
-        """Return images by class and prediction, (C, C), added up over processes."""
+        """Return the confusion matrix (C, C), true class by prediction, summed over processes."""
         predictions, targets = torch.cat(self._predictions).cpu(), torch.cat(self._targets).cpu()
         own = multiclass_confusion_matrix(predictions, targets, self._num_classes, validate_args=False)
         matrix: Tensor = trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum")

@@ -1,4 +1,4 @@
-"""Predictions of dense tasks as files: pictures, JSON in COCO's result form, and masks of class indices."""
+"""Predictions of dense tasks as files: pictures, JSON in COCO's result format, and masks of class indices."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ RESULTS = "results.json"
 
 
 class DensePredictions(Callback):
-    """Write what was found: ``pictures/`` with boxes and masks, and ``results.json`` or ``masks/`` of class indices.
+    """Write predictions: ``pictures/`` with boxes and masks, and ``results.json`` or ``masks/`` of class indices.
 
-    The JSON is in COCO's result form, with the ids of categories and images of the data's own file where it has any,
-    otherwise classes and images from 0. Masks are PNG files. All are of the original images' sizes.
+    The JSON is in COCO's result format, with the ids of categories and images in the data's own file; without such ids
+    classes and images are counted from 0. Masks are PNG files. All have the sizes of the original images.
 
     Hooks: ``on_predict_start`` finds the folder, ``on_predict_batch_end`` draws, ``on_predict_end`` writes the JSON on
     the first process.
 
     Args:
-        folder: Where to; null: predictions/ in the folder of the checkpoint's run, or else in runs/.
-        least_score: Objects of lower scores are not drawn; the JSON has them all.
+        folder: Folder of the files; null: predictions/ in the folder of the checkpoint's run, or in runs/.
+        least_score: Objects with lower scores are not drawn; the JSON has all of them.
 
     Raises:
         UserError: When least_score is out of range.
@@ -56,7 +56,7 @@ class DensePredictions(Callback):
         """Find the folder, and check that it can be written before anything is computed.
 
         Raises:
-            UserError: When it cannot.
+            UserError: When it cannot be written.
         """
         self._results = {}
         path = trainer.ckpt_path  # known once it is loaded
@@ -76,7 +76,7 @@ class DensePredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the predictions of a batch, and keep what the JSON is to hold."""
+        """Draw the predictions of a batch, and keep those for the JSON."""
         metadata = metadata_of(pl_module)
         ids = getattr(getattr(trainer, "datamodule", None), "category_ids", None)
         colours = (denormalised(batch[0], metadata) * 255).round().to(torch.uint8).cpu()
@@ -90,7 +90,7 @@ class DensePredictions(Callback):
             write_image(self.target / "pictures" / file_name(picture.name, ".jpg"), to_pil_image(drawn))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the results of all processes, each image's once."""
+        """Write the results of all processes, once for each image."""
         results = {path: rows for part in gathered(self._results) for path, rows in part.items()}
         if results and trainer.is_global_zero:
             write_text(self.target / RESULTS, json.dumps([row for path in sorted(results) for row in results[path]]))
@@ -98,7 +98,7 @@ class DensePredictions(Callback):
 
 
 def file_name(name: str, suffix: str) -> Path:
-    """Return a name with another suffix, one of its own for each image: only .jpg, of photographs, is left out."""
+    """Return a file name with a new suffix; an old one is kept unless it is .jpg, so that a.png and a.jpg differ."""
     path = Path(name)
     return path.with_suffix(suffix) if path.suffix in ("", ".jpg") else path.with_name(path.name + suffix)
 
@@ -106,7 +106,7 @@ def file_name(name: str, suffix: str) -> Path:
 def coco_results(
     picture: Picture, found: dict[str, Tensor], category_ids: Sequence[int] | None
 ) -> list[dict[str, Any]]:
-    """Return the objects found in an image in COCO's result form.
+    """Return the detections of an image in COCO's result format.
 
     Args:
         picture: The image.
@@ -131,7 +131,7 @@ def coco_results(
 
 
 def index_image(classes: np.ndarray) -> Image.Image:
-    """Return class indices (H, W) as an image of one channel, with a palette where they are in uint8."""
+    """Return class indices (H, W) as an image of one channel, with a palette if they are in uint8."""
     if classes.dtype != np.uint8:
         return Image.fromarray(classes.astype(np.uint16))
     image = Image.fromarray(classes)
@@ -140,7 +140,7 @@ def index_image(classes: np.ndarray) -> Image.Image:
 
 
 def original(picture: Picture, shown: Tensor) -> Tensor:
-    """Return the colours (3, H, W) in uint8 of the file of an image, or those in the batch where there is none."""
+    """Return the colours (3, H, W) in uint8 of an image's file or, without a file, of the batch."""
     path = Path(picture.path)
     if path.is_file():
         return pil_to_tensor(open_image(path))

@@ -1,4 +1,4 @@
-"""Predictions of dense tasks beside the truth, in the run's log."""
+"""Draws predictions of dense tasks beside the ground truth, in the run's log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mobilemamba.errors import require
 
 
 class DenseSamples(AfterValidations):
-    """Draw the first validation images with the truth, and with what the weights find that count (``val/found``).
+    """Draw the first validation images with the ground truth and with predictions (``val/found``).
 
     Hooks: those of :class:`AfterValidations`; ``on_validation_batch_end`` keeps the images on the first process.
 
     Args:
-        count: Images that are drawn.
-        every_n_validations: Validations from one time to the next; the last one always counts.
+        count: Number of images.
+        every_n_validations: Number of validations between two drawings; the last one is always drawn.
 
     Raises:
         UserError: When either is less than 1.
@@ -53,7 +53,7 @@ class DenseSamples(AfterValidations):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first images, what is to be found in them, and what was found."""
+        """Keep the first images with targets and predictions."""
         wanted = self.count - len(self._kept)
         if wanted > 0 and trainer.is_global_zero and self.counts(trainer):
             images, targets = batch
@@ -70,17 +70,17 @@ class DenseSamples(AfterValidations):
             colours = (denormalised(image, metadata) * 255).round().to(torch.uint8)
             names = metadata.class_names
             pairs.append((draw_found(colours, truth, names), draw_found(colours, found, names, SHOWN_SCORE)))
-        title = f"The first {len(pairs)} validation images: what is in them, and what was found"
+        title = f"The first {len(pairs)} validation images: ground truth and predictions"
         log_picture(trainer, "val/found", draw_pairs(pairs, title))
 
 
 def truth_and_found(target: Any, output: Any) -> tuple[Found, Found]:
-    """Return a target and an output of a network, both in pixels of the batch, on the CPU.
+    """Return a target and a prediction, both in pixels of the batch, on the CPU.
 
     Args:
-        target: Class indices (H, W); or of objects "boxes", "labels" and maybe "masks" of the original image, with its
+        target: Class indices (H, W); or "boxes", "labels" and maybe "masks" of objects in the original image, with its
             "size" and its size in the batch, "scaled".
-        output: Logits (num_classes, H, W), or the objects in the batch's image, masks inside their boxes.
+        output: Logits (num_classes, H, W), or detections in the batch's image, with masks relative to their boxes.
     """
     if isinstance(target, Tensor):
         truth, classes = target.cpu(), output.argmax(0).cpu()

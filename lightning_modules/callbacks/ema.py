@@ -24,10 +24,10 @@ WARMUP_POWER = 2 / 3
 class EMA(WeightAveraging):
     """Average all floating-point state (parameters and BatchNorm statistics) over the optimiser steps of a fit.
 
-    Hooks: ``setup`` copies the module and hands the averaged network to it as ``ema_student``, which it validates
-    beside the raw one; ``on_train_batch_end`` updates; checkpoints hold both. Unlike Lightning's averaging, weights
-    are never swapped: in fit and after it the module's student keeps its raw weights. A step that the
-    :class:`NonFiniteGuard` skipped is not averaged.
+    Hooks: ``setup`` copies the module and gives it the averaged network as ``ema_student``, which it validates beside
+    the raw one; ``on_train_batch_end`` updates; checkpoints hold both. Unlike Lightning's averaging, weights are never
+    swapped: the module's student keeps its raw weights. A step that the :class:`NonFiniteGuard` skipped is not
+    averaged.
 
     Args:
         decay: Weight of the old average in each update.
@@ -51,40 +51,39 @@ class EMA(WeightAveraging):
             return
         self._guard = find_callback(trainer, NonFiniteGuard)
         assert self._average_model is not None  # made by Lightning's setup
-        # The copy was made where the module still is, on the CPU: it goes where the module will be trained, or every
-        # update would cross devices and validation would meet images of another one.
+        # The copy is still on the CPU: it must be on the device of training, for updates and validation.
         trainer.precision_plugin.convert_module(self._average_model)
         self._average_model.to(trainer.strategy.root_device)
         averaged = cast(Task, self._average_model.module)
         task_of(pl_module).set_unregistered("ema_student", averaged.student.eval())
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Return whether this was an optimiser step that was not skipped."""
+        """Return whether to average this step: it was not skipped."""
         return step_idx is not None and (self._guard is None or self._guard.skipped_step != step_idx)
 
     def decay_after(self, steps: int) -> float:
-        """Return the decay of an update of an average that already holds so many optimiser steps."""
+        """Return the decay of the next update after a number of averaged optimiser steps."""
         return min(self.decay, 1 - (1 + steps) ** -WARMUP_POWER) if self.warmup else self.decay
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Swap nothing: the module evaluates both networks."""
+        """Do not swap weights: the module evaluates both networks."""
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Swap nothing back."""
+        """Do not swap weights back."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the raw weights in place: what is exported or saved says which weights it takes."""
+        """Keep the raw weights in the student; exports choose their weights themselves."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume the average in fit, or begin one with the weights of a run that had none, which is warned of.
+        """Resume the average in fit, or start it from the weights of a run without one, with a warning.
 
-        Elsewhere, and in a fit without this callback, the module itself knows what to load.
+        In evaluation, and in fit without this callback, the module itself chooses the weights.
         """
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _average(self, averaged: Any, current: Any, steps: Tensor | int) -> None:
-        """Update tensors of one device and dtype in place; the average already holds that many steps."""
+        """Update tensors of one device and dtype in place, after a number of averaged steps."""
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1 - self.decay_after(int(steps)))
             return

@@ -26,13 +26,13 @@ DEFAULT_OPTIONS = ExportOptions()
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What became of one export: a file with its parity report, or the reason why there is none.
+    """The result of one export: a file with its parity report, or the error.
 
     Args:
         name: "best" or "last".
         path: The file.
-        report: Comparison with the network, None when the export failed.
-        error: Why the export failed, None when it did not.
+        report: Comparison with the network; None if the export failed.
+        error: Why the export failed; None if it succeeded.
     """
 
     name: str
@@ -45,12 +45,10 @@ class ExportResult:
         report = self.report
         if report is None:
             return [(f"{self.name} export", f"FAILED: {self.error}")]
-        outcome = (
-            "CONVERTED, NOT RUN: not compared with its network"
-            if report.verdict == "converted, not run"
-            else f"differs by {report.max_abs_error:.1e} of the largest logit, same top class "
-            f"{report.top1_agreement:.0%}"
-        )
+        difference, agreement = f"{report.max_abs_error:.1e}", f"{report.top1_agreement:.0%}"
+        outcome = f"differs by {difference} of the largest logit, same top class for {agreement}"
+        if report.verdict == "converted, not run":
+            outcome = "CONVERTED, NOT RUN: not compared with its network"
         return [
             (f"{self.name} export", f"{self.path} ({outcome})"),
             (f"{self.name} parity", str(report_path(self.path))),
@@ -60,9 +58,9 @@ class ExportResult:
 class ExportAtEnd(Callback):
     """Export the best and the last weights of a fit, BatchNorm folded, and check each file against its network.
 
-    Hooks: ``setup`` checks that all that was asked for can be exported, before any training; ``on_fit_end`` exports, on
-    the first process. Training and checkpoints outlive a failed export: it is kept in ``results`` and warned of, and
-    the command line ends with an error. ``mobilemamba export`` does the same for any checkpoint.
+    Hooks: ``setup`` checks before training that everything can be exported; ``on_fit_end`` exports, on the first
+    process. A failed export does not stop the run: it is kept in ``results`` with a warning, and the command ends with
+    an error. ``mobilemamba export`` exports any checkpoint.
 
     Args:
         folder: Folder of the files. Null: "export" in the run's folder.
@@ -85,11 +83,11 @@ class ExportAtEnd(Callback):
         self.results: list[ExportResult] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Fail before training rather than after it.
+        """Check before training that everything can be exported.
 
         Raises:
-            UserError: When the folder cannot be written, the format needs a package that is not installed, or there
-                will be no averaged weights.
+            UserError: When the folder cannot be written, the format needs a package that is not installed, or averaged
+                weights are wanted without EMA.
         """
         folder = self.resolved_folder(trainer)
         if stage != "fit" or is_trial(trainer):
@@ -101,7 +99,7 @@ class ExportAtEnd(Callback):
             check_writable(folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export what was asked for."""
+        """Export the chosen weights."""
         folder = self.resolved_folder(trainer)
         if is_trial(trainer) or not trainer.is_global_zero:
             return
@@ -128,11 +126,11 @@ class ExportAtEnd(Callback):
         return Path(self.folder) if self.folder else run / "export"
 
     def summary_lines(self) -> list[tuple[str, str]]:
-        """Return what :class:`RunSummary` says of this callback."""
+        """Return this callback's lines of :class:`RunSummary`."""
         return [line for result in self.results for line in result.summary_lines()]
 
     def _network(self, trainer: Trainer, pl_module: LightningModule, name: Literal["best", "last"]) -> nn.Module | None:
-        """Return the network to export on the CPU; None where the run kept no best checkpoint."""
+        """Return the network to export, on the CPU; None where the run has no best checkpoint."""
         task = task_of(pl_module)
         if name == "best":
             best = find_callback(trainer, BestCheckpoint)

@@ -1,4 +1,4 @@
-"""A run's options beside its results, to be compared with other runs."""
+"""Shows a run's options beside its results in TensorBoard, to compare runs."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TEXTS = (
     "model.weights",
     "trainer.precision",
 )
-"""Options that are shown, the same in each run: TensorBoard takes its columns from one of those it shows, and opens
-five of them, by the alphabet. The text run/config has all."""
+"""Options that are shown, the same in each run, since TensorBoard takes its columns from one of the runs. The text
+run/config has all options."""
 
 RESULTS = ("top1", "macro_accuracy", "f1", "loss")
 
@@ -49,8 +49,8 @@ class Hyperparameters(Callback):
     """Show a fit's options and results in TensorBoard's tab HPARAMS, from its first step on.
 
     Hooks: ``on_train_start`` writes the options of ``config.yaml``; ``on_train_end`` marks the run as ended.
-    TensorBoard takes the results from the curves' last points. Fits that were not started by the command line have no
-    such file, and no entry.
+    TensorBoard takes the results from the curves' last points. Fits without a ``config.yaml``, which only the command
+    line writes, have no entry.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,20 +69,16 @@ class Hyperparameters(Callback):
         kinds = ("ema", "raw") if averages else ("raw",)
         results = [f"val/{result}_{kind}" for result in RESULTS for kind in kinds]
         for writer in tensorboard_writers(trainer):
-            # Not writer.add_hparams: it opens a second file in a folder of its own, named for the time of day.
+            # Not writer.add_hparams, which writes to a second file in a folder of its own.
             options = shown_options(yaml.safe_load(path.read_text(encoding="utf-8")))
-            options["data.batch_size"] = data_of(trainer).batch_size  # that of a process, which may follow from another
+            options["data.batch_size"] = data_of(trainer).batch_size  # may be computed from global_batch_size
             summaries = hparams(options, dict.fromkeys([*results, "train/loss"]))
             for part in parts:
                 writer._get_file_writer().add_summary(summaries[part])
 
 
 def shown_options(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Return the options to show by their dotted names; those that a run has not are "none", or left out as numbers.
-
-    Args:
-        config: A run's resolved config.
-    """
+    """Return the options of a resolved config to show, by dotted names; missing texts are "none"."""
     found = dict(_flatten(config, ""))
     numbers = {name: found[name] for name in NUMBERS if isinstance(found.get(name), (int, float))}
     return numbers | {name: str(found.get(name, "none")) for name in TEXTS}

@@ -1,7 +1,7 @@
-"""Non-finite batches: skipped, counted, and fatal when there are too many in a row or in all.
+"""Skips and counts batches with a non-finite loss or gradients, and stops a run with too many of them.
 
-Whether a step is finite is read off the norm of its gradients. These are the same on all processes after the gradients
-were reduced, so all of them decide alike without a message more; a batch that is bad on one process is skipped on all.
+A step is finite if the norm of its gradients is. After the gradients were reduced they are the same on all processes,
+so that all of them decide alike: a batch that is bad on one process is skipped on all.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mobilemamba.errors import UserError, require
 
 
 class NonFiniteError(UserError):
-    """Too many batches had a non-finite loss or gradient, where the message names its origin, or the result is none."""
+    """Too many batches had a non-finite loss or gradient, or the result is not finite; names the origin if known."""
 
 
 class NonFiniteGuard(Callback):
     """Skip optimiser steps with non-finite gradients, as if their batches had not been seen.
 
-    Hooks: ``on_train_batch_start`` remembers BatchNorm statistics; ``on_before_backward`` looks at the loss;
-    ``on_before_optimizer_step`` drops the gradients and puts the statistics back; ``on_train_batch_end`` logs
-    ``train/skipped_steps`` and stops the run at the limit; ``on_fit_end``, before anything is exported, fails a run
-    most of whose steps were skipped, or whose last validation loss is not finite. The overflows by which float16
-    training finds its loss scale are not counted.
+    Hooks: ``on_train_batch_start`` saves BatchNorm statistics; ``on_before_backward`` checks the loss;
+    ``on_before_optimizer_step`` drops the gradients and restores the statistics; ``on_train_batch_end`` logs
+    ``train/skipped_steps`` and stops the run at the limit; ``on_fit_end``, before any export, fails a run in which most
+    steps were skipped or the last validation loss is not finite. Overflows by which float16 training finds its loss
+    scale are not counted.
 
     Args:
         limit: Skipped optimiser steps in a row at which training stops.
@@ -59,12 +59,12 @@ class NonFiniteGuard(Callback):
         return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.skipped = state_dict["skipped"]
         self.skipped_in_a_row = state_dict.get("skipped_in_a_row", 0)  # older checkpoints lack it
 
     def summary_lines(self) -> list[tuple[str, str]]:
-        """Return what :class:`RunSummary` says of this callback."""
+        """Return this callback's lines of :class:`RunSummary`."""
         return [("skipped", f"{self.skipped} steps with a non-finite loss or gradients")] if self.skipped else []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +78,7 @@ class NonFiniteGuard(Callback):
         self._saved = [torch.empty_like(buffer) for buffer in self._statistics]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember the statistics at the first batch of an optimiser step."""
+        """Save the statistics at the first batch of an optimiser step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             torch._foreach_copy_(self._saved, self._statistics)
             self._loss_is_finite = None
@@ -89,7 +89,7 @@ class NonFiniteGuard(Callback):
         self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Turn the step into one that changes nothing where its gradients are not finite."""
+        """Make the step change nothing if its gradients are not finite."""
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads or get_total_norm(grads).isfinite():
             self.skipped_in_a_row = 0
@@ -98,7 +98,7 @@ class NonFiniteGuard(Callback):
         everywhere = trainer.strategy.reduce_boolean_decision(loss_is_finite, all=True)
         if everywhere and is_loss_scaling(trainer):
             return
-        # AdamW leaves parameters without gradient alone, decay and averages included.
+        # AdamW does not change parameters without gradient, nor their averages.
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_copy_(self._statistics, self._saved)
         self.skipped += 1
@@ -129,7 +129,7 @@ class NonFiniteGuard(Callback):
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fail a run that has no result, so that nothing of it is exported.
+        """Fail a run without a usable result, so that nothing is exported.
 
         Raises:
             NonFiniteError: When most steps were skipped, or the last validation loss is not finite.
@@ -158,7 +158,7 @@ class NonFiniteGuard(Callback):
 
 
 def is_loss_scaling(trainer: Trainer) -> bool:
-    """Return whether an overflow of gradients alone is float16 training in search of its loss scale.
+    """Return whether overflowing gradients with a finite loss only mean that float16 training adjusts its loss scale.
 
     The scale starts at 65536 and is halved after each overflow; below 1 the gradients themselves must be infinite.
     """
@@ -169,12 +169,12 @@ def is_loss_scaling(trainer: Trainer) -> bool:
 
 @torch.no_grad()
 def find_non_finite(network: nn.Module, images: Tensor, teacher: nn.Module | None = None) -> str | None:
-    """Run a network and say where the first non-finite value appears; None where there is none.
+    """Run a network and describe where the first non-finite value appears; None if there is none.
 
     Args:
-        network: Any network; its statistics and mode are left as they were.
+        network: Any network; its statistics are restored afterwards.
         images: (B, C, H, W).
-        teacher: What the network learns from, which is looked at first.
+        teacher: Teacher of the network, which is checked first.
     """
     if not images.isfinite().all():
         return "the images themselves hold non-finite values"

@@ -1,4 +1,4 @@
-"""How large weights and gradients are, part by part."""
+"""Logs norms of weights and gradients, part by part."""
 
 from __future__ import annotations
 

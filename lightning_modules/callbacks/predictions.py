@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_modules.distributed import gathered
 from lightning_modules.inspection import metadata_of
 from mobilemamba.errors import UserError
-from mobilemamba.files import atomic_write, check_writable
-from mobilemamba.tables import safe_cell
+from mobilemamba.files import check_writable
+from mobilemamba.inference.predict import Prediction, write_predictions
 
 Rows = dict[str, list[tuple[int, float]]]
 """Classes and probabilities, best first, by an image's path."""
@@ -68,15 +67,10 @@ class PredictionsFile(Callback):
         rows = {path: best for part in gathered(self._rows) for path, best in part.items()}
         if trainer.is_global_zero:
             names = metadata_of(pl_module).class_names
-            ranks = range(1, 1 + len(next(iter(rows.values()), ())))
-            with (
-                atomic_write(Path(self.path)) as unfinished,
-                unfinished.open("w", newline="", encoding="utf-8") as file,
-            ):
-                table = csv.writer(file)
-                table.writerow(["path", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
-                for path in sorted(rows):
-                    named = ((str(index) if names is None else names[index], p) for index, p in rows[path])
-                    cells = (cell for name, p in named for cell in (safe_cell(name), f"{p:.6f}"))
-                    table.writerow([safe_cell(path), *cells])
+            predictions = []
+            for path in sorted(rows):
+                indices, probabilities = zip(*rows[path], strict=True)
+                classes = tuple(str(index) if names is None else names[index] for index in indices)
+                predictions.append(Prediction(path, classes, probabilities))
+            write_predictions(predictions, Path(self.path))
             rank_zero_info(f"Predictions of {len(rows)} images: {self.path}")

@@ -11,10 +11,10 @@ from rich.progress import ProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class ShortProgressBar(RichProgressBar):
-    """Show epoch, batches, the time that is left, loss, top-1 and images per second."""
+    """Show epoch, batches, remaining time, loss, top-1 and images per second."""
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
-        """Return the columns in front of the figures."""
+        """Return the columns before the metrics."""
         return [
             TextColumn("[progress.description]{task.description}"),
             CustomBarColumn(
@@ -28,7 +28,7 @@ class ShortProgressBar(RichProgressBar):
         ]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the figures as short texts: of both kinds of weights the averaged ones, where there are any."""
+        """Return the metrics as short texts; top-1 is that of the averaged weights, if there are any."""
         logged = super().get_metrics(trainer, pl_module)
         logged.pop("v_num", None)
         shown: dict[str, Any] = {}

@@ -18,12 +18,12 @@ from mobilemamba.errors import UserError, require
 class ReceptiveField(Callback):
     """Draw which pixels contribute to the middle of the last feature map (``val/receptive_field``).
 
-    Hooks: ``on_train_start`` draws that of the fresh network, ``on_train_end`` both. The first one goes into
+    Hooks: ``on_train_start`` draws that of the untrained network, ``on_train_end`` both. The first one is saved in
     checkpoints, so that a resumed run can still show it. The method is that of ``mobilemamba erf``
     (:mod:`lightning_modules.receptive_field.gradient`).
 
     Args:
-        images: Validation images to take the mean of, the same ones both times.
+        images: Number of validation images to average over, the same ones both times.
 
     Raises:
         UserError: When images is less than 1.
@@ -36,20 +36,20 @@ class ReceptiveField(Callback):
         self.maps: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep what was measured at the start over a resume."""
+        """Keep the first measurement over a resume."""
         return {"maps": self.maps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember what was measured at the start."""
+        """Restore the first measurement."""
         self.maps = state_dict["maps"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the fresh network's; a resumed run did so before."""
+        """Draw that of the untrained network, unless the run is resumed."""
         if trainer.global_step == 0:
             self._draw(trainer, pl_module, "before training")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the trained network's beside it."""
+        """Draw that of the trained network beside it."""
         self._draw(trainer, pl_module, f"after {trainer.global_step:,} steps")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:

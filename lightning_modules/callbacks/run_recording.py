@@ -1,4 +1,4 @@
-"""Writing what a run has reached and what it took into its folder."""
+"""Writes a run's results and costs into its folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mobilemamba.environment import device_name
 
 
 class RunRecording(Callback):
-    """Write ``record.json`` into the run's folder, whole or not at all, and go on with it over resumes.
+    """Write ``record.json`` into the run's folder, whole or not at all, and continue it over resumes.
 
     Hooks: ``on_fit_start`` starts the clock; ``on_train_batch_end`` adds up the training loss; ``on_validation_end``
     adds a point to every curve and writes; ``on_train_end`` stops the clock; ``on_fit_end``, which an interrupted or
-    failed fit never reaches, marks the run as finished. The first process writes; the training loss is the mean over
-    its steps since the validation before, without those whose loss was not finite.
+    failed fit never reaches, marks the run as finished. The first process writes. The training loss is the mean over
+    its steps since the last validation, without those whose loss was not finite.
 
-    All that is accumulated is in the checkpoint, so that a resumed run goes on with it, even one that has nothing left
-    to train. What came after the checkpoint, and is trained again, is forgotten with its time.
+    The state is saved in checkpoints, so that a resumed run continues it, even if nothing is left to train. Steps after
+    the checkpoint are trained again, and their results and time are not counted twice.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class RunRecording(Callback):
 
     @property
     def state_key(self) -> str:
-        """Key in checkpoints: the class's first name, under which older ones keep its state."""
+        """Key in checkpoints, the class's former name, for older checkpoints."""
         return "RunRecord"
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep what is accumulated over a resume."""
+        """Keep the state over a resume."""
         return {
             "curves": self.curves,
             "metrics": self.metrics,
@@ -57,7 +57,7 @@ class RunRecording(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written."""
+        """Restore the state."""
         self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
         self.metrics = dict(state_dict["metrics"])
         self.validation_images = state_dict["validation_images"]
@@ -67,11 +67,11 @@ class RunRecording(Callback):
 
     @property
     def seconds(self) -> float:
-        """Wall seconds of fit until now, or until it ended, those before a resume included."""
+        """Wall time of fit in seconds, including the time before a resume."""
         return self.seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and measure the memory of this fit alone where that is possible."""
+        """Start the clock, and reset the memory statistics of a GPU."""
         self._started = time.perf_counter()
         device = trainer.strategy.root_device
         if device.type == "cuda":
@@ -103,13 +103,13 @@ class RunRecording(Callback):
         self._write(trainer, pl_module, finished=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: exports are no part of the training."""
+        """Stop the clock: exports do not count as training."""
         self.seconds_before, self._started = self.seconds, None
         self.peak_memory = max(self.peak_memory, peak_memory(trainer.strategy.root_device))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the run as finished."""
-        self._started = None  # where nothing was left to train, training has not ended before
+        self._started = None  # on_train_end is not called if nothing was left to train
         if not is_trial(trainer):
             self._write(trainer, pl_module, finished=True)
 
@@ -122,7 +122,7 @@ class RunRecording(Callback):
             self.peak_memory = max(self.peak_memory, peak_memory(device))
         RunRecord(
             finished=finished,
-            # Within an epoch the running one counts: its validation is that of its last step.
+            # The running epoch counts.
             epochs=trainer.current_epoch + (0 if finished else 1),
             steps=trainer.global_step,
             seconds=round(self.seconds, 3),
@@ -138,25 +138,25 @@ class RunRecording(Callback):
 
 
 def add_point(curves: dict[str, list[float | None]], point: dict[str, float]) -> None:
-    """Append values to curves, "epoch" among them, in place; missing ones are None, so that all stay equally long."""
+    """Append values to curves, including "epoch", in place; missing ones are None, so that all have the same length."""
     length = len(curves["epoch"])
     for name in curves.keys() | point.keys():
         curves.setdefault(name, [None] * length).append(finite(point[name]) if name in point else None)
 
 
 def evaluated_images(trainer: Trainer) -> int | None:
-    """Return how many images accuracies are of; None where that is not known, or a limit leaves some out."""
+    """Return the number of validation images; None if it is unknown or limited by the trainer."""
     dataset = getattr(trainer.val_dataloaders, "dataset", None)
     return len(dataset) if trainer.limit_val_batches == 1.0 and isinstance(dataset, Sized) else None
 
 
 def finite(value: float) -> float | None:
-    """Return a number, or None for one that is not finite, which JSON does not know."""
+    """Return a number, or None if it is not finite, since JSON has no such numbers."""
     return value if math.isfinite(value) else None
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that CUDA's allocator or, on other devices, this process has held; 0 on Windows."""
+    """Return the peak memory of CUDA's allocator or, on other devices, of this process in bytes; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

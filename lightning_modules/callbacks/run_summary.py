@@ -1,4 +1,4 @@
-"""What a run has written, where, and how to look at it: printed when fit ends."""
+"""Prints a run's results, files and further commands when fit ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS_TITLE = "Commands for the best weights (predict your own images with --
 class RunSummary(Callback):
     """Print accuracies, files and commands to copy at the end of fit.
 
-    Hooks: ``on_fit_end``, on the first process. Callbacks with something to say have a method ``summary_lines``.
+    Hooks: ``on_fit_end``, on the first process. Callbacks can add lines with a method ``summary_lines``.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -32,7 +32,7 @@ class RunSummary(Callback):
         stop_progress_bar(trainer)
         rows = summarise(trainer, config)
         width = max((len(title) for title, _ in rows), default=0)
-        # One line each, whatever the terminal's width: paths are to be copied, and a table would break them.
+        # One line each, since a table would wrap long paths, which users copy.
         lines = ["This run", *(f"  {title:{width}}  {text}" for title, text in rows)]
         best = find_callback(trainer, BestCheckpoint)
         if config is not None and best is not None and best.best_model_path:
@@ -42,7 +42,7 @@ class RunSummary(Callback):
 
 
 def summarise(trainer: Trainer, config: Path | None) -> list[tuple[str, str]]:
-    """Return titles and texts of what a fit leaves behind.
+    """Return titles and texts of a fit's results and files.
 
     Args:
         trainer: A trainer at the end of fit.
@@ -70,7 +70,7 @@ def summarise(trainer: Trainer, config: Path | None) -> list[tuple[str, str]]:
 
 
 def activation() -> list[str]:
-    """Return the command that makes the ``lightning`` of this Python known to the shell; none where it is."""
+    """Return the command that activates this Python's environment, if the shell does not find its ``lightning``."""
     programs = Path(sys.prefix) / ("Scripts" if sys.platform == "win32" else "bin")
     found, script = shutil.which("lightning"), programs / "activate"
     if (found is not None and Path(found).parent.resolve() == programs.resolve()) or not script.is_file():
@@ -79,12 +79,12 @@ def activation() -> list[str]:
 
 
 def evaluation_commands(config: Path, checkpoint: str, has_table: bool) -> list[str]:
-    """Return commands that evaluate and use a checkpoint of the run with that config.
+    """Return commands that evaluate and use a checkpoint.
 
     Args:
-        config: The run's.
-        checkpoint: Of the run.
-        has_table: Whether predictions are a table, which wants a name.
+        config: The run's config.
+        checkpoint: A checkpoint of the run.
+        has_table: Whether predictions are a table, which needs a path.
     """
     both = ["--config", str(config), "--ckpt_path", checkpoint]
     table = ["--predictions.path", str(config.parent / "predictions.csv")] if has_table else []
@@ -96,7 +96,7 @@ def evaluation_commands(config: Path, checkpoint: str, has_table: bool) -> list[
 
 
 def stop_progress_bar(trainer: Trainer) -> None:
-    """Let a live bar end where it is: it would be drawn over what is printed below it, and would break its lines."""
+    """Stop a live progress bar, which would be drawn over later output."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, RichProgressBar):
         bar.teardown(trainer, trainer.lightning_module, "fit")

@@ -1,4 +1,4 @@
-"""What a run is, beside its curves: the config, the network's cost part by part, and the grouping of the curves."""
+"""Writes a run's config, the cost of the network's parts, and the grouping of curves into the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = re.compile(
     r"stem|head|stages\.\d+\.downsample|stages\.\d+\.blocks\.\d+"
     r"|stages\.\d+\.blocks\.\d+\.mixer\.branch\.(global_mixer\.mamba|global_mixer\.wavelet|local_mixer)"
 )
-"""Names of the modules in the table; those of the last line are contained in their blocks."""
+"""Names of the modules in the table; those of the last line are parts of blocks."""
 
 BRANCHES = {"mamba": "scan branch", "wavelet": "wavelet branch", "local_mixer": "local branch"}
 
@@ -25,7 +25,7 @@ BRANCHES = {"mamba": "scan branch", "wavelet": "wavelet branch", "local_mixer": 
 class ConfigText(Callback):
     """Write the run's ``config.yaml``, every option resolved, as text into the log (``run/config``).
 
-    Hooks: ``on_train_start``. Fits that were not started by the command line have no such file, and get no text.
+    Hooks: ``on_train_start``. Only the command line writes this file; other fits get no text.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +53,7 @@ class ComplexityTable(Callback):
 class ScalarLayout(Callback):
     """Group the run's curves in TensorBoard's tab Custom Scalars.
 
-    Hooks: ``on_train_start``; TensorBoard keeps the layout with the log, and a resumed run has one of its own.
+    Hooks: ``on_train_start``.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,7 +68,7 @@ def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
     """Return a Markdown table of a network's parts, for one image.
 
     Args:
-        network: A MobileMamba in its training form; it stays as it is.
+        network: A MobileMamba in its training form; it is not changed.
         image_size: Height and width in pixels.
     """
     modules = complexity_of_modules(network, image_size)
@@ -79,7 +79,7 @@ def network_table(network: nn.Module, image_size: tuple[int, int]) -> str:
         scan = f"{part.scan_macs:,}" if part.scan_macs else ""
         return label, f"{part.parameters:,}", shares[0], f"{part.total_macs:,}", shares[1], scan
 
-    # The sum first: TensorBoard shows only the beginning until one scrolls.
+    # The sum comes first, since TensorBoard shows only the beginning.
     rows = [row("**whole network**", whole)]
     for name, part in modules.items():
         if PARTS.fullmatch(name) and (part.parameters or part.total_macs):
@@ -129,5 +129,5 @@ def scalar_layout(distils: bool, has_top5: bool) -> dict[str, dict[str, list[str
 
 
 def _chart(*tags: str) -> list[str | list[str]]:
-    # TensorBoard takes expressions that match the beginning of a tag: train/loss would be train/loss_task too.
+    # TensorBoard matches the beginning of a tag: train/loss would also match train/loss_task.
     return ["Multiline", [f"{re.escape(tag)}$" for tag in tags]]

@@ -1,4 +1,4 @@
-"""What the network is shown: the first training batch, after everything was done to it."""
+"""Draws the first training batch as the network sees it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SampleImages(Callback):
     The labels' smoothing is ``mixing.label_smoothing`` of the data module, 0 where it has none.
 
     Args:
-        count: Images of the batch that are drawn.
+        count: Number of images.
 
     Raises:
         UserError: When count is less than 1.

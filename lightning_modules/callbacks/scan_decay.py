@@ -1,4 +1,4 @@
-"""How far the scan of each block remembers, over the run."""
+"""Logs the decay lengths of each block's scan: over how many pixels its state decays."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DECAY_LENGTH_TAG = "val_scan/decay_length_median"
 
 
 class ScanDecays(AfterValidations):
-    """Write histograms of step sizes and decay lengths of each block, of the averaged weights where there are any.
+    """Write histograms of step sizes and decay lengths of each block, for the averaged weights if there are any.
 
-    Hooks: those of :class:`AfterValidations`. Written are ``val_scan_step_size/BLOCK`` and, as the logarithm to base 10
+    Hooks: those of :class:`AfterValidations`. It writes ``val_scan_step_size/BLOCK`` and, as the logarithm to base 10
     of feature map pixels, ``val_scan_decay_length_log10/BLOCK``; the scalar ``val_scan/decay_length_median/BLOCK`` in
-    pixels; and a picture of all blocks, ``val_scan/decay_length``. Networks without scan write nothing.
+    pixels; and a picture of all blocks, ``val_scan/decay_length``. Networks without a scan write nothing.
 
     Args:
-        every_n_validations: Validations from one measurement to the next; the last one is always measured.
-        images: Validation images to measure on, the same ones each time.
+        every_n_validations: Number of validations between two measurements; the last one is always measured.
+        images: Number of validation images to measure on, the same ones each time.
 
     Raises:
         UserError: When an option is less than 1.

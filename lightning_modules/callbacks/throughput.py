@@ -1,4 +1,4 @@
-"""Training speed, and how much of it the data loader costs."""
+"""Logs training speed, and the share of time that waits for data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 WAIT_LIMIT = 0.1
-"""Share of the time spent waiting for data above which the loader is the bottleneck."""
+"""The loader is the bottleneck above this share of time spent waiting for data."""
 
 MEASURED_STEPS = 50
-"""Steps of an epoch below which its share is no basis for a warning."""
+"""Fewer steps in an epoch are too few for a warning."""
 
 
 class Throughput(Callback):
@@ -31,16 +31,16 @@ class Throughput(Callback):
         self._logged = 0  # steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Start again."""
         self._batch_done = None
         self._steps, self._logged = [], 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the time of a validation within an epoch out."""
+        """Exclude the time of a validation inside an epoch."""
         self._batch_done = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take the time at which the batch has arrived."""
+        """Record when the batch arrived."""
         self._batch_ready = time.perf_counter()
 
     def on_train_batch_end(

@@ -1,7 +1,7 @@
-"""Which classes a network gets right and what it takes the others for: a confusion matrix as pictures and a table.
+"""A confusion matrix as pictures and a table.
 
-Everywhere a matrix holds images by class and prediction, (C, C), on the CPU, and ``class_names`` are the names of all
-classes, if known.
+In this module a matrix counts images by true class and prediction, (C, C), on the CPU, and ``class_names`` are the
+names of all classes, if known.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mobilemamba.tables import table
 Names = Sequence[str] | None
 
 MOST_CLASSES = 40
-"""Classes that are drawn one by one; of more, the most frequent confusions and a distribution are."""
+"""Up to this number classes are drawn one by one; of more, only the most frequent confusions and a distribution."""
 
 MOST_NUMBERS = 20
-"""Classes up to which every field of the matrix holds its number."""
+"""Up to this number of classes every field of the matrix has its number."""
 
 PAIRS = 25
-"""Confusions drawn where there are many classes."""
+"""Number of confusions drawn if there are many classes."""
 
 WORST = 20
 """Classes in the table."""
@@ -41,7 +41,7 @@ def class_name(index: int, class_names: Names, longest: int = LONGEST_NAME) -> s
     name = f"class {index}" if class_names is None else printable(class_names[index])
     name = name.split(",")[0].strip() or name  # ImageNet lists synonyms: "tench, Tinca tinca"
     name = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return name.replace("$", r"\$")  # which matplotlib would take for mathematics
+    return name.replace("$", r"\$")  # matplotlib would read it as mathematics
 
 
 def class_accuracies(matrix: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ def class_accuracies(matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How well one class is told from the others; shares in [0, 1], NaN where nothing can be said.
+    """Results of one class; shares in [0, 1], NaN if they are not defined.
 
     Args:
-        name: For people.
-        images: Images of the class.
+        name: Readable name.
+        images: Number of images of the class.
         recall: Share of them that were recognised: the class's accuracy.
-        precision: Share of the images taken for the class that are of it.
+        precision: Share of the images predicted as the class that belong to it.
         f1: Harmonic mean of both.
     """
 
@@ -78,7 +78,7 @@ def class_results(matrix: Tensor, class_names: Names) -> list[ClassResult]:
 
 
 def results_table(results: Sequence[ClassResult]) -> str:
-    """Return results as a Markdown table; what cannot be said is left empty."""
+    """Return results as a Markdown table; undefined shares are empty."""
 
     def percent(share: float) -> str:
         return "" if math.isnan(share) else f"{share:.1%}"
@@ -95,12 +95,12 @@ def results_table(results: Sequence[ClassResult]) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a class's name for people in one line, whatever characters its folder's name has."""
+    """Return a class's readable name in one line of valid UTF-8."""
     return " ".join(readable_name(name).encode("utf-8", "replace").decode().split())
 
 
 def most_confused(matrix: Tensor, count: int) -> list[tuple[int, int]]:
-    """Return classes and what they were taken for, the most frequent confusions first; only those that happened."""
+    """Return pairs of true and predicted class, the most frequent confusions first; only those that happened."""
     mistakes = matrix.clone().fill_diagonal_(0)
     order = mistakes.flatten().argsort(descending=True, stable=True)[:count]
     pairs = (divmod(position, len(matrix)) for position in order.tolist())
@@ -108,7 +108,7 @@ def most_confused(matrix: Tensor, count: int) -> list[tuple[int, int]]:
 
 
 def worst_classes(matrix: Tensor, class_names: Names, count: int = WORST) -> str:
-    """Return the classes recognised least often as a Markdown table, with what they are mostly taken for.
+    """Return the classes with the lowest recall as a Markdown table, with their most frequent wrong prediction.
 
     Classes without images are left out.
     """
@@ -136,7 +136,7 @@ def _draw_matrix(matrix: Tensor, class_names: Names) -> Figure:
     side = 2.6 + 0.42 * classes if classes <= MOST_NUMBERS else 3 + 0.24 * classes
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
-    # By the root, so that rare confusions are seen too.
+    # The square root makes rare confusions visible.
     image = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     if classes <= MOST_NUMBERS:
         for row, column in matrix.nonzero().tolist():
@@ -202,7 +202,7 @@ def draw_accuracies(accuracies: Tensor, class_names: Names) -> Figure:
 
 
 def _bars(shares: Sequence[float], labels: Sequence[str], width: float) -> tuple[Figure, Axes]:
-    """Return labelled bars from top to bottom, on a figure as high as they need; width in inches."""
+    """Return a figure with labelled bars from top to bottom; width in inches."""
     figure = Figure(figsize=(width, 1.3 + 0.24 * max(len(shares), 1)), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(shares)), shares, color="C0")

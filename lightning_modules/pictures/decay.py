@@ -1,4 +1,4 @@
-"""How far each block's scan remembers, beside the size of its feature map."""
+"""Draws the decay lengths of each block's scan beside the size of its feature map."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning_modules.scan_memory import ScanDecay
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LONGEST = 1e6
-"""Pixels; what remembers for longer is drawn there. Without end remembers a step size of zero."""
+"""Longer decay lengths are drawn at this number of pixels; a step size of zero has an infinite one."""
 WIDE = 1000
-"""Ratio of the axis' ends from which on only powers of ten are labelled."""
+"""Only powers of ten are labelled if the ends of the axis have at least this ratio."""
 MOST_VALUES = 1 << 16
-"""Percentiles of more values are those of evenly spaced ones, to be fast."""
+"""Percentiles of more values are computed from evenly spaced ones, to save time."""
 
 
 def draw_decays(decays: Mapping[str, ScanDecay]) -> Figure:

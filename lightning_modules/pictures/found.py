@@ -1,4 +1,4 @@
-"""What was found in images: objects with their boxes and masks, or the classes of pixels, drawn onto them."""
+"""Draws predictions or ground truth onto images: boxes and masks of objects, or the classes of pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Found = dict[str, Tensor] | Tensor
 """Objects: "boxes" (N, 4) in pixels, "labels" and maybe "scores" (N,), "masks" (N, H, W); or class indices (H, W)."""
 
 SHOWN_SCORE = 0.4
-"""Objects of lower scores are not drawn unless that is asked for."""
+"""By default objects with lower scores are not drawn."""
 
 LEAST_SIDE = 256
-"""Smaller images are enlarged before they are drawn on, so that names can be read."""
+"""Smaller images are enlarged, so that names can be read."""
 
 LONGEST_NAME = 24
 """Characters of a name."""
@@ -36,30 +36,30 @@ CELL = 2.4
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class: the hues of neighbouring classes are far apart."""
+    """Return the colour of a class; neighbouring classes have very different hues."""
     levels = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.85 if index % 2 else 0.65, 1.0 if index % 3 else 0.8)
     red, green, blue = (round(255 * level) for level in levels)
     return red, green, blue
 
 
 def draw_found(image: Tensor, found: Found, class_names: Sequence[str] | None, least_score: float = 0.0) -> Tensor:
-    """Return an image with what was found in it.
+    """Return an image with objects or classes of pixels drawn onto it.
 
     Args:
         image: Colours (3, H, W) in uint8.
-        found: Objects or classes of its pixels, of which 255 is not drawn.
+        found: Objects, or classes of pixels; class 255 is not drawn.
         class_names: Names of the classes, if known.
-        least_score: Objects of lower scores are not drawn.
+        least_score: Objects with lower scores are not drawn.
 
     Returns:
-        Colours in uint8, enlarged by a whole factor where the image is small.
+        Colours in uint8, enlarged by a whole factor if the image is small.
     """
     factor = math.ceil(LEAST_SIDE / max(image.shape[-2:]))
     shown = _enlarged(image, factor)
     if isinstance(found, Tensor):
         return _with_classes(shown, _enlarged(found, factor), class_names)
     if "scores" in found:
-        order = found["scores"].argsort()  # the surest is drawn last, over the others
+        order = found["scores"].argsort()  # the highest score is drawn last, over the others
         kept = order[found["scores"][order] >= least_score]
         found = {name: values[kept] for name, values in found.items()}
     labels = found["labels"].tolist()
@@ -87,12 +87,7 @@ def draw_found(image: Tensor, found: Found, class_names: Sequence[str] | None, l
 
 
 def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]], title: str) -> Figure:
-    """Draw pairs of truth and prediction, two a row.
-
-    Args:
-        pairs: Colours (3, H, W) in uint8.
-        title: Written above.
-    """
+    """Draw pairs of ground truth and prediction, (3, H, W) in uint8, two pairs per row."""
     rows = math.ceil(2 * len(pairs) / COLUMNS)
     figure = Figure(figsize=(COLUMNS * CELL, rows * (CELL + 0.2) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=9)
@@ -123,10 +118,10 @@ def _with_classes(image: Tensor, classes: Tensor, class_names: Sequence[str] | N
 
 
 def _text_size(side: int) -> int:
-    """Return the height of letters in pixels in an image whose longer side has so many."""
+    """Return the text height in pixels for an image with this longer side."""
     return max(14, round(side / 50))
 
 
 def _enlarged(values: Tensor, factor: int) -> Tensor:
-    """Return an image or masks (..., H, W) in which every pixel became a square of so many."""
+    """Return an image or masks (..., H, W) enlarged by a whole factor."""
     return values.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

@@ -1,4 +1,4 @@
-"""Training images as the network sees them, with their mixed labels."""
+"""Draws training images as the network sees them, with their mixed labels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MOST_NAMES = 3
 """Classes named below an image."""
 
 LONGEST_NAME = 16
-"""Characters of a name, so that it ends before the next image's begins."""
+"""Characters of a name, so that it does not overlap the next image's."""
 
 LEAST_SHARE = 0.005
-"""Below it, a share that a class has beyond the smoothing's would be shown as 0 %."""
+"""Smaller shares of a class, without label smoothing, would be shown as 0 %."""
 
 COLUMNS = 4
 CELL = 1.7
@@ -35,7 +35,7 @@ TITLE = 0.45
 def mixed_labels(target: Tensor, smoothing: float) -> list[tuple[int, float]]:
     """Return the classes that an image shows and their shares of its label, largest first.
 
-    What label smoothing gives to every class alike does not make a class one that the image shows.
+    Classes that have only the share of label smoothing are left out.
 
     Args:
         target: Class probabilities (num_classes,), or a class index ().
@@ -49,7 +49,7 @@ def mixed_labels(target: Tensor, smoothing: float) -> list[tuple[int, float]]:
 
 
 def label_text(labels: Sequence[tuple[int, float]], class_names: Sequence[str] | None) -> str:
-    """Return a line for each class of :func:`mixed_labels`, and one for what is left where that is seen in percent."""
+    """Return a line for each class of :func:`mixed_labels`, and one for the rest if it is at least half a percent."""
     named = labels[:MOST_NAMES]
     lines = [f"{class_name(index, class_names, LONGEST_NAME)}: {share:.0%}" for index, share in named]
     rest = 1 - sum(share for _, share in named)
@@ -80,11 +80,11 @@ def draw_samples(images: Tensor, targets: Tensor, metadata: ModelMetadata, title
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     cell_height = CELL + (1 + max(text.count("\n") + 1 for text in texts)) * LINE
-    # At least so wide that the title has room.
+    # Wide enough for the title.
     width, height = max(columns, 3) * CELL, TITLE + rows * cell_height
     figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - TITLE / 2 / height, title, ha="center", va="center", fontsize=9)
-    # One pair of axes in inches for all images: a pair for each would take twice the time.
+    # One pair of axes in inches for all images takes half the time of a pair for each.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     side = CELL - 2 * MARGIN

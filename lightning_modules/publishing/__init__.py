@@ -1,1 +1,1 @@
-"""Giving trained weights to others: a folder that the Hugging Face Hub and timm understand, with a model card."""
+"""Publishes trained weights as a folder for the Hugging Face Hub and timm, with a model card."""

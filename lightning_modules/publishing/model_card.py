@@ -1,4 +1,4 @@
-"""A model card: what the weights are, how they were trained, what they reach, and how they are used."""
+"""Writes a model card: facts, results, recipe and use of trained weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilemamba.published import WeightSource
 from mobilemamba.tables import table
 
 MOST_CLASSES = 50
-"""Classes whose names the card lists."""
+"""Number of class names in the card."""
 
 
 def model_card(
@@ -30,14 +30,14 @@ def model_card(
     """Return the card as Markdown with the Hub's header.
 
     Args:
-        checkpoint: Where the weights are from; of a run's checkpoint the run's record and config are told.
-        architecture: Variant that the network is, or derives from.
+        checkpoint: Source of the weights; for a run's checkpoint the card has the run's results and config.
+        architecture: Variant of the network, or the variant that it is derived from.
         network: The network.
         metadata: Its preprocessing and classes.
         kind: Averaged or raw weights.
         licence: The Hub's name of the licence.
-        difference: Between the network and what timm loads, relative to the largest logit.
-        repository: Where the card will be, for the example.
+        difference: Difference between the network and the one that timm loads, relative to the largest logit.
+        repository: Name of the repository, for the example.
     """
     run = _run_folder(checkpoint)
     header = yaml.safe_dump(
@@ -82,7 +82,7 @@ def _run_folder(checkpoint: str) -> Path | None:
 
 
 def _metrics(run: Path | None, kind: WeightSource) -> str:
-    """Return what the run reached last; the figures are of its last epoch, whichever epoch was published."""
+    """Return the results of the run's last epoch, whichever epoch was published."""
     record = None if run is None else RunRecord.read(run)
     if record is None:
         return "## Results\n\nNot measured."

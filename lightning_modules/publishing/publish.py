@@ -1,4 +1,4 @@
-"""``mobilemamba publish``: weights become a folder, or a repository of the Hugging Face Hub, that timm loads."""
+"""``mobilemamba publish``: writes weights as a folder, or a repository of the Hugging Face Hub, that timm can load."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PARITY_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Published:
-    """What was written.
+    """Result of a publication.
 
     Args:
         place: Folder, or address on the Hub.
-        architecture: Name of timm's that the folder builds on.
+        architecture: timm name of the variant in the config.
         difference: Largest difference of logits between the network and what timm loads, relative to the largest.
     """
 
@@ -52,7 +52,7 @@ def publish(
     The folder holds model.safetensors, config.json (architecture, preprocessing, classes) and a model card.
 
     Args:
-        weights: A .ckpt of a run, whose figures and config the card then tells, or any other source; also --checkpoint.
+        weights: A .ckpt of a run, whose results and config are in the card, or any other source; also --checkpoint.
         to: A folder that does not exist yet, or hf-hub:OWNER/NAME, for which you must be logged in (`hf auth login`).
         weights_kind: Averaged or raw weights, where there are both.
         variant: Network of published weights, such as mobilemamba_s6.
@@ -60,7 +60,7 @@ def publish(
         private: Create the Hub's repository as a private one.
 
     Raises:
-        UserError: When the weights cannot be used, the folder exists, or timm loads another network from it.
+        UserError: When the weights cannot be used, the folder exists, or timm loads a different network from it.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -95,7 +95,7 @@ def publish(
 
 
 def timm_config(network: MobileMamba, metadata: ModelMetadata) -> dict[str, Any]:
-    """Return what config.json says: timm's own entries, and this project's metadata under "mobilemamba".
+    """Return the content of config.json: timm's entries, and this project's metadata under "mobilemamba".
 
     Args:
         network: The network.
@@ -138,7 +138,7 @@ def _write(folder: Path, network: MobileMamba, metadata: ModelMetadata) -> str:
 
 
 def _difference(network: MobileMamba, folder: Path, metadata: ModelMetadata) -> float:
-    """Compare a network with what timm loads from a folder, on random images.
+    """Compare a network with the one that timm loads from a folder, on random images.
 
     Raises:
         UserError: When they differ.
@@ -150,7 +150,9 @@ def _difference(network: MobileMamba, folder: Path, metadata: ModelMetadata) -> 
         expected, obtained = network(images), loaded(images)
     difference = float((expected - obtained).abs().max() / expected.abs().max().clamp(min=1e-12))
     if difference > PARITY_TOLERANCE:
-        raise UserError(f"timm loads another network from the folder: logits differ by {difference:.1e}. Report this.")
+        raise UserError(
+            f"timm loads a different network from the folder: logits differ by {difference:.1e}: report this."
+        )
     return difference
 
 
@@ -159,7 +161,7 @@ def _upload(folder: Path, repository: str, private: bool) -> None:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Publish weights")
-    # The Hub's client passes on the errors of its HTTP client, which another release replaced by another package.
+    # The Hub's client raises the errors of its HTTP library, which differs between releases.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         raise ConnectionError(

@@ -1,1 +1,1 @@
-"""Effective receptive fields: what pixels contribute to the middle of a network's last feature map."""
+"""Effective receptive fields: how much each pixel contributes to the middle of a network's last feature map."""

@@ -29,8 +29,8 @@ from mobilemamba.published import WeightSource
 from mobilemamba.tables import table
 
 NOISE_WARNING = (
-    "WARNING: measured on random normal images. Trained networks answer to real ones differently: name a folder of "
-    "photographs by --images."
+    "WARNING: measured on random normal images. Results of trained networks differ on real ones: give a folder of "
+    "photographs with --images."
 )
 
 
@@ -50,19 +50,19 @@ def erf(
 
     Args:
         networks: timm names and checkpoints of `lightning fit`.
-        images: Folder of photographs, also in folders below. Null: random normal images.
+        images: Folder of photographs, in any depth of folders. Null: random normal images.
         count: Images to measure on.
         image_size: Height and width in pixels, the same for all networks; a multiple of the usual strides is best.
         checkpoint: Weights for one of the timm names, such as published ones, as NETWORK=FILE; may be repeated.
         weights: Averaged or raw weights of checkpoints.
-        pretrained: Take timm's pretrained weights for timm names; without, their weights are random and show the
-            receptive field before training.
-        radii: Circles whose shares are printed, in pixels.
+        pretrained: Use timm's pretrained weights for timm names; otherwise weights are random and show the receptive
+            field before training.
+        radii: Radii in pixels of circles whose shares are printed.
         output: Picture to write, with a .json beside it.
         device: PyTorch device.
 
     Raises:
-        UserError: When an option does not fit or a network cannot be measured; before long work, where that is known.
+        UserError: When an option cannot be used or a network cannot be measured; before long work, where possible.
     """
     names = list(dict.fromkeys(networks))
     require(output.suffix == ".png" and not output.is_dir(), "--output", str(output), "a file that ends in .png")
@@ -112,7 +112,7 @@ def _checkpoints(pairs: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
 
 
 def _pictures(folder: Path | None, count: int, size: int) -> list[Tensor]:
-    """Return photographs as uint8, their largest central squares resampled, or noise as a network takes it."""
+    """Return the largest central squares of photographs, resized, in uint8; or normalised noise."""
     if folder is None:
         generators = (torch.Generator().manual_seed(index) for index in range(count))
         return [torch.randn(3, size, size, generator=generator) for generator in generators]
@@ -121,11 +121,11 @@ def _pictures(folder: Path | None, count: int, size: int) -> list[Tensor]:
 
 
 def _check_fits(network: MeasuredNetwork, size: int) -> None:
-    """Try an image of the size, before long work on other networks."""
+    """Try an image of this size before any long work."""
     try:
         with torch.no_grad():
             feature_map(network.network, torch.zeros(1, 3, size, size))
-    except Exception as error:  # networks refuse sizes by errors of any kind
+    except Exception as error:  # networks refuse sizes with errors of any kind
         raise UserError(
             f"{network.name} cannot be measured at --image-size {size}: {error} Choose another size or network."
         ) from error
@@ -144,7 +144,7 @@ def _measure(measured: MeasuredNetwork, images: Sequence[Tensor], is_noise: bool
 
 
 def _tables(labels: Sequence[str], extents: Sequence[Extent]) -> str:
-    """Return shares within circles and sides of squares, one line per network in each."""
+    """Return a table of shares within circles and one of sides of squares, with a line for each network."""
     radii = (f"{circle.radius} px ({circle.radius_fraction:.0%})" for circle in extents[0].circles)
     shares = (f"{square.share:.0%}" for square in extents[0].squares)
     named = list(zip(labels, extents, strict=True))

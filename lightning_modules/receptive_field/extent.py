@@ -1,12 +1,12 @@
-"""Numbers for a contribution map: what lies within given radii, and how large a square holds given shares.
+"""Measures a contribution map: the share within given radii, and the size of the square that holds a given share.
 
 Circles and squares are centred on the map's median: the pixel with half of all contributions on either side, along each
-axis. A position of a feature map lies on the image's middle only for some combinations of padding, stride and image
-size, and half a stride beside it would count as a wider field.
+axis. The middle of a feature map is not always the middle of the image, and an offset of half a stride would make the
+field look wider.
 
 The squares are those of RepLKNet (Ding et al., CVPR 2022; github.com/DingXiaoH/RepLKNet-pytorch/tree/main/
-erf), which takes log10(1 + x) of the contributions first. These are shares of the contributions themselves: the
-logarithm depends on their scale, and so on the number of images and on the network's.
+erf), which takes log10(1 + x) of the contributions first. Here shares are of the contributions themselves: the
+logarithm depends on their scale, and so on the number of images and the network.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 SQUARE_SHARES = (0.2, 0.3, 0.5, 0.99)
-"""Those of RepLKNet's table."""
+"""Shares in RepLKNet's table."""
 
 
 @dataclass(frozen=True)
 class Circle:
-    """What a circle holds, pixels whose centres lie on it included.
+    """Contributions within a circle, including pixels whose centres lie on it.
 
     Args:
-        radius: Pixels.
-        radius_fraction: Radius by the image's shorter side.
-        share: Of all contributions, 0 to 1.
+        radius: Radius in pixels.
+        radius_fraction: Radius relative to the image's shorter side.
+        share: Share of all contributions, 0 to 1.
     """
 
     radius: int
@@ -41,10 +41,10 @@ class Square:
     """The smallest square that holds a share.
 
     Args:
-        share: Of all contributions, at least; 0 to 1.
-        side: Pixels: odd, or the image's longer side where the square would be larger.
-        side_fraction: Side by the image's shorter side.
-        area_fraction: Pixels inside, by the image's.
+        share: Smallest share of all contributions, 0 to 1.
+        side: Side in pixels: odd, or the image's longer side if the square would be larger.
+        side_fraction: Side relative to the image's shorter side.
+        area_fraction: Share of the image's pixels inside.
     """
 
     share: float
@@ -58,9 +58,9 @@ class Extent:
     """Extent of a receptive field.
 
     Args:
-        centre: Row and column of the pixel that circles and squares are centred on.
-        circles: One for every radius asked for.
-        squares: One for every share asked for.
+        centre: Row and column of the common centre of circles and squares.
+        circles: One for each radius.
+        squares: One for each share.
     """
 
     centre: tuple[int, int]
@@ -73,8 +73,8 @@ def measure_extent(contributions: Tensor, radii: Sequence[int], shares: Sequence
 
     Args:
         contributions: (H, W), not negative, not all zero.
-        radii: Of circles, in pixels.
-        shares: Of squares, above 0, up to 1.
+        radii: Radii of circles in pixels.
+        shares: Shares of squares, above 0, up to 1.
     """
     height, width = contributions.shape
     shorter, longer = min(height, width), max(height, width)

@@ -2,10 +2,10 @@
 
 The gradient of that position with respect to the image, as in Luo et al., "Understanding the Effective Receptive Field
 in Deep Convolutional Neural Networks" (NeurIPS 2016, arXiv:1701.04128), in the form of Ding et al., "Scaling Up Your
-Kernels to 31x31" (RepLKNet, CVPR 2022, arXiv:2203.06717; github.com/DingXiaoH/RepLKNet-pytorch/tree/main/erf). As
-there, channels count where they are positive: behind a LayerNorm the plain sum of all channels is a constant, whose
-gradient is rounding noise. Unlike there, gradients count by their absolute value, so that pixels that lower the output
-contribute as well as those that raise it.
+Kernels to 31x31" (RepLKNet, CVPR 2022, arXiv:2203.06717; github.com/DingXiaoH/RepLKNet-pytorch/tree/main/erf). As in
+RepLKNet only positive channels count: after a LayerNorm the sum of all channels is constant, and its gradient is
+rounding noise. Unlike RepLKNet the absolute value of gradients counts, so that pixels that lower the output contribute
+too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def feature_map(network: Any, images: Tensor) -> Tensor:
         Features (B, C, H, W).
 
     Raises:
-        UserError: When ``forward_features`` gives something else.
+        UserError: When ``forward_features`` returns something else.
     """
     features = network.forward_features(images)
     if not isinstance(features, Tensor):
@@ -71,7 +71,7 @@ def feature_map(network: Any, images: Tensor) -> Tensor:
     if features.ndim != 4:
         raise UserError(
             f"{type(network).__name__}.forward_features gives {features.ndim} dimensions {tuple(features.shape)}, such "
-            "as tokens, not a (B, C, H, W) feature map: choose a network whose features keep their place."
+            "as tokens, not a (B, C, H, W) feature map: choose another network."
         )
     if getattr(network, "output_fmt", "NCHW") == "NHWC":
         return features.permute(0, 3, 1, 2)

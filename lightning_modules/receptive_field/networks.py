@@ -1,4 +1,4 @@
-"""Networks to measure: timm names and training checkpoints of this project."""
+"""Loads networks to measure by timm names or training checkpoints of this project."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilemamba.published import WeightSource, split_checkpoint
 from mobilemamba.weights import load_network as load_mobilemamba
 
 RANDOM = "random"
-"""What :class:`MeasuredNetwork` calls the weights of a network that was never trained."""
+"""Weights of a :class:`MeasuredNetwork` that was never trained."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class MeasuredNetwork:
 
     Args:
         name: timm's name, or the checkpoint's path, as given.
-        weights: Where they are from, for people.
+        weights: Description of the weights' source.
         network: A timm model.
         mean: Subtracted per channel, for images in [0, 1].
         std: Divided by per channel, after the mean.
@@ -41,10 +41,10 @@ class MeasuredNetwork:
 
 
 def check_name(name: str) -> None:
-    """Demand a timm name or the path of a checkpoint that exists.
+    """Check that a name is a timm name or the path of an existing checkpoint.
 
     Raises:
-        UserError: Otherwise; names similar ones.
+        UserError: When it is not; suggests similar names.
     """
     if timm.is_model(name) or Path(name).is_file() or name.startswith(("hf-hub:", "local-dir:")):
         return

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_modules.receptive_field.extent import measure_extent
 
 DECADES = 4
-"""Of the colour scale, below the largest contribution of all; what is less has the lowest colour."""
+"""Powers of ten of the colour scale; smaller contributions have the lowest colour."""
 
 
 def draw(maps: Sequence[Tensor], titles: Sequence[str], description: str) -> Figure:
@@ -22,7 +22,7 @@ def draw(maps: Sequence[Tensor], titles: Sequence[str], description: str) -> Fig
     Args:
         maps: Contributions (H, W) of each network, in float64.
         titles: Names of the networks.
-        description: Written below the panels: what was measured on.
+        description: Text below the panels.
     """
     shares = [contributions / contributions.sum() for contributions in maps]
     largest = max(share.max().item() for share in shares)
@@ -30,7 +30,7 @@ def draw(maps: Sequence[Tensor], titles: Sequence[str], description: str) -> Fig
     figure = Figure(figsize=(3.4 * len(maps) + 1, 4.2), layout="constrained")
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, share, title in zip(panels, shares, titles, strict=True):
-        # Zeros are below any logarithm; they take the lowest colour too.
+        # Zeros, which have no logarithm, get the lowest colour.
         image = axes.imshow(share.clamp_min(smallest).numpy(), norm=LogNorm(smallest, largest), cmap="inferno")
         extent = measure_extent(share, radii=(), shares=(0.5,))
         (square,), (row, column) = extent.squares, extent.centre
@@ -40,6 +40,6 @@ def draw(maps: Sequence[Tensor], titles: Sequence[str], description: str) -> Fig
         axes.set_xlabel(f"50 % within {square.side} x {square.side} pixels", fontsize=9)
         axes.set(xticks=[], yticks=[])
     colours = figure.colorbar(image, ax=panels.tolist(), label="share of the contribution per pixel", shrink=0.8)
-    colours.minorticks_off()  # laying out their labels, which stay empty, takes half of the drawing
+    colours.minorticks_off()  # they have no labels, but would double the drawing time
     figure.supxlabel(description, fontsize=9)
     return figure

@@ -1,1 +1,1 @@
-"""Using trained networks: naming images and describing them by features, from weights or exported files."""
+"""Using trained networks: classifying images and extracting features, with weights or exported files."""

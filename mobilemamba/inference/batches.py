@@ -1,4 +1,4 @@
-"""Image files in batches, prepared as a network expects them, in other processes and with a progress bar."""
+"""Loads image files in batches, prepared for a network, in other processes and with a progress bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mobilemamba.metadata import ModelMetadata
 from mobilemamba.preprocessing import evaluation_transform
 
 Sample = tuple[int, Tensor | None, str]
-"""Index of a file, its image (3, H, W), and what is wrong where there is none."""
+"""Index of a file, its image (3, H, W), and the error message where it cannot be read."""
 
 
 class ImageFolderFiles(Dataset[Sample]):
@@ -59,21 +59,21 @@ def find_all(images: Sequence[str]) -> list[Path]:
         else:
             files |= dict.fromkeys(find_images(path, "images"))
     if not files:
-        raise UserError("No images are named: give image files or folders.")
+        raise UserError("No images are given: name image files or folders.")
     return list(files)
 
 
 def read_batches(
     files: Sequence[Path], metadata: ModelMetadata, batch_size: int, workers: int, problems: list[str]
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Go through image files with a progress bar on the terminal.
+    """Read image files in batches, with a progress bar on the terminal.
 
     Args:
-        files: What to read.
+        files: Image files.
         metadata: How images are prepared.
         batch_size: Images per batch at most.
         workers: Processes that read; 0 reads in this one.
-        problems: Gets what is wrong with each image that cannot be read and is left out.
+        problems: Collects an error message for each image that cannot be read; it is left out.
 
     Yields:
         Indices of files and their images (B, 3, H, W); no batch is empty.
@@ -89,11 +89,11 @@ def read_batches(
 
 
 def refuse_unreadable(problems: Sequence[str], others: str) -> None:
-    """Say at the end which images could not be read, so that the command does not end as a success.
+    """Fail at the end of a command if images could not be read, and name them.
 
     Args:
-        problems: What is wrong with each.
-        others: What has become of the other images.
+        problems: An error message for each.
+        others: What was done with the other images.
 
     Raises:
         UserError: When there are any.

@@ -19,7 +19,7 @@ from mobilemamba.weights import load_network
 
 @dataclass(frozen=True)
 class Classifier:
-    """Something that names images.
+    """A function that classifies images, and how to use it.
 
     Args:
         run: Maps prepared images (B, 3, H, W) in float32 to logits (B, classes), both on the CPU.
@@ -30,7 +30,7 @@ class Classifier:
     metadata: ModelMetadata
 
     def class_name(self, index: int) -> str:
-        """Return an output's class, or its number where names are not known."""
+        """Return the name of an output, or its number where names are not known."""
         return self.metadata.readable_class(index)
 
 
@@ -46,7 +46,7 @@ def open_classifier(
         device: Where weights are run; exported files run where their runtime does, on the CPU.
 
     Raises:
-        UserError: When it cannot be opened, says nothing of its images, or takes other than colour images.
+        UserError: When it cannot be opened, has no metadata, or does not take RGB images.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -78,7 +78,7 @@ def _open_file(path: Path) -> Classifier:
     # Every runtime raises errors of its own for files that it cannot read.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be opened, or has no metadata of this project that say how its images are prepared: "
+            f"{path} cannot be opened, or has no metadata of this project about how images are prepared: "
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     return Classifier(_in_batches(run, metadata), metadata)

@@ -32,7 +32,7 @@ def embed(
     num_workers: int = 0,
     device: str = "cpu",
 ) -> None:
-    """Write the features of a folder's images, and say how well neighbours share a class where folders are classes.
+    """Write the features of a folder's images; where folders are classes, print the accuracy of nearest neighbours.
 
     Args:
         folder: Folder of images, in any depth; where it has a folder for each class, neighbours are evaluated.
@@ -40,13 +40,13 @@ def embed(
         weights_kind: Averaged or raw weights, where there are both.
         variant: Network of published weights, such as mobilemamba_s6.
         output: File for the features; a .csv beside it gets path and class of each row.
-        neighbours: Neighbours that vote for an image's class, itself left out.
+        neighbours: Nearest neighbours that vote for an image's class.
         batch_size: Images per batch.
         num_workers: Processes that read images; 0 reads in this one.
         device: PyTorch device, such as cuda.
 
     Raises:
-        UserError: When something given cannot be used; when images could not be read, after all others were written.
+        UserError: When an argument cannot be used; when images could not be read, after all others were written.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -91,14 +91,14 @@ def write_embeddings(features: Tensor, files: Sequence[Path], classes: Sequence[
 
 
 def neighbour_accuracy(features: Tensor, classes: Sequence[str], neighbours: int) -> float:
-    """Return the share of rows whose class wins the vote of their nearest neighbours by cosine, themselves left out.
+    """Return the accuracy of classifying each row by a vote of its nearest other rows by cosine distance.
 
     Args:
         features: (N, F).
         classes: Class of each row.
         neighbours: Voters for each row; nearer ones count more.
     """
-    from sklearn.neighbors import NearestNeighbors  # takes time, and only some folders need it
+    from sklearn.neighbors import NearestNeighbors  # slow to import, and not always needed
 
     names, targets = np.unique(np.asarray(classes), return_inverse=True)
     distances, indices = NearestNeighbors(n_neighbors=neighbours, metric="cosine").fit(features.numpy()).kneighbors()

@@ -1,4 +1,4 @@
-"""``mobilemamba predict``: names images with any weights or exported file, without a config."""
+"""``mobilemamba predict``: classifies images with any weights or exported file, without a config."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def predict(
     device: str = "cpu",
     output: Path | None = None,
 ) -> None:
-    """Name images with any weights or exported file, and print the likeliest classes.
+    """Classify images with any weights or exported file, and print the likeliest classes.
 
     Args:
         images: Image files, and folders of images in any depth.
@@ -58,10 +58,10 @@ def predict(
         batch_size: Images per batch.
         num_workers: Processes that read images; 0 reads in this one.
         device: PyTorch device for weights, such as cuda; exported files run on the CPU.
-        output: File to write: .csv, or .json. Null: only the table on the screen.
+        output: .csv or .json file to write; null prints only the table.
 
     Raises:
-        UserError: When something given cannot be used; when images could not be read, after all others were named.
+        UserError: When an argument cannot be used; when images could not be read, after all others were classified.
         FileNotFoundError: When there is no such file.
         ConnectionError: When the Hub cannot be reached.
     """
@@ -78,7 +78,7 @@ def predict(
     if output is not None:
         write_predictions(predictions, output)
         print(f"Predictions of {len(predictions)} images: {output}")
-    refuse_unreadable(problems, "all others were named")
+    refuse_unreadable(problems, "all others were classified")
 
 
 def name_images(
@@ -92,7 +92,7 @@ def name_images(
         top_k: Classes for each image, at most as many as there are.
         batch_size: Images per batch.
         num_workers: Processes that read images.
-        problems: Gets what is wrong with each image that cannot be read.
+        problems: Collects an error message for each image that cannot be read.
     """
     predictions = []
     for indices, batch in read_batches(files, classifier.metadata, batch_size, num_workers, problems):
@@ -109,7 +109,7 @@ def as_table(predictions: Sequence[Prediction], hint: str = "") -> str:
 
     Args:
         predictions: At least one.
-        hint: How the others are seen.
+        hint: How to see the others.
     """
     shown = predictions[:MOST_SHOWN]
     ranks = len(shown[0].classes) if len(shown) <= 4 else 1

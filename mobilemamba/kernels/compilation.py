@@ -18,7 +18,7 @@ from numba.core.caching import FunctionCache
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-"""Of all kernels: Numba itself looks whether a kernel's own file has changed, but not those it is inlined from."""
+"""Hash of all kernels: Numba checks whether a kernel's own file has changed, but not the files of what it inlines."""
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]  # Numba ships no types

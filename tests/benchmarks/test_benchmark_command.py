@@ -51,7 +51,7 @@ def test_training_step_beside_the_reference(tmp_path: Path, capsys: pytest.Captu
     ("arguments", "message"),
     [
         (["mobilemamba_s7"], "'mobilemamba_s7' is unknown to timm; near names: .*mobilemamba_s6"),
-        (["--device", "nowhere"], "--device nowhere must be a device that works here"),
+        (["--device", "nowhere"], "--device = nowhere must be a device that works here"),
         (["--training", "--picture", "x.png"], "--picture shows latency"),
         (["--output", "/proc/latency.json"], "/proc cannot be written"),
         (["--image-size", "1", "2", "3"], r"--image-size = \[1, 2, 3\] must be one number or two"),

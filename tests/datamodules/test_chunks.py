@@ -126,7 +126,7 @@ def flip_a_bit(file: Path, place: int) -> None:
 def test_a_damaged_chunk_is_named_where_it_is_read(folders: tuple[Path, Path]) -> None:
     _, output = folders
     flip_a_bit(output / "train" / "chunk-0-1.bin", 5000)
-    with pytest.raises(UserError, match=r"Chunk .*chunk-0-1\.bin is damaged: the bytes of train/.*jpg"):
+    with pytest.raises(UserError, match=r"Chunk .*chunk-0-1\.bin is damaged: the checksum of train/.*jpg"):
         batches(photographs(output, batch_size=1))
 
 

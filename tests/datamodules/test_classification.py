@@ -55,7 +55,7 @@ def test_augmentation_depends_on_seed_and_epoch_alone(image_folder: Callable[...
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 3, "mixing": MixingConfig()}, "batch_size = 3 is odd"),
+        ({"batch_size": 3, "mixing": MixingConfig()}, "batch_size = 3 must be even"),
         ({"batch_size": 0}, "batch_size = 0 must be 1 or more"),
         ({"num_workers": -1}, "num_workers = -1 must be 0 or more"),
         ({"mean": (0.5,)}, r"data\.mean = \(0\.5,\)"),

@@ -20,7 +20,9 @@ def test_folders_give_the_classes(image_folder: Callable[..., Path]) -> None:
 def test_a_root_without_class_folders_names_them_and_the_quickstart(is_file: bool, tmp_path: Path) -> None:
     if is_file:
         (tmp_path / "nowhere").touch()
-    with pytest.raises(UserError, match=r"no ImageNet folder.*train/<class>/.*nowhere/val/<class>/.*quickstart\.yaml"):
+    with pytest.raises(
+        UserError, match=r"must be a folder like ImageNet's.*train/<class>/.*nowhere/val/<class>/.*quickstart\.yaml"
+    ):
         photographs(tmp_path / "nowhere")
 
 
@@ -58,9 +60,9 @@ def test_readable_class_names_come_from_a_file(image_folder: Callable[..., Path]
     names.write_text("cow Cow, cattle\nant Ant\nbee Honey bee\nowl Owl\n", encoding="utf-8")
     assert photographs(root, class_names_file=str(names)).metadata().class_names == ("Ant", "Honey bee", "Cow, cattle")
     names.write_text("cow Cow\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"names 1 of 3 classes; missing are \['ant', 'bee'\]"):
+    with pytest.raises(UserError, match=r"names 1 of 3 and lacks \['ant', 'bee'\]"):
         photographs(root, class_names_file=str(names))
-    with pytest.raises(UserError, match=r"class_names_file = .*nowhere is no file"):
+    with pytest.raises(UserError, match=r"class_names_file = .*nowhere must be a text file"):
         photographs(root, class_names_file=str(tmp_path / "nowhere"))
 
 

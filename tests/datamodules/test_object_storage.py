@@ -98,7 +98,7 @@ def test_the_cache_keeps_to_its_limit(stored: tuple[Path, Any], tmp_path: Path) 
 
 def test_a_chunk_that_is_missing_or_short_is_named(stored: tuple[Path, Any], tmp_path: Path) -> None:
     stored[1].put_object(Bucket="images", Key="mine/train/chunk-0-1.bin", Body=b"short")
-    with pytest.raises(UserError, match=r"s3://images/mine/train/chunk-0-1\.bin has not the \d+ bytes"):
+    with pytest.raises(UserError, match=r"s3://images/mine/train/chunk-0-1\.bin must have \d+ bytes"):
         batches(remote(tmp_path / "cache", batch_size=1))
     stored[1].delete_object(Bucket="images", Key="mine/train/chunk-0-1.bin")
     with pytest.raises(UserError, match=r"s3://images/mine/train/chunk-0-1\.bin is missing"):

@@ -67,7 +67,7 @@ def test_folders_of_splits_beside_classes(folders: ClassFolders) -> None:
 
 def test_a_train_folder_without_val_is_divided(image_folder: Callable[..., Path], folders: ClassFolders) -> None:
     root = image_folder()
-    with pytest.raises(UserError, match=r"validation_share = 0\.2 divides images .* but there are some to validate on"):
+    with pytest.raises(UserError, match=r"validation_share = 0\.2 must be null, since there are validation images"):
         divided(root)
     (root / "val").rename(root / "test")
     assert sorted(divided(root, validation_share=0.25).values()) == ["train"] * 9 + ["val"] * 3

@@ -112,7 +112,7 @@ def test_palettes_hold_indices_and_colours_are_those_of_the_file(root: Path) -> 
     assert second[0].tolist() == [0] * 40 + [1] * 40
     coloured[3, 3] = (1, 2, 3)
     Image.fromarray(coloured).save(folder / "a.png")
-    with pytest.raises(UserError, match=r"a\.png holds the colour 1, 2, 3, which is none of .*names\.txt"):
+    with pytest.raises(UserError, match=r"a\.png has the colour 1, 2, 3, which .*names\.txt does not list"):
         data.read("val", 0)
     file.write_text("sky, 128, 128, 128\nroad\n")
     with pytest.raises(UserError, match="must give each class a colour of its own, or none to any"):
@@ -129,7 +129,7 @@ def test_pictures_to_predict_need_no_masks(root: Path) -> None:
 
 
 def test_what_is_wrong_with_the_data_is_named(root: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.png holds the value 2, but data\.num_classes = 2 .*ignore_zero = False"):
+    with pytest.raises(UserError, match=r"a\.png has the value 2, but data\.num_classes = 2 .*ignore_zero = False"):
         read_first(module(root, num_classes=2, ignore_zero=False))
     (root / "annotations" / "validation" / "a.png").unlink()
     with pytest.raises(UserError, match=r"1 of 2 images in .* have no mask; the first is a\.jpg"):

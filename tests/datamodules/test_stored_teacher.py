@@ -103,7 +103,7 @@ def test_a_damaged_view_is_named_and_stored_again(change: str, tmp_path: Path) -
         content = bytearray(path.read_bytes())
         content[-3] ^= 1
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"view_001\.npy is damaged or gone.*run the same mobilemamba store-teacher"):
+    with pytest.raises(UserError, match=r"view_001\.npy is damaged or missing.*run the same mobilemamba store-teacher"):
         store.check_whole()
     store.want(2)
     assert store.missing() == [1]

@@ -132,8 +132,7 @@ def test_in_a_loader_process_a_seed_starts_the_same_draws(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("horizontal_flip", 2), ("crop_scale", (0.9, 0.1)), ("auto_augment", "None"), ("rotation", -1)],
+    ("field", "value"), [("horizontal_flip", 2), ("crop_scale", (0.9, 0.1)), ("auto_augment", "None"), ("rotation", -1)]
 )
 def test_augmentation_out_of_range_is_named(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"augmentation\.{field} = "):

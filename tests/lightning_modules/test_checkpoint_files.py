@@ -64,7 +64,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_run_resumes_from_its_newest_undamaged_checkpoint(tmp_path: Path) -> None:
     last, files = tmp_path / "last.ckpt", WholeCheckpoints()
     before = previous_checkpoint(last)
     assert newest_whole_checkpoint(last) is None
@@ -73,10 +73,10 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
     files.save_checkpoint({"step": 2}, last)
     assert newest_whole_checkpoint(last) == (last, {"step": 2})
     damage(last)
-    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*goes on from .*last\.previous\.ckpt"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*resumes from .*last\.previous\.ckpt"):
         assert newest_whole_checkpoint(last) == (before, {"step": 1})
     damage(before)
-    with pytest.raises(UserError, match=r"There is no other to go on from"):
+    with pytest.raises(UserError, match=r"There is no other checkpoint to resume from"):
         newest_whole_checkpoint(last)
     with pytest.raises(UserError, match="damaged"):
         files.load_checkpoint(last)

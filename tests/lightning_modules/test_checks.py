@@ -49,7 +49,7 @@ def test_a_checkpoint_of_another_network_or_of_other_images_is_refused(
 
 
 def test_other_peoples_checkpoints_are_refused(tiny: MobileMambaConfig) -> None:
-    with pytest.raises(UserError, match=r"no training checkpoint of this project: it holds \['net'\]"):
+    with pytest.raises(UserError, match=r"not a training checkpoint of this project: it holds \['net'\]"):
         ImageClassification(tiny).on_load_checkpoint({"net": {}})
     with pytest.raises(UserError, match="does not know: \\['colour'\\]"):
         ImageClassification(tiny).on_load_checkpoint({"mobilemamba": {"config": {"colour": 1}, "metadata": {}}})

@@ -144,10 +144,10 @@ def test_what_does_not_suit_a_detector_is_named(tmp_path: Path) -> None:
     small = CocoDataModule(root=str(coco(tmp_path)), num_classes=3, image_size=64, batch_size=1, num_workers=0)
     with pytest.raises(UserError, match=r"data\.batch_size = 1 must be 2 or more with model\.detector = ssdlite"):
         trainer.fit(ObjectDetection(detector="ssdlite", network=NETWORK, num_classes=10), datamodule=scenes)
-    with pytest.raises(UserError, match=r"mask_rcnn' learns masks, which the data have not: set data\.masks to true"):
+    with pytest.raises(UserError, match=r"mask_rcnn' needs data with masks: set data\.masks to true"):
         trainer.fit(ObjectDetection(detector="mask_rcnn", network=NETWORK, num_classes=3), datamodule=small)
     with pytest.raises(
-        UserError, match=r"CocoDataModule is of another task than SemanticSegmentation: set task to det"
+        UserError, match=r"CocoDataModule is for another task than SemanticSegmentation: set task to det"
     ):
         trainer.fit(SemanticSegmentation(network=NETWORK, num_classes=3), datamodule=small)
     per_stage = {name: getattr(NETWORK, name)[:1] * 4 for name in PER_STAGE}

@@ -104,7 +104,7 @@ def test_published_weights_need_the_variant_alone(
     [
         ("--checkpoint FOLDER/missing.ckpt --output FOLDER/m.onnx", "missing.ckpt must be 'published'"),
         ("--weights published", "--output must name the file to write, such as mobilemamba.onnx"),
-        ("--checkpoint FOLDER/other.ckpt", "does not say of which network its weights are"),
+        ("--checkpoint FOLDER/other.ckpt", "does not name the network of its weights"),
         ("--checkpoint FOLDER/t2.pth --variant mobilemamba_s6", "The weights do not fit the model"),
         ("--checkpoint FOLDER/t2.pth --variant s6", "variant = 's6' must be one of mobilemamba_b1"),
         ("--checkpoint CHECKPOINT --output FOLDER/t2.pth/model.onnx", "cannot be written"),
@@ -155,6 +155,6 @@ def test_int8_is_exported_with_the_options_given_and_both_files_are_printed(
     assert re.search(r"\| float32 +\| +80\.30% \|.* 2\.00 \|", printed)
     assert re.search(r"\| int8 +\| +79\.30% \|.* 1\.00 \|", printed)
     assert "Same top class for 95.00% of 1000 images" in printed
-    assert "no faster" not in printed
+    assert "not faster" not in printed
     int8_options = Int8Options(Path("photos"), Path("labelled"), max_accuracy_drop=10.0)
     assert asked == [checkpoint.with_suffix(".int8.onnx"), ExportOptions(), int8_options, METADATA]

@@ -25,4 +25,4 @@ def test_a_file_system_without_locks_is_warned_of(
         return
     with locked(tmp_path, "--output"):
         pass
-    assert "knows no locks" in capsys.readouterr().err
+    assert "has no locks" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(name: str, whole: Path,
     step = random.SystemRandom().randrange(12)
     status, output = fit(tmp_path, "--config", str(write_config(tmp_path)), happening(step=step, what=name))
     assert status == 128 + getattr(signal, name), (step, output)
-    assert f"its state is kept in {LAST}" in output
+    assert f"its state is saved in {LAST}" in output
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step + 1
     same = ["--config", str(tmp_path / "small.yaml"), "--run.resume=auto", happening()]
     status, output = fit(tmp_path, *same, "--data.num_workers=0")

@@ -89,7 +89,10 @@ def test_data_that_are_missing_are_named(parser: FitParser, tmp_path: Path) -> N
 
 def test_a_stored_teacher_that_is_missing_or_unfinished_is_named(parser: FitParser, tmp_path: Path) -> None:
     arguments = [*QUICKSTART, f"--model.teacher.stored={tmp_path}"]
-    assert f"{tmp_path} holds no stored teacher" in parser.resolve(arguments)["missing_data"]
+    assert (
+        f"{tmp_path} must be a folder that mobilemamba store-teacher has written"
+        in parser.resolve(arguments)["missing_data"]
+    )
     fingerprint: dict[str, dict[str, object]] = {"data": {}, "teacher": {}, "augmentation": {"seed": 0}}
     store = StoredTeacher.create(tmp_path, fingerprint, 2, 10, 3)
     store.want(1)

@@ -58,7 +58,7 @@ def test_schedule_rate_and_position_follow_the_images(
 
     fit(128, batch=3)  # 11 steps in an epoch; stopped after 15, 8 batches of 64 into the second
     rates = fit(64, ckpt_path=tmp_path / "some.ckpt")
-    assert "goes on with 64 images per step instead of 128" in caplog.text
+    assert "resumes with 64 images per step instead of 128" in caplog.text
     peak = optimizer.scaled_learning_rate(64)
     assert rates == pytest.approx(
         [peak * learning_rate_factor(step, 44, 0, SCHEDULE) for step in range(30, 44)], rel=1e-3

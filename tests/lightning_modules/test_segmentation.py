@@ -138,7 +138,7 @@ def test_the_papers_other_decoders_have_two_heads(kind: Any, head: float, publis
     assert segmentation.eval()(images).shape == (2, 11, 67, 96)
     with pytest.raises(UserError, match=r"data\.batch_size = 1 must be 2 or more: a BatchNorm"):
         segmentation.train().training_step((images[:1], targets[:1]), 0)
-    with pytest.raises(UserError, match="Image size 31x64 is too small"):
+    with pytest.raises(UserError, match="Image size = 31x64 must be at least"):
         segmentation.eval()(torch.randn(1, 3, 31, 64))
     assert segmentation(torch.randn(1, 3, 32, 32)).shape == (1, 11, 32, 32)
 
@@ -189,7 +189,7 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
     assert metadata.class_names == ("ground", *map(str, range(10)))
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path / "again.pt2")(image), network(image), rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match=r"best\.ckpt is of a network for segmentation, not of a classifier"):
+    with pytest.raises(UserError, match=r"best\.ckpt must be those of a classifier: they are for segmentation"):
         load_network(checkpoint)
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert content["mobilemamba"]["head"]["decoder"] == "semantic_fpn"

@@ -69,7 +69,7 @@ def test_the_rows_are_the_teachers_probabilities_of_the_views(whole: Path) -> No
     loader.sampler.set_epoch(4)  # type: ignore[attr-defined]
     for batch in loader:
         images, _ = data.finish(batch)
-        classes, probabilities = batch.said
+        classes, probabilities = batch.teacher_answer
         live = teacher(images).softmax(1).gather(1, classes.long())
         torch.testing.assert_close(probabilities.float(), live, rtol=2**-10, atol=2**-24)
         assert (probabilities.diff(dim=1) <= 0).all()
@@ -97,7 +97,7 @@ def test_another_seed_or_teacher_cannot_be_added(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "model.teacher=null"], "model.teacher is null"),
+        (["--set", "model.teacher=null"], "model.teacher must be set"),
         (["--set", "model.teachr=null"], "model.teachr"),
         (["--set", "data.seed"], "--set data.seed must be NAME=VALUE"),
         (["--set", "trainer.precision=3"], "precision"),

@@ -117,7 +117,7 @@ def test_impossible_classes_leave_the_loss_finite() -> None:
 
 def test_data_that_cannot_repeat_views_are_refused(stored: Path, tmp_path: Path) -> None:
     module = ImageClassification(TINY, TeacherConfig(stored=str(stored)))
-    with pytest.raises(ValueError, match=r"model\.teacher\.stored needs a datamodule .* TinyData does not"):
+    with pytest.raises(ValueError, match=r"model\.teacher\.stored must be null: TinyData"):
         quiet_trainer(tmp_path).fit(module, datamodule=TinyData())
 
 

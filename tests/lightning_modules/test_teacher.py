@@ -147,7 +147,7 @@ def test_bad_class_indices_are_refused(indices: list[int], message: str) -> None
 
 
 def test_unknown_names_are_answered_with_similar_ones() -> None:
-    with pytest.raises(UserError, match=r"'tresnet_xxl' is no network .* similar: tresnet"):
+    with pytest.raises(UserError, match=r"'tresnet_xxl' must be a network .* similar: tresnet"):
         build_teacher(TeacherConfig(name="tresnet_xxl", pretrained=False), 10, MEAN, STD)
 
 

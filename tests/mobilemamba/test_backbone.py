@@ -65,11 +65,14 @@ def test_an_empty_batch_has_no_logits(network: MobileMamba) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(1, 3, 64, 63), "Image size 64x63 is too small: .* at least 64x64 pixels"),
-        (torch.zeros(3, 64, 64), r"Input of shape \(3, 64, 64\) does not fit: expected \(B, 3, H, W\)"),
-        (torch.zeros(1, 4, 64, 64), r"Input of shape \(1, 4, 64, 64\) does not fit: .* set MobileMambaConfig.in_chans"),
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"Input in torch.uint8 .* normalise the images and convert"),
-        (torch.zeros(1, 3, 64, 64).double(), r"Input in torch.float64 .* convert them by \.to\(torch\.float32\)"),
+        (torch.zeros(1, 3, 64, 63), "Image size = 64x63 must be at least 64x64 pixels"),
+        (torch.zeros(3, 64, 64), r"Input shape = \(3, 64, 64\) must be \(B, 3, H, W\)"),
+        (torch.zeros(1, 4, 64, 64), r"Input shape = \(1, 4, 64, 64\) must be .* set MobileMambaConfig.in_chans"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "Input dtype = torch.uint8 must be .* normalise the images"),
+        (
+            torch.zeros(1, 3, 64, 64).double(),
+            r"Input dtype = torch.float64 .* convert them with \.to\(torch\.float32\)",
+        ),
     ],
     ids=lambda value: f"{tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else "",
 )

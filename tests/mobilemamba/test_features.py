@@ -133,5 +133,5 @@ def test_options_of_libraries_are_taken_or_named() -> None:
         features(**TINY, output_stride=8)
     with pytest.raises(mobilemamba.UserError, match=r"img_size = \(64, 32\) must be 64 pixels or more"):
         features(**TINY, img_size=(64, 32))
-    with pytest.raises(TypeError, match=r"no option norm_layer; options are .*output_stride"):
+    with pytest.raises(TypeError, match=r"no option norm_layer: it must be one of .*output_stride"):
         features(**TINY, norm_layer="bn")

@@ -112,7 +112,7 @@ def test_every_pooling_of_timm_is_taken(pool: str) -> None:
 def test_a_pooling_that_does_not_fit_is_refused_at_creation() -> None:
     with pytest.raises(mobilemamba.UserError, match=r"global_pool = 'median' must be one of .*'catavgmax'"):
         timm.create_model("mobilemamba_s6", global_pool="median")
-    with pytest.raises(mobilemamba.UserError, match="global_pool = '' must be a pooling where num_classes is 10"):
+    with pytest.raises(mobilemamba.UserError, match="global_pool = '' must be a pooling, since num_classes = 10"):
         timm.create_model("mobilemamba_s6", **TINY).reset_classifier(10, "")
     assert timm.create_model("mobilemamba_s6", num_classes=0, global_pool="").eval()(
         torch.randn(1, 3, 64, 64)

@@ -112,7 +112,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"holds no weights: it holds \['epoch'\]"):
         find_weights(tmp_path / "empty.pth")
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="does not say of which network"):
+    with pytest.raises(UserError, match="does not name the network"):
         load_network(tmp_path / "other.pth")
 
     def fail(*_: str) -> str:

@@ -1,4 +1,4 @@
-"""The table of a study's arms: every figure that report, pictures and TensorBoard show is computed here, once."""
+"""The table of a study's arms, with all numbers that report, pictures and TensorBoard show."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ def arm_table(study: StudyResults, speeds: Mapping[str, pd.DataFrame]) -> pd.Dat
 
     Args:
         study: The study.
-        speeds: By device, what was measured of the arms, as
-            :func:`experiments.studies.report.speed.read_speeds` returns it.
+        speeds: Measured speeds by device, as :func:`experiments.studies.report.speed.read_speeds` returns them.
 
     Returns:
         By name of the arm: group; base, whether the others are compared with it; finished_runs and planned_runs; mean
         and standard deviation of top1_ema and top1_raw; the columns of
-        :func:`experiments.studies.report.paired.paired_differences` for the weights that one would deploy;
-        parameters; macs for one image, the scan's included; peak_memory_megabytes, the most of any run;
+        :func:`experiments.studies.report.paired.paired_differences` for averaged weights (raw ones without EMA);
+        parameters; macs for one image, including the scan's; peak_memory_megabytes, the largest of all runs;
         peak_memory_of; minutes, the mean wall time of fit; trained_on; speeds in the columns of :func:`speed_column`;
-        overrides; runs_without_result, a remark on each. Figures that are not known are missing.
+        overrides; runs_without_result, a remark on each. Unknown numbers are missing.
     """
     finished = study.finished.groupby("arm")
     index = pd.Index([arm.name for arm in study.arms], name="arm")
@@ -44,7 +43,7 @@ def arm_table(study: StudyResults, speeds: Mapping[str, pd.DataFrame]) -> pd.Dat
     costs: dict[Any, Complexity] = {}
     for arm in study.arms:
         key = (arm.network, arm.image_size)
-        if key not in costs:  # arms of a study on training share their network
+        if key not in costs:  # arms may have the same network
             costs[key] = complexity(MobileMamba(arm.network), arm.image_size)
     found = [costs[arm.network, arm.image_size] for arm in study.arms]
     table["parameters"], table["macs"] = [cost.parameters for cost in found], [cost.total_macs for cost in found]
@@ -72,5 +71,5 @@ def _names(names: pd.Series) -> str:
 
 
 def in_words(value: Any) -> str:
-    """Return an option's value in words, lists and null as JSON."""
+    """Return an option's value as text, with lists and null as JSON."""
     return str(value) if isinstance(value, str | int | float | bool) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""A study's report, from its folder to the files in STUDY/report."""
+"""``mobilemamba report``: writes a study's report into STUDY/report."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def report(
     """Compare the arms of a study: tables, intervals, pictures.
 
     Args:
-        folder: What `mobilemamba ablate` has written.
+        folder: A folder that `mobilemamba ablate` has written.
         device: PyTorch device to time the networks on.
         batch_size: Images per call for the throughput.
         threads: CPU threads. Null: PyTorch's choice.
         autocast: Time the networks in the device's mixed precision.
         rounds: Timed rounds.
-        speed: Time the networks; what was timed before is in the report in any case.
-        anew: Time the networks again where that has been done.
+        speed: Time the networks; earlier times are in the report in any case.
+        anew: Time the networks again, even if there are earlier times.
 
     Raises:
         UserError: When the folder cannot be reported or the device does not exist here.
@@ -55,24 +55,23 @@ def report(
 
 
 def write_report(folder: Path, speed: SpeedSettings | None = DEFAULT_SPEED) -> Path:
-    """Write tables, pictures and TensorBoard entries of a study, in place of those that are there.
+    """Write tables, pictures and TensorBoard entries of a study, replacing older ones.
 
     Args:
-        folder: The study's, as ``mobilemamba ablate`` writes it.
-        speed: How to time the arms' networks, which is done only where it has not been; None times nothing. Figures of
-            other devices stay.
+        folder: The study's folder, as ``mobilemamba ablate`` writes it.
+        speed: How to time networks that are not timed yet; None times nothing. Times of other devices are kept.
 
     Returns:
         The report, STUDY/report/report.md.
 
     Raises:
-        UserError: When the folder is no study, is of another version, has no finished run, or its arms tell apart
-            different numbers of classes; or when the device does not exist here.
+        UserError: When the folder is not a study, is from another version or has no finished run, when numbers of
+            classes differ, or when the device does not exist here.
     """
     study = read_results(folder)
     report = folder / "report"
     check_writable(report)
-    read_speeds(folder, study.arms)  # says what is damaged before anything is timed
+    read_speeds(folder, study.arms)  # reports damaged files before anything is timed
     if speed is not None:
         measure_speeds(folder, study.arms, speed)
     speeds = read_speeds(folder, study.arms)

@@ -18,7 +18,7 @@ from experiments.studies.report.results import EMA, LOSS, RAW, StudyResults
 MARKERS = "osD^vP*X"
 
 MARKED_EPOCHS = 10
-"""Epochs of a curve that get a marker, about."""
+"""Approximate number of markers of a curve."""
 
 TOP1_LABEL = "validation top-1, percent"
 
@@ -28,7 +28,7 @@ def draw_accuracy_throughput(arms: pd.DataFrame, devices: Sequence[str]) -> Figu
 
     Args:
         arms: The table of the arms; those without accuracy are left out.
-        devices: That speed was measured on; without any, accuracy is drawn against multiply-accumulates.
+        devices: Devices of the speeds; without any, accuracy is drawn against multiply-accumulates.
     """
     panels: list[str | None] = [*devices] or [None]
     figure = Figure(figsize=(5.5 * len(panels) + 2.5, 4.5), layout="constrained")
@@ -108,9 +108,8 @@ def mean_and_range(curves: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return mean, smallest and largest value (mean, min, max) of a curve over an arm's runs, by epoch.
 
     Args:
-        curves: Of the arm.
-        name: Of the curve. Epochs that a run lacks are taken from the others; of several values in one epoch the last
-            counts.
+        curves: Curves of the arm.
+        name: Name of the curve. Missing epochs of a run are ignored; of several values in one epoch the last counts.
     """
     last = curves.groupby(["seed", "epoch"])[name].last().dropna()
     return last.groupby("epoch").agg(["mean", "min", "max"])
@@ -138,13 +137,13 @@ def _draw_points(axes: Axes, arms: pd.DataFrame, abscissa: pd.Series) -> None:
         label = f"{name} (base)" if is_base else name
         error = None if math.isnan(deviation) else deviation
         axes.errorbar(x, y, error, color=color, marker=marker, linestyle="", capsize=3, label=label)
-        if math.dist(base, (x, y)) > 0:  # not a number without the base
+        if math.dist(base, (x, y)) > 0:  # NaN without a result of the base
             arrow = {"arrowstyle": "->", "color": color, "alpha": 0.5, "shrinkA": 4, "shrinkB": 5}
             axes.annotate("", (x, y), base, arrowprops=arrow)
 
 
 def _draw_legend(figure: Figure) -> None:
-    # Names beside the points would cover each other: arms of one study are alike.
+    # Names beside the points would overlap.
     found = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

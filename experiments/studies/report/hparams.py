@@ -1,6 +1,6 @@
-"""Entries for TensorBoard's HPARAMS tab: one for each finished run, with the figures of the tables.
+"""Entries for TensorBoard's HPARAMS tab: one for each finished run, with the numbers of the tables.
 
-TensorBoard takes its columns from one entry alone, whichever it reads first, so that every entry names those of all.
+TensorBoard takes its columns from the first entry that it reads, so every entry names all columns.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ NOT_OVERRIDDEN = "not overridden"
 
 
 def write_hparams(folder: Path, study: StudyResults, arms: pd.DataFrame, devices: Sequence[str]) -> None:
-    """Write the entries in place of those that are there.
+    """Write the entries, replacing older ones.
 
     Args:
-        folder: Holds a folder ARM/seed_S for each run.
+        folder: Folder for a folder ARM/seed_S of each run.
         study: The study.
         arms: The table of its arms.
-        devices: That speed was measured on.
+        devices: Devices of the speeds.
     """
     by_name = {arm.name: arm for arm in study.arms}
     overridden = list(dict.fromkeys(name for arm in study.arms for name in arm.overrides))
@@ -41,7 +41,7 @@ def write_hparams(folder: Path, study: StudyResults, arms: pd.DataFrame, devices
         options = {"arm": name, "group": arm.group, "seed": str(seed)} | overrides
         found = {name: None if pd.isna(value) else float(value) for name, value in figures.loc[index].items()}
         with SummaryWriter(str(unfinished / name / f"seed_{seed}")) as writer:
-            # Not writer.add_hparams: it opens a second file in a folder of its own, named for the time of day.
+            # Not writer.add_hparams, which writes to a second file in a folder of its own.
             for summary in hparams(options, found):
                 writer.file_writer.add_summary(summary)
             for metric, value in found.items():
@@ -52,13 +52,7 @@ def write_hparams(folder: Path, study: StudyResults, arms: pd.DataFrame, devices
 
 
 def run_figures(study: StudyResults, arms: pd.DataFrame, devices: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each finished run: its own figures and those of its arm.
-
-    Args:
-        study: The study.
-        arms: The table of its arms.
-        devices: That speed was measured on.
-    """
+    """Return a row for each finished run: its own numbers and those of its arm."""
     runs = study.finished
     of_arms = arms.loc[runs["arm"]].set_index(runs.index)
     columns = {

@@ -21,7 +21,7 @@ def markdown(study: StudyResults, arms: pd.DataFrame, devices: Sequence[str], pi
     Args:
         study: The study.
         arms: The table of its arms.
-        devices: That speed was measured on.
+        devices: Devices of the speeds.
         pictures: File names, beside the report.
     """
     parts = [
@@ -93,8 +93,7 @@ def _reading(study: StudyResults, arms: pd.DataFrame) -> str:
     tested = arms["p_value"].count()
     sentences = [
         "Differences are paired by seed. The interval is Student's t over the seeds; with one seed there is none. An "
-        "interval that contains zero means: not distinguishable from zero with these runs. That is not the same as "
-        "alike."
+        "interval that contains zero means: not distinguishable from zero with these runs. It does not mean equal."
     ]
     if tested > 1:
         sentences.append(
@@ -121,7 +120,7 @@ def _differences(arms: pd.DataFrame) -> str:
 
 
 def _spreads(study: StudyResults, arms: pd.DataFrame, name: str) -> list[str]:
-    """Return mean and standard deviation of an accuracy, and of how many runs where some have none."""
+    """Return mean and standard deviation of an accuracy, and the number of runs if some have none."""
     counts = study.finished.groupby("arm")[name].count()
     means, deviations = _texts(arms[f"{name}_mean"], "{:.2f}"), _texts(arms[f"{name}_deviation"], " ± {:.2f}", "")
     texts = []

@@ -1,9 +1,9 @@
-"""Differences between two arms whose runs share their seeds, and how sure they are.
+"""Differences between two arms whose runs share their seeds, with confidence intervals.
 
-A pair of runs with one seed shares the order of the data and the random numbers, as far as the arms allow; the
-difference within pairs has less noise than that of two means. The interval is Student's t over seeds. With many arms
-one in twenty intervals of 95 % misses the truth: p-values are corrected for that by Holm's method (Scandinavian Journal
-of Statistics 6, 1979).
+Two runs with the same seed share the order of the data and the random numbers, as far as the arms allow; the difference
+within pairs has less noise than that of two means. The interval is Student's t over seeds. With many arms one in twenty
+95 % intervals misses the truth, so p-values are corrected by Holm's method (Scandinavian Journal of Statistics 6,
+1979).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def paired_differences(values: pd.DataFrame, base: str) -> pd.DataFrame:
     """Compare arms with the base.
 
     Args:
-        values: A row a seed, a column an arm; missing where a run has no value.
+        values: A row per seed, a column per arm; missing where a run has no value.
         base: Column of the base.
 
     Returns:
         A row for each other arm that shares a seed with the base: the mean ``difference`` in the unit of the values,
         its 95 % interval from ``difference_low`` to ``difference_high``, the number of ``pairs``, the ``p_value`` of
-        the t-test that the mean is zero, the ``holm_p_value``, corrected for the number of arms compared, what may be
-        said in words, the ``verdict``, and whether the difference ``is_distinguishable`` from noise, which the verdict
-        says too. Interval and p-values are missing where the pairs say nothing of their spread.
+        the t-test that the mean is zero, the ``holm_p_value``, corrected for the number of arms, the ``verdict`` in
+        words, and whether the difference ``is_distinguishable`` from noise. Interval and p-values are missing if the
+        pairs have no spread.
     """
     rows = {}
     for arm in values.columns.drop(base):
@@ -37,7 +37,7 @@ def paired_differences(values: pd.DataFrame, base: str) -> pd.DataFrame:
         if found.empty:
             continue
         low = high = p_value = math.nan
-        # Equal differences, as few images give them, are no sign of certainty; neither is one alone.
+        # Equal differences, as with few images, or a single one, do not mean certainty.
         if not np.allclose(found, found.iloc[0], rtol=1e-9, atol=1e-9):
             test = stats.ttest_1samp(found.to_numpy(), 0.0)
             low, high = test.confidence_interval(CONFIDENCE)
@@ -54,23 +54,22 @@ def paired_differences(values: pd.DataFrame, base: str) -> pd.DataFrame:
 
 
 def holm(p_values: pd.Series) -> pd.Series:
-    """Return p-values corrected by Holm's method; missing ones stay so and do not count.
+    """Return p-values corrected by Holm's method; missing ones stay missing and do not count.
 
-    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it, nor
-    larger than 1.
+    The smallest of n is multiplied by n, the next by n - 1, and so on; the results never fall and are at most 1.
     """
     ordered = p_values.dropna().sort_values()
     return (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1.0).cummax().reindex(p_values.index)
 
 
 def verdict(difference: float, low: float, high: float, pairs: int, holm_p_value: float) -> tuple[str, bool]:
-    """Return what may be said of a difference, in words, and whether it is more than noise.
+    """Return the verdict on a difference in words, and whether it is more than noise.
 
     Args:
         difference: Mean of arm minus base.
-        low: Lower end of its interval; not a number without one.
+        low: Lower end of its interval; NaN without an interval.
         high: Upper end.
-        pairs: Seeds that both have.
+        pairs: Number of common seeds.
         holm_p_value: Corrected p-value.
     """
     if math.isnan(low):

@@ -1,4 +1,4 @@
-"""What a study's folder holds: its plan, and a table of how far each run has come.
+"""Reads a study's folder: its plan, and a table of its runs.
 
 ``plan.json`` and ``runs/ARM/seed_S/`` are written by ``mobilemamba ablate``, ``record.json`` in a run by
 ``lightning fit``.
@@ -28,9 +28,9 @@ class ReportedArm:
     """One arm of the plan.
 
     Args:
-        name: Of the arm.
-        description: What it is for.
-        group: Arms that belong together.
+        name: Name of the arm.
+        description: Its purpose.
+        group: Name of its group.
         overrides: Options in which it differs from the base arm, with dots in their names.
         network: Its architecture.
         image_size: Height and width in pixels.
@@ -49,12 +49,12 @@ class StudyResults:
     """A study and its runs.
 
     Args:
-        name: Of the study.
+        name: Name of the study.
         base: Name of the arm that the others are compared with.
         seeds: Each arm has a run with each.
-        arms: In the order of the plan.
-        runs: A row a run, as :func:`run_table` gives it.
-        curves: A row a validation, as :func:`curve_table` gives it.
+        arms: Arms in the order of the plan.
+        runs: Result of :func:`run_table`.
+        curves: Result of :func:`curve_table`.
     """
 
     name: str
@@ -66,12 +66,12 @@ class StudyResults:
 
     @property
     def finished(self) -> pd.DataFrame:
-        """The runs that have ended by themselves."""
+        """The completed runs."""
         return self.runs[self.runs["state"] == "finished"]
 
     @property
     def validation_images(self) -> int | None:
-        """How many images the accuracies are of; None where that is not known, or differs between runs."""
+        """Number of validation images; None if unknown or different between runs."""
         counts = self.finished["validation_images"]
         return int(counts.iloc[0]) if counts.notna().all() and counts.nunique() == 1 else None
 
@@ -80,12 +80,11 @@ def read_results(folder: Path) -> StudyResults:
     """Read a study's folder.
 
     Raises:
-        UserError: When it is none, is of another version, has no finished run, or its arms tell apart different
-            numbers of classes.
+        UserError: When it is not a study, is from another version, has no finished run, or numbers of classes differ.
     """
     path = folder / "plan.json"
     if not path.is_file():
-        raise UserError(f"{folder} is no study's folder: it holds no plan.json, which `mobilemamba ablate` writes.")
+        raise UserError(f"{folder} must be a study's folder: it has no plan.json, which `mobilemamba ablate` writes.")
     try:
         plan = json.loads(path.read_text())
     except ValueError as error:
@@ -96,12 +95,12 @@ def read_results(folder: Path) -> StudyResults:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is of another version: it lacks {error}.") from error
     if base not in [arm.name for arm in arms]:
-        raise UserError(f"{path} names {base!r} as base, which is none of its arms.")
+        raise UserError(f"{path}: base = {base!r} must be one of its arms.")
     folders = {(arm.name, seed): folder / "runs" / arm.name / f"seed_{seed}" for arm in arms for seed in seeds}
     records = {run: RunRecord.read(path) for run, path in folders.items()}
     study = StudyResults(name, base, seeds, arms, run_table(folders, records), curve_table(records))
     classes = _number_of_classes(folder, study)
-    # A run takes its number of classes from its data, whatever its config says.
+    # The number of classes comes from the data, not from the config.
     arms = tuple(replace(arm, network=replace(arm.network, num_classes=classes)) for arm in arms)
     return replace(study, arms=arms)
 
@@ -109,17 +108,17 @@ def read_results(folder: Path) -> StudyResults:
 def run_table(
     folders: Mapping[tuple[str, int], Path], records: Mapping[tuple[str, int], RunRecord | None]
 ) -> pd.DataFrame:
-    """Return a row for each run, with its figures where it has finished.
+    """Return a row for each run, with its results if it has finished.
 
     Args:
-        folders: Of the runs, by arm and seed.
-        records: What the runs say of themselves; None before their first validation.
+        folders: Folders of the runs, by arm and seed.
+        records: Records of the runs; None before their first validation.
 
     Returns:
-        Columns arm and seed; state: finished, unfinished, failed or not started; remark: why it has no accuracy to
-        compare, "" where it has one; top1_ema and top1_raw, of the averaged and the raw weights after the last epoch in
-        percent; top1, of the weights that one would deploy: averaged ones, raw ones in a run without; minutes, wall
-        time of fit; peak_memory_megabytes, in 1e6 bytes; peak_memory_of, trained_on, num_classes, validation_images.
+        Columns arm and seed; state: finished, unfinished, failed or not started; remark: why it has no accuracy, ""
+        if it has one; top1_ema and top1_raw, of the averaged and the raw weights after the last epoch in percent; top1,
+        of the averaged weights, or the raw ones without EMA; minutes, wall time of fit; peak_memory_megabytes, in 1e6
+        bytes; peak_memory_of, trained_on, num_classes, validation_images.
     """
     rows = []
     for (arm, seed), folder in folders.items():
@@ -159,11 +158,11 @@ def curve_table(records: Mapping[tuple[str, int], RunRecord | None]) -> pd.DataF
     """Return a row for each validation of the finished runs.
 
     Args:
-        records: What the runs say of themselves, by arm and seed.
+        records: Records of the runs, by arm and seed.
 
     Returns:
-        Columns arm, seed, epoch, and by their names in the records both accuracies in [0, 1] and the training loss in
-        nats per image.
+        Columns arm, seed, epoch, both accuracies in [0, 1] and the training loss in nats per image, the latter with
+        their names in the records.
     """
     names = ("epoch", EMA, RAW, LOSS)
     rows = [
@@ -186,15 +185,15 @@ def _read_arm(path: Path, arm: Mapping[str, Any]) -> ReportedArm:
 
 
 def _number_of_classes(folder: Path, study: StudyResults) -> int:
-    """Return the number of classes that all runs tell apart; refuse what cannot be compared."""
+    """Return the number of classes of all runs, or raise an error if it differs."""
     first_arms = study.finished.groupby("num_classes")["arm"].first()
     if first_arms.empty:
         states = "; ".join(f"{run.arm}, {run.remark}" for run in study.runs.itertuples())
-        raise UserError(f"No run in {folder} has finished ({states}): go on with `mobilemamba ablate`.")
+        raise UserError(f"No run in {folder} has finished ({states}): continue with `mobilemamba ablate`.")
     if len(first_arms) > 1:
         counts = ", ".join(f"{arm} {number:.0f}" for number, arm in first_arms.items())
         raise UserError(
-            f"Arms in {folder} tell apart different numbers of classes ({counts}): their accuracies cannot be "
-            "compared. Make a study of each."
+            f"Arms in {folder} have different numbers of classes ({counts}): their accuracies cannot be compared. Make "
+            "separate studies."
         )
     return int(first_arms.index[0])

@@ -1,7 +1,7 @@
-"""Throughput and latency of the arms' networks, measured in turn in one process and kept in the study's folder.
+"""Throughput and latency of the arms' networks, measured in turn in one process and saved in the study's folder.
 
-Networks are fused, with random weights, in inference. Each device has a file of its own, ``speed_DEVICE.json``, so that
-reports written on several machines add up.
+Networks are fused, with random weights, in inference. Each device has its own file, ``speed_DEVICE.json``, so that
+reports from several machines can be combined.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SpeedSettings:
         batch_size: Images per call for the throughput.
         rounds: Timed rounds.
         autocast: Whether the networks run in the device's mixed precision instead of float32.
-        anew: Whether to measure even what has been measured.
+        anew: Whether to measure again what is measured already.
     """
 
     device: str = "cpu"
@@ -46,11 +46,11 @@ class SpeedSettings:
 
 
 def measure_speeds(folder: Path, arms: Sequence[ReportedArm], settings: SpeedSettings) -> None:
-    """Measure all arms on a device and keep the figures, unless those of the same networks are there.
+    """Measure all arms on a device and save the speeds, unless those of the same networks are saved already.
 
     Args:
-        folder: The study's.
-        arms: Arms.
+        folder: The study's folder.
+        arms: The arms.
         settings: How to measure.
 
     Raises:
@@ -78,14 +78,15 @@ def measure_speeds(folder: Path, arms: Sequence[ReportedArm], settings: SpeedSet
 
 
 def read_speeds(folder: Path, arms: Sequence[ReportedArm]) -> dict[str, pd.DataFrame]:
-    """Return what was measured of the arms as they are.
+    """Return the saved speeds of the arms.
 
     Args:
-        folder: The study's.
-        arms: Arms; one whose network has changed since has no speed.
+        folder: The study's folder.
+        arms: The arms; speeds of changed networks are ignored.
 
     Returns:
-        By device, in words: a row an arm, with images_per_second in batches and latency_milliseconds of a single image.
+        For each described device a row per arm, with images_per_second in batches and latency_milliseconds of a single
+        image.
     """
     devices = {}
     for path in sorted(folder.glob("speed_*.json")):
@@ -123,7 +124,7 @@ def _measure(arms: Sequence[ReportedArm], device: torch.device, settings: SpeedS
 
 
 def _network_key(arm: ReportedArm) -> str:
-    """Return what the speed depends on; equal for arms that differ in their training alone."""
+    """Return what the speed depends on, which is equal for arms that differ only in their training."""
     return json.dumps([asdict(arm.network), arm.image_size])
 
 

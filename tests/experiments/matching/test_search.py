@@ -109,7 +109,7 @@ def test_a_reference_that_no_widths_match_names_the_nearest(target: float, toler
 def test_a_noisy_figure_is_measured_longer_whatever_it_says() -> None:
     measure = Scripted(uneven, uneven(SPACE.at(1.0)), noise=0.02)
     with pytest.raises(
-        UserError, match=r"cannot be told: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
+        UserError, match=r"Cannot decide whether .* match: 1\.000 times .* standard error of 2\.0%.*Use an idle machine"
     ):
         search(measure)
     assert measure.asked == [([SPACE.at(1.0)], effort) for effort in (1, 2, 6)]

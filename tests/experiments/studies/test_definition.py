@@ -50,9 +50,9 @@ ARM = "{description: x}"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("arms: {}", "arms is empty: name at least one"),
-        ("[]", "holds no study"),
-        ("a: b: c", "is no YAML file"),
+        ("arms: {}", "arms must have at least one"),
+        ("[]", "must hold a study"),
+        ("a: b: c", "must be a YAML file"),
         (f"arms: {{a: {ARM}}}\narm: 1", "the study has no field 'arm': did you mean arms?"),
         (f"arms:\n  a: {ARM}\n  a: {ARM}", "'a' is given twice (line 3); rename one"),
         (f"arms: {{a: {ARM}, A: {ARM}}}", "['a', 'A'] holds a name twice"),
@@ -65,7 +65,7 @@ ARM = "{description: x}"
         ("arms: {a: {description: x, overrides: {run.name: y}}}", "sets run.name, which the study sets"),
         ("arms: {a: {description: x, overrides: {data: {seed: 1}}}}", "sets data.seed, which the study sets"),
         ("arms: {a: {description: x, overrides: {b.c: 1, b: {c: 2}}}}", "sets b.c twice"),
-        (f"arms: {{a: {ARM}}}\ncompare_with: b", "compare_with = 'b' is no arm: use one of a"),
+        (f"arms: {{a: {ARM}}}\ncompare_with: b", "compare_with = 'b' must be one of a"),
         (f"arms: {{a: {ARM}}}\nseeds: []", "seeds = [] must be"),
         (f"arms: {{a: {ARM}}}\nseeds: 3", "seeds = 3 must be a list"),
         (f"arms: {{a: {ARM}}}\nseeds: [1, 1]", "seeds = [1, 1] holds a seed twice"),

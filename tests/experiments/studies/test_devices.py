@@ -23,8 +23,7 @@ def test_workers_on_the_cpu_share_the_cores(monkeypatch: pytest.MonkeyPatch, cor
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [(None, ["0,1", "2", "5,3"]), ("2,3,4,5, GPU-6,7", ["2,3", "4", "7,5"])],
+    ("given", "expected"), [(None, ["0,1", "2", "5,3"]), ("2,3,4,5, GPU-6,7", ["2,3", "4", "7,5"])]
 )
 def test_each_worker_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch, given: str | None, expected: list[str]) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 6)

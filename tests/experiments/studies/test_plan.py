@@ -44,15 +44,7 @@ def test_an_arms_overrides_win_over_another_scale_which_wins_over_files(
     base, arm = (configs_and_options(arguments) for arguments in seen)
     settings = fit_options(plan.SETTINGS)
     assert base == ["base.yaml", "--a.b=1", "--trainer.max_epochs=9", "digits.yaml", "--g.h=5", *settings]
-    assert arm == [
-        *base[:3],
-        "arm.yaml",
-        "digits.yaml",
-        "--g.h=5",
-        "--c.d=text",
-        "--e.f=[1, null]",
-        *settings,
-    ]
+    assert arm == [*base[:3], "arm.yaml", "digits.yaml", "--g.h=5", "--c.d=text", "--e.f=[1, null]", *settings]
 
 
 def test_the_plan_is_written_for_the_report(ablate: Ablate, fake: Fake, folder: Path, study: Path) -> None:
@@ -111,8 +103,8 @@ def change(study: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("[base.yaml]", "[base.yaml, nowhere.yaml]", "nowhere.yaml, which is no file"),
-        ("overrides: {model.network.scan: false}", "overrides: {}", "arms.plain and arms.no_scan are alike"),
+        ("[base.yaml]", "[base.yaml, nowhere.yaml]", "nowhere.yaml must be an existing file"),
+        ("overrides: {model.network.scan: false}", "overrides: {}", "arms.plain and arms.no_scan must differ"),
         (
             "overrides: {model.network",
             "configs: [classes_7.yaml], overrides: {model.network",
@@ -138,7 +130,7 @@ def test_studies_that_compare_nothing_are_refused_before_anything_runs(
         (["--set", "data.root"], "--set data.root must be NAME=VALUE"),
         (["--set", "a=1", "--set", "a=2"], "--set gives a twice"),
         (["--set", "run.name=x"], "--set sets run.name, which the study sets"),
-        (["--config", "nowhere.yaml"], "--config names nowhere.yaml, which is no file"),
+        (["--config", "nowhere.yaml"], "--config = nowhere.yaml must be an existing file"),
         (["--devices", "cpu:0"], "--devices cpu:0 must be"),
         (["--devices", "0,0"], "--devices 0,0 must be"),
         (["--launcher", "slurm"], "--devices and --threads are for this machine"),
@@ -199,7 +191,7 @@ def test_runs_that_would_share_a_folder_are_refused(
 ) -> None:
     for option in plan.RUN_FOLDERS:
         message = refusal(capsys, ablate("--set", f"{option}=there"))
-        assert f"arms.plain has {option} = there, into which all its runs" in message
+        assert f"arms.plain: {option} = there must be left out" in message
     assert not fake.calls
 
 
@@ -211,7 +203,7 @@ def test_missing_data_are_found_before_anything_runs(
     assert not Path("runs").exists()
     # The arms may be looked at without them.
     assert ablate("--set", "data.root=nowhere", "--dry-run") == 0
-    assert "It cannot be run as it is: the data are nowhere" in capsys.readouterr().out
+    assert "The study cannot be run: the data are nowhere" in capsys.readouterr().out
 
 
 def test_a_dry_run_shows_the_arms_and_leaves_nothing(

@@ -59,7 +59,7 @@ def test_a_failed_run_goes_on_once_from_its_checkpoint(
         "trains from epoch 1",
     ]
     assert not (run / "failure.txt").exists()
-    assert "is tried once more: a step went wrong" in capsys.readouterr().out
+    assert "will be tried once more: a step went wrong" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_twice_is_reported_and_the_others_are_kept(
@@ -102,7 +102,7 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     [
         (["unfinished", "unfinished"], 1, "FAILED AGAIN"),  # fit has ended well without having finished
         (["fail to export"], 0, "top-1 50.00%, but then failed with status 1: not all files were exported"),
-        (["full"], 0, "is tried once more: [Errno 28] No space left on device"),  # another disk is full
+        (["full"], 0, "will be tried once more: [Errno 28] No space left on device"),  # another disk is full
     ],
 )
 def test_how_a_run_has_ended(
@@ -153,8 +153,8 @@ def test_a_full_disk_stops_all_and_is_said_clearly(
     assert time.monotonic() - begun < 20
     assert (fake.folder / "interrupted").exists()
     message = capsys.readouterr().err
-    assert "seed_0 is full, all runs were stopped: make room" in message
-    assert "goes on from its last whole checkpoint" in message
+    assert "seed_0 is full, and all runs were stopped: free some space" in message
+    assert "resumes from its last checkpoint" in message
     # Once there is room, what the log says of that time is of no account.
     fake.faults(plain=["fail"], no_scan=[])
     assert ablate() == 0

@@ -106,11 +106,7 @@ def test_jobs_of_a_killed_study_are_found_again_and_can_be_cancelled(cluster: Pa
     places: dict[int, str] = {}
     jobs = launcher.submit(runs, lambda run, place: places.update({run.seed: place}))
     assert sorted(path.name for path in cluster.iterdir()) == ["script_77", "script_78"]
-    assert places == {
-        0: "slurm job 77_0, submitted before",
-        1: "slurm job 77_1, submitted before",
-        2: "slurm job 78",
-    }
+    assert places == {0: "slurm job 77_0, submitted before", 1: "slurm job 77_1, submitted before", 2: "slurm job 78"}
     assert [job.run.seed for job in jobs] == [0, 1, 2]
     launcher.stop()
     assert (cluster / "cancelled").read_text().split() == ["77_0", "77_1", "78"]

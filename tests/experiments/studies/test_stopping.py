@@ -107,7 +107,7 @@ def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(
     thread.join()
     assert (fake.folder / "interrupted").exists()
     captured = capsys.readouterr()
-    assert "To go on:\n  mobilemamba ablate ../small.yaml --set 'a=b c'" in captured.out
+    assert "To continue:\n  mobilemamba ablate ../small.yaml --set 'a=b c'" in captured.out
     assert ablate("--seeds", "0", "--arms", "plain") == 0
     assert fake.calls[-1]["arguments"][-4] == "--ckpt_path"
 
@@ -128,7 +128,7 @@ def test_a_killed_study_is_not_run_beside_the_runs_it_left(fake: Fake, tmp_path:
     killed.kill()
     killed.wait()
     try:
-        expected = f"out is in use by process {killed.pid} or one that it started"
+        expected = f"out is in use by process {killed.pid} or its children"
         with pytest.raises(UserError, match=expected), locked(Path("out"), "--output"):
             pass
     finally:

@@ -148,7 +148,7 @@ def test_a_resume_continues_the_average_exactly_or_goes_on_with_the_raw_weights(
     fit(make_trainer, tiny, EMA(decay=0.9, warmup=True), resumed, resumed=uninterrupted.path)
     for kind, state in resumed.end.items():
         equal(state, uninterrupted.end[kind])
-    with pytest.warns(UserWarning, match="does not average .*goes on with the raw ones"):
+    with pytest.warns(UserWarning, match="does not average .*resumes the raw weights"):
         fit(make_trainer, tiny, without, resumed=uninterrupted.path)
     equal(without.end["raw"], uninterrupted.end["raw"])
 

@@ -233,11 +233,7 @@ def test_an_export_without_comparison_is_listed_as_such() -> None:
     ],
 )
 def test_an_export_that_is_not_possible_is_found_before_training(
-    logged: MakeTrainer,
-    tiny: MobileMambaConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-    message: str,
+    logged: MakeTrainer, tiny: MobileMambaConfig, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "openvino" else name)
     trainer = logged(callbacks=[ExportAtEnd(**options)])

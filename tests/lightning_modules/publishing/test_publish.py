@@ -111,7 +111,7 @@ def test_another_network_from_timm_is_refused(
         return MobileMamba(load_network(checkpoint)[0].config)
 
     monkeypatch.setattr(module.timm, "create_model", other)
-    with pytest.raises(UserError, match="timm loads another network"):
+    with pytest.raises(UserError, match="timm loads a different network"):
         publish(str(checkpoint), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert ModelMetadata(image_size=(1, 1)).readable_class(3) == "class 3"

@@ -164,10 +164,7 @@ def _file_as_folder(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["mobilmamba_s6"],
-            "'mobilmamba_s6' must be a name of timm or a checkpoint file: similar names are mobilem",
-        ),
+        (["mobilmamba_s6"], "'mobilmamba_s6' must be a name of timm or a checkpoint file: similar names are mobilem"),
         (["xyzzyq"], "timm.list_models() gives all names"),
         (["test_resnet.nonsense"], "timm cannot build test_resnet.nonsense"),
         (["runs/none.ckpt"], "Checkpoint runs/none.ckpt does not exist"),
@@ -185,7 +182,7 @@ def _file_as_folder(folder: Path) -> list[str]:
         (_grey_network, "takes images of 1 channels"),
         (["test_resnet", "--output", "erf.pdf"], "must be a file that ends in .png"),
         (_file_as_folder, "cannot be written"),
-        (["test_resnet", "--device", "nonsense"], "--device nonsense must be a device that works here"),
+        (["test_resnet", "--device", "nonsense"], "--device = nonsense must be a device that works here"),
         (["test_resnet", "--checkpoint", "weights.pth"], "must be NETWORK=FILE"),
         (["test_resnet", "--checkpoint", "test_vit=weights.pth"], "must be NETWORK=FILE"),
         (["test_resnet", "--checkpoint", "test_resnet=none.pth"], "Checkpoint none.pth does not exist"),

@@ -62,10 +62,7 @@ def folders(
 
 @pytest.fixture(scope="module")
 def exported(
-    network: MobileMamba,
-    metadata: ModelMetadata,
-    folders: tuple[Path, Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    network: MobileMamba, metadata: ModelMetadata, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Int8Report]:
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
     options = Int8Options(*folders, calibration_images=32, **LENIENT)

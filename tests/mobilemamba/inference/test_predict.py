@@ -57,7 +57,7 @@ def test_a_picture_that_is_none_is_named_at_the_end(
     (pictures / "red" / "text.png").write_text("no picture")
     output = tmp_path / "named.csv"
     assert main(["predict", str(pictures), "--weights", str(checkpoint), "--output", str(output)]) == 1
-    assert "1 image(s) could not be read; all others were named." in (error := capsys.readouterr().err)
+    assert "1 image(s) could not be read; all others were classified." in (error := capsys.readouterr().err)
     assert "text.png" in error
     assert len(read(output)) == 10
 

@@ -220,7 +220,7 @@ def test_curves_are_means_and_ranges_and_the_last_value_of_an_epoch_counts(study
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda study: (study / "plan.json").unlink(), "is no study's folder"),
+        (lambda study: (study / "plan.json").unlink(), "must be a study's folder"),
         (lambda study: (study / "speed_x.json").write_text("{"), "speed_x.json is damaged: delete it"),
         (lambda study: (study / "speed_x.json").write_text("[]"), "speed_x.json is damaged: delete it"),
         (lambda study: (study / "speed_x.json").write_text("{}"), "speed_x.json is of another version"),
@@ -240,4 +240,4 @@ def test_errors_are_one_line(
 
 def test_an_unknown_device_is_said_before_anything_is_written(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(study), "--device", "nowhere"]) == 1
-    assert "--device nowhere must be a device" in capsys.readouterr().err
+    assert "--device = nowhere must be a device" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_networks_have_the_classes_of_the_data(study: Path, change_plan: ChangeP
 
 
 def test_what_cannot_be_compared_is_refused(study: Path) -> None:
-    with pytest.raises(UserError, match=r"is no study's folder: it holds no plan.json"):
+    with pytest.raises(UserError, match=r"must be a study's folder: it has no plan.json"):
         read_results(study / "missing")
     write_run(study, "no_scan", 1, record(0.9, 0.9, num_classes=12))
     with pytest.raises(UserError, match=r"different numbers of classes \(base 10, no_scan 12\)"):
@@ -86,7 +86,7 @@ def test_a_record_of_another_version_or_a_damaged_one_is_refused(study: Path) ->
         (lambda plan: plan["arms"][0].pop("network"), "lacks 'network'"),
         (lambda plan: plan["arms"][0]["network"].update(heads=3), "arm base: .*heads"),
         (lambda plan: plan["arms"][0]["network"].update(widths=[3]), "arm base: MobileMambaConfig.depths"),
-        (lambda plan: plan.update(base="other"), "names 'other' as base, which is none of its arms"),
+        (lambda plan: plan.update(base="other"), "base = 'other' must be one of its arms"),
     ],
 )
 def test_a_plan_of_another_version_is_refused(

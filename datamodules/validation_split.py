@@ -1,4 +1,4 @@
-"""Dividing images into those to train and those to validate on, as a table that a later run can take."""
+"""Splits images into training and validation images, and writes the split as a table for later runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mobilemamba.files import atomic_write
 
 
 def choose_validation(images: ImageFiles, share: float, seed: int) -> np.ndarray:
-    """Choose a share of each class: those of its images whose hash of seed and relative path is least.
+    """Choose a share of each class: its images with the smallest hashes of seed and relative path.
 
-    So the choice depends on nothing else, and when images are added, another one changes sides only where the number
-    to validate on, round(share * images of the class), moves past its hash: few do.
+    The choice depends on nothing else. When images are added, few others change sides, only because the number of
+    validation images, round(share * images of the class), changes.
 
     Args:
         images: All images.
@@ -27,7 +27,7 @@ def choose_validation(images: ImageFiles, share: float, seed: int) -> np.ndarray
         seed: Seed of the choice.
 
     Returns:
-        A mask (images,), true for those to validate on.
+        A mask (images,), true for validation images.
     """
     hashes = np.array([_hash(seed, path) for path in images.paths], dtype=np.uint64)
     chosen = np.zeros(len(images), dtype=bool)
@@ -43,12 +43,12 @@ def check_division(images: ImageFiles, chosen: np.ndarray, classes: Sequence[str
 
     Args:
         images: All images.
-        chosen: Mask (images,) of those to validate on.
+        chosen: Mask (images,) of the validation images.
         classes: Names of the classes.
-        option: What divides them, such as "data.validation_share = 0.2".
+        option: The option that splits them, for errors, such as "data.validation_share = 0.2".
 
     Raises:
-        UserError: When one has none; names it.
+        UserError: When a class has none; names it.
     """
     for part, mask in (("train", ~chosen), ("val", chosen)):
         check_every_class_has_images(
@@ -60,13 +60,7 @@ def check_division(images: ImageFiles, chosen: np.ndarray, classes: Sequence[str
 
 
 def write_split(file: Path, parts: dict[str, ImageFiles], classes: Sequence[str]) -> None:
-    """Write a table with the columns path, label and split; names that are not UTF-8 keep their bytes.
-
-    Args:
-        file: The CSV file.
-        parts: Images by split.
-        classes: Names of the classes.
-    """
+    """Write a CSV file with the columns path, label and split; names that are not UTF-8 keep their bytes."""
     with (
         atomic_write(file) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text,

@@ -1,4 +1,4 @@
-"""Data with a stored teacher: training images in the views that it was asked about, each with what it said."""
+"""Data with a stored teacher: training images in the teacher's views, each with its answer."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from datamodules.seeded_views import StoredViews
 from datamodules.stored_teacher import StoredTeacher
 
 
-class TaughtDataModule(LoaderDataModule):
-    """Loaders of labelled images and, with a stored teacher, of what it said of them."""
+class DistillationDataModule(LoaderDataModule):
+    """Loads labelled images and, with a stored teacher, its answers."""
 
     _store: StoredTeacher | None = None
     _views: int | None = None
 
     @abstractmethod
     def fingerprint(self) -> dict[str, dict[str, Any]]:
-        """Return what the views of training images depend on, by parts; see :mod:`datamodules.fingerprints`."""
+        """Return the fingerprints of data and augmentation; see :mod:`datamodules.fingerprints`."""
 
     def use_stored_teacher(self, store: StoredTeacher, mixes: bool) -> None:
-        """Train on the views that a store has, in turn; training batches then hold what the teacher said, too.
+        """Train on the views of a store, in turn; training batches then also hold the teacher's answers.
 
         Args:
-            store: Of these data.
-            mixes: Whether batches are mixed, and what the teacher said in the same proportion.
+            store: A store of these data.
+            mixes: Whether batches are mixed, and the teacher's answers with them.
         """
         self._store, self._views = store, store.views
 
     def labelled_loader(
         self, images: TrainingImages, repeats: int, balance: float, targets: np.ndarray | None, **options: Any
     ) -> DataLoader[Any]:
-        """Load augmented batches of images; for the arguments see :meth:`LoaderDataModule.training_loader`."""
+        """Load augmented batches of images; arguments as for :meth:`LoaderDataModule.training_loader`."""
         dataset = images if self._store is None else StoredViews(images, self._store)
         options |= {"views": self._views, "collate_fn": collate_training}
         return self.training_loader(dataset, len(images), repeats, balance, targets, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the draws of a resumed run begin, and how many views they have."""
+        """Return the position for a resumed run, and its number of views."""
         return super().state_dict() | ({} if self._views is None else {"views": self._views})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the draws of a run, also where the store has more views by now."""
+        """Restore the position and the number of views, even if the store has more views by now."""
         super().load_state_dict(state_dict)
         if self._store is not None and "views" in state_dict:
             self._views = min(state_dict["views"], self._store.views)

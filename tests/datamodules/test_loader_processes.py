@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import end_loader_processes, leave_signals, loader_failure
+from datamodules.loader_processes import end_loader_processes, ignore_signals, loader_failure
 
 
 class Broken(Dataset[int]):
@@ -36,7 +36,7 @@ class Broken(Dataset[int]):
 def load(number: int, timeout: float) -> None:
     """Print what has become of the loader process and how long ending it took. Runs in a process of its own."""
     loader = DataLoader(
-        Broken(number), num_workers=1, worker_init_fn=leave_signals, timeout=timeout, persistent_workers=True
+        Broken(number), num_workers=1, worker_init_fn=ignore_signals, timeout=timeout, persistent_workers=True
     )
     batches = iter(loader)
     next(batches)
@@ -59,14 +59,14 @@ def load(number: int, timeout: float) -> None:
         (
             signal.SIGBUS,
             120,
-            r"A loader process was ended from outside \([\w\[].*\): .* a smaller data.num_workers",
+            r"A loader process was killed \([\w\[].*\): .* a smaller data.num_workers",
         ),
     ],
     ids=["hangs", "killed"],
 )
-def test_what_has_become_of_a_loader_process_is_said(number: int, timeout: float, expected: str) -> None:
+def test_an_error_of_a_loader_process_gets_a_message(number: int, timeout: float, expected: str) -> None:
     # torch raises its error in whatever the main process is doing, which must not be pytest.
-    code = f"from tests.datamodules.test_loading import load; load({int(number)}, {timeout})"
+    code = f"from tests.datamodules.test_loader_processes import load; load({int(number)}, {timeout})"
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
     assert re.search(expected, result.stdout), result
@@ -87,4 +87,4 @@ def test_a_connection_to_a_process_that_has_just_ended_is_the_loaders(module: st
     with pytest.raises(ConnectionResetError) as caught:
         namespace["rebuild"]()  # type: ignore[operator]
     message = loader_failure(caught.value)
-    assert (message is not None and "ended from outside ([Errno 104] Connection reset" in message) is is_loaders
+    assert (message is not None and "killed ([Errno 104] Connection reset" in message) is is_loaders
