@@ -37,7 +37,18 @@ def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch)
         forms.check_forms(["litert"], CPU)
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-float16", "pt2", "aoti", "openvino", "executorch", "litert"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "onnx",
+        "onnx-float16",
+        "pt2",
+        pytest.param("aoti", marks=pytest.mark.slow),  # compiling takes half a minute
+        "openvino",
+        "executorch",
+        "litert",
+    ],
+)
 def test_every_exported_form_answers_as_the_network(form: forms.Form) -> None:
     for package in FORMATS[form].packages:  # type: ignore[index]
         pytest.importorskip(package, reason=f"extra {form!r} is not installed")
