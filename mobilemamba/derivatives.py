@@ -34,15 +34,21 @@ class CompiledKernel:
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return the function's value, with derivatives of any order and kind."""
+        # In inference mode there are no derivatives, and autograd's bookkeeping takes longer than a small map.
+        if torch.is_inference_mode_enabled() and not torch._C._are_functorch_transforms_active():
+            return _as_tuple(self.forward(*arguments))[0]
         result: Tensor = _Function.apply(self, *arguments)[0]
         return result
+
+
+def _as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(kernel: CompiledKernel, *arguments: Tensor) -> tuple[Tensor, ...]:
-        result = kernel.forward(*arguments)
-        return result if isinstance(result, tuple) else (result,)
+        return _as_tuple(kernel.forward(*arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

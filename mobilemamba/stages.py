@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from timm.layers import SqueezeExcite
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
@@ -93,7 +94,19 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C, H, W), or half the resolution where the stage begins with downsampling."""
-        x = self.downsample(x)
+        x = self.downsample(_laid_out(x))
         if self.grad_checkpointing and self.training:
             return checkpoint_seq(self.blocks, x)
         return self.blocks(x)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Return a map, (B, C, H, W), as it is fastest on CPUs: channels last, which the mixers' kernels take as it is.
+
+    The stem keeps the layout of the images: over its large maps BatchNorm's sums are less exact channels last.
+    Compilers choose layouts themselves.
+    """
+    is_in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if x.device.type != "cpu" or is_in_graph:
+        return x
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch.vmap knows no memory formats

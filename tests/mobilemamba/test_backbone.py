@@ -49,6 +49,11 @@ def test_memory_layout_does_not_matter(
         torch.testing.assert_close(network(laid_out), network(laid_out.contiguous()), rtol=1e-4, atol=1e-5)
 
 
+def test_stages_compute_channels_last(network: MobileMamba) -> None:
+    for feature_map in network.forward_intermediates(torch.randn(2, 3, 64, 96), intermediates_only=True):
+        assert feature_map.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (65, 97), (127, 81)])
 def test_any_size_from_64_pixels_works(size: tuple[int, int], network: MobileMamba) -> None:
     images = torch.randn(2, 3, *size)
