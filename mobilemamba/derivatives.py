@@ -36,9 +36,13 @@ class CompiledKernel:
         """Return the function's value, with derivatives of any order and kind."""
         # In inference mode there are no derivatives, and autograd's bookkeeping takes longer than a small map.
         if torch.is_inference_mode_enabled() and not torch._C._are_functorch_transforms_active():
-            return _as_tuple(self.forward(*arguments))[0]
+            return self.value(*arguments)
         result: Tensor = _Function.apply(self, *arguments)[0]
         return result
+
+    def value(self, *arguments: Tensor) -> Tensor:
+        """Return the function's value alone, unknown to autograd."""
+        return _as_tuple(self.forward(*arguments))[0]
 
 
 def _as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
