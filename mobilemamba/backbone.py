@@ -19,7 +19,7 @@ from mobilemamba.config import MobileMambaConfig, check_pooling
 from mobilemamba.conv_norm import NormLinear
 from mobilemamba.errors import UserError
 from mobilemamba.published import adapt_state
-from mobilemamba.stages import Stage, Stem
+from mobilemamba.stages import Stage, Stem, channels_last
 from mobilemamba.wavelet_mamba import WaveletConv
 
 
@@ -73,8 +73,7 @@ class MobileMamba(nn.Module):
             UserError: When the images are smaller than ``config.min_image_size``, have other channels than in_chans,
                 or are in another dtype than the weights without autocast.
         """
-        self._check_input(x)
-        return self.stages(self.stem(x))
+        return self.stages(self.stem(self._prepared(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map the last feature map to logits, or to pooled features (B, num_features) with pre_logits."""
@@ -109,7 +108,7 @@ class MobileMamba(nn.Module):
         """
         if output_fmt != "NCHW":
             raise UserError(f"output_fmt = {output_fmt!r} must be 'NCHW': MobileMamba gives no other feature maps.")
-        self._check_input(x)
+        x = self._prepared(x)
         wanted, last = feature_take_indices(len(self.feature_info), len(self.stages) if indices is None else indices)
         modules = [self.feature_info[index]["module"] for index in wanted]
         features = []
@@ -186,6 +185,12 @@ class MobileMamba(nn.Module):
                 yield f"{parent}.{index}", module
                 if f"{parent}.{index}" == self.feature_info[min(last, len(self.feature_info) - 1)]["module"]:
                     return
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Check images, (B, C, H, W), and return them as the stem takes them."""
+        self._check_input(x)
+        # Over the stem's large maps BatchNorm's sums are less exact channels last.
+        return x if self.training else channels_last(x)
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:

@@ -94,16 +94,15 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C, H, W), or half the resolution where the stage begins with downsampling."""
-        x = self.downsample(_laid_out(x))
+        x = self.downsample(channels_last(x))
         if self.grad_checkpointing and self.training:
             return checkpoint_seq(self.blocks, x)
         return self.blocks(x)
 
 
-def _laid_out(x: Tensor) -> Tensor:
-    """Return a map, (B, C, H, W), as it is fastest on CPUs: channels last, which the mixers' kernels take as it is.
+def channels_last(x: Tensor) -> Tensor:
+    """Return a map, (B, C, H, W), laid out as it is fastest on CPUs; the mixers' kernels take it as it is.
 
-    The stem keeps the layout of the images: over its large maps BatchNorm's sums are less exact channels last.
     Compilers choose layouts themselves.
     """
     is_in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
