@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilemamba import dispatch
@@ -191,6 +192,18 @@ def test_in_inference_mode_nothing_is_prepared_for_derivatives(name: str, monkey
     monkeypatch.setattr("mobilemamba.derivatives._Function", None)
     with torch.inference_mode():
         assert torch.equal(kernel(*values), expected)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_inference_mode_the_dispatcher_is_asked_where_something_watches(name: str) -> None:
+    kernel, values = KERNELS[name][0], arguments(name)
+    with torch.inference_mode():
+        with FakeTensorMode() as fakes:
+            assert isinstance(kernel(*(fakes.from_tensor(x) for x in values)), FakeTensor)
+        assert isinstance(kernel(*(fakes.from_tensor(x) for x in values)), FakeTensor)
+        with FlopCounterMode(display=False) as counter:
+            kernel(*values)
+    assert (counter.get_total_flops() > 0) == (name != "gated_norm")
 
 
 @pytest.mark.parametrize("name", KERNELS)
