@@ -15,6 +15,7 @@ from timm.layers import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices  # no public path in timm
 from torch import Tensor, nn
 
+from mobilemamba import dispatch
 from mobilemamba.config import MobileMambaConfig, check_pooling
 from mobilemamba.conv_norm import NormLinear
 from mobilemamba.errors import UserError
@@ -73,8 +74,7 @@ class MobileMamba(nn.Module):
             UserError: When the images are smaller than ``config.min_image_size``, have other channels than in_chans,
                 or are in another dtype than the weights without autocast.
         """
-        self._check_input(x)
-        return self.stages(self.stem(x))
+        return self.stages(self.stem(self._prepared(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map the last feature map to logits, or to pooled features (B, num_features) with pre_logits."""
@@ -111,7 +111,7 @@ class MobileMamba(nn.Module):
             raise UserError(
                 f"output_fmt = {output_fmt!r} must be 'NCHW', the only format of MobileMamba's feature maps."
             )
-        self._check_input(x)
+        x = self._prepared(x)
         wanted, last = feature_take_indices(len(self.feature_info), len(self.stages) if indices is None else indices)
         modules = [self.feature_info[index]["module"] for index in wanted]
         features = []
@@ -188,6 +188,12 @@ class MobileMamba(nn.Module):
                 yield f"{parent}.{index}", module
                 if f"{parent}.{index}" == self.feature_info[min(last, len(self.feature_info) - 1)]["module"]:
                     return
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Check images, (B, C, H, W), and return them as the stem takes them."""
+        self._check_input(x)
+        # Over the stem's large maps BatchNorm's sums are less exact channels last.
+        return x if self.training else dispatch.channels_last(x)
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_chans:

@@ -48,9 +48,17 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of x, (B, C, H, W)."""
         u, z = self.in_proj(x)  # (B, D, H, W) each
-        u = self.conv(u)
-        y = dispatch.projected_scan(u, self.x_proj(u), self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
-        return self.out_proj(self.out_norm(y, z))
+        return self.out_proj(self._scan_and_gate(u, z))
+
+    def _scan_and_gate(self, u: Tensor, z: Tensor) -> Tensor:
+        conv, x_proj, norm = self.conv, self.x_proj, self.out_norm
+        scan_weights = self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D
+        kernels = dispatch.recomputing_kernels(u, {conv: DepthwiseSiLU, x_proj: nn.Conv2d, norm: GatedNorm})
+        if kernels is not None:
+            weights = conv.weight, conv.bias, x_proj.weight, *scan_weights, norm.weight, norm.bias
+            return kernels.gated_scan(u, z, *weights, eps=norm.eps)
+        u = conv(u)
+        return norm(dispatch.projected_scan(u, x_proj(u), *scan_weights), z)
 
     @torch.no_grad()
     def fuse(self) -> BiMamba:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,42 @@ class CompiledKernel:
             argument.
         plain: The same function in plain operators.
         kept: Number of saved tensors.
+        bare: The compiled forward pass as a function that PyTorch's dispatcher does not know, or None.
     """
 
     forward: Callable[..., Tensor | tuple[Tensor, ...]]
     backward: Callable[..., tuple[Tensor, ...]]
     plain: Callable[..., Tensor]
     kept: int = 0
+    bare: Callable[..., Tensor] | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return the function's value, with derivatives of any order and kind."""
+        if torch.is_inference_mode_enabled() and not torch._C._are_functorch_transforms_active():
+            # There are no derivatives, and preparing for them takes longer than a small map; so does the dispatcher.
+            return self.value(*arguments) if self.bare is None or _is_watched(arguments) else self.bare(*arguments)
         result: Tensor = _Function.apply(self, *arguments)[0]
         return result
+
+    def value(self, *arguments: Tensor) -> Tensor:
+        """Return the function's value alone, unknown to autograd."""
+        return _as_tuple(self.forward(*arguments))[0]
+
+
+def _is_watched(arguments: tuple[Tensor, ...]) -> bool:
+    """Return whether a mode or a kind of tensor is to see which operators run."""
+    modes = torch._C._len_torch_dispatch_stack()
+    return modes > 0 or any(type(x) not in (Tensor, nn.Parameter) for x in arguments)
+
+
+def _as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(kernel: CompiledKernel, *arguments: Tensor) -> tuple[Tensor, ...]:
-        result = kernel.forward(*arguments)
-        return result if isinstance(result, tuple) else (result,)
+        return _as_tuple(kernel.forward(*arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

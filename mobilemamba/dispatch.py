@@ -3,7 +3,8 @@
 ============================  =======================================================================
 where                         what runs
 ============================  =======================================================================
-CPU, eager, not float64       Numba kernels (:mod:`mobilemamba.kernels`) where Numba is installed
+CPU, eager, not float64       Numba kernels (:mod:`mobilemamba.kernels`) where Numba is installed; in
+                              training one for the whole inside of a BiMamba, which saves less
 CPU, eager, otherwise         plain operators, the scan in rows
 CUDA, eager or compiled       plain operators, the scan as a Triton kernel (not in float64)
 every graph of a CPU,         plain operators, the scan in the parallel form, which graphs of any kind
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -27,7 +28,8 @@ from types import ModuleType
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from mobilemamba import plain, wavelet
 from mobilemamba.errors import UserError
@@ -83,6 +85,29 @@ def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis:
     return wavelet.haar_conv(x, weights, analysis, synthesis)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return a map, (B, C, H, W), laid out as it is fastest on CPUs; the mixers' kernels take it as it is.
+
+    Compilers choose layouts themselves.
+    """
+    if x.device.type != "cpu" or _is_in_graph():
+        return x
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch.vmap knows no memory formats
+
+
+def recomputing_kernels(x: Tensor, modules: Mapping[nn.Module, type[nn.Module]]) -> ModuleType | None:
+    """Return the kernels if modules may run as one kernel, which saves less for the gradient than one by one.
+
+    Args:
+        x: Input of the first.
+        modules: Modules that would not be called, and the class that the kernel computes. Those that were replaced, were
+            pruned or have hooks must be called.
+    """
+    if _is_in_graph() or not torch.is_grad_enabled() or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return None
+    return _kernels_for(x) if all(_is_plain(*pair) for pair in modules.items()) else None
+
+
 def selective_scan(
     u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor, form: ScanForm | Literal["auto"] = "auto"
 ) -> Tensor:
@@ -136,6 +161,11 @@ def _kernels_for(x: Tensor) -> ModuleType | None:
     if _is_in_graph() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
         return None
     return _numba_kernels()
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) is kind and not any(hooks) and not _has_any_global_hook()
 
 
 def _is_in_graph() -> bool:

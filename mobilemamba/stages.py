@@ -6,6 +6,7 @@ from timm.layers import SqueezeExcite
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
+from mobilemamba import dispatch
 from mobilemamba.blocks import Block, depthwise, feed_forward
 from mobilemamba.config import MobileMambaConfig
 from mobilemamba.conv_norm import ConvNorm
@@ -93,7 +94,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C, H, W), or to half the resolution if the stage begins with downsampling."""
-        x = self.downsample(x)
+        x = self.downsample(dispatch.channels_last(x))
         if self.grad_checkpointing and self.training:
             return checkpoint_seq(self.blocks, x)
         return self.blocks(x)

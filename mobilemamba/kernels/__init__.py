@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mobilemamba.kernels import depthwise, haar, norm, scan
+from mobilemamba.kernels.gated_scan import kernel as _gated_scan
 
 
 def depthwise_silu(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -30,3 +31,20 @@ def gated_norm(y: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -
 def haar_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve the Haar sub-bands of x, (B, C, H, W), by weight, (4C, 1, k, k), and transform them back."""
     return haar.KERNEL(x.float(), weight.float()).to(x.dtype)
+
+
+def gated_scan(u: Tensor, z: Tensor, *weights: Tensor, eps: float) -> Tensor:
+    """Convolve u, scan it, normalise the result and gate it by z, and keep u and z alone for the gradient.
+
+    Args:
+        u: (B, D, H, W).
+        z: (B, D, H, W).
+        weights: Of the depthwise convolution, (D, 1, k, k), its bias, (D,), and x_proj, (K * (R + 2N), D, 1, 1);
+            dt_proj_weight, dt_proj_bias, A_log and D as of :func:`mobilemamba.dispatch.projected_scan`; and weight and
+            bias of the norm, (D,).
+        eps: Added to the variance of the norm.
+
+    Returns:
+        (B, D, H, W) in the dtype of z.
+    """
+    return _gated_scan(eps)(*(x.float() for x in (u, z, *weights))).to(z.dtype)

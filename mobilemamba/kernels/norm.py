@@ -56,7 +56,10 @@ _PASSES = register(gated_norm, gated_norm_backward, plain.gated_norm, maps=2)
 def kernel(eps: float) -> CompiledKernel:
     """Return the kernel of one eps."""
     return CompiledKernel(
-        partial(_PASSES.forward, eps=eps), partial(_PASSES.backward, eps=eps), partial(_PASSES.plain, eps=eps)
+        partial(_PASSES.forward, eps=eps),
+        partial(_PASSES.backward, eps=eps),
+        partial(_PASSES.plain, eps=eps),
+        bare=partial(gated_norm, eps=eps),
     )
 
 

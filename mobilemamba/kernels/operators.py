@@ -53,7 +53,7 @@ def register(
         register_flop_formula(getattr(torch.ops.mobilemamba, f"{name}_backward"))(
             lambda dy_shape, *shapes, **_: backward_flops * flops(*shapes)
         )
-    return CompiledKernel(forward_op, backward_op, plain)
+    return CompiledKernel(forward_op, backward_op, plain, bare=forward)
 
 
 def empty_map(like: Tensor) -> Tensor:

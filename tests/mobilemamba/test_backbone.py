@@ -49,6 +49,14 @@ def test_memory_layout_does_not_matter(
         torch.testing.assert_close(network(laid_out), network(laid_out.contiguous()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_maps_lie_channels_last_but_those_of_the_stem_in_training(training: bool) -> None:
+    network, images = MobileMamba(CONFIG).train(training), torch.randn(2, 3, 64, 96)
+    maps = network.forward_intermediates(images, list(range(len(network.feature_info))), intermediates_only=True)
+    layouts = [feature_map.is_contiguous(memory_format=torch.channels_last) for feature_map in maps]
+    assert layouts == [not training] * 3 + [True] * 3
+
+
 @pytest.mark.parametrize("size", [(64, 64), (65, 97), (127, 81)])
 def test_any_size_from_64_pixels_works(size: tuple[int, int], network: MobileMamba) -> None:
     images = torch.randn(2, 3, *size)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilemamba import dispatch
@@ -182,6 +183,36 @@ def test_derivatives_of_every_kind_are_those_of_plain_operators(name: str) -> No
         expected = derivative(plain, x.double())
         tolerance = 1e-5 * expected.abs().max().item()
         torch.testing.assert_close(derivative(kernel, x).double(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_inference_mode_nothing_is_prepared_for_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, values = KERNELS[name][0], arguments(name)
+    expected = kernel(*values)
+    monkeypatch.setattr("mobilemamba.derivatives._Function", None)
+    with torch.inference_mode():
+        assert torch.equal(kernel(*values), expected)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_inference_mode_the_dispatcher_is_asked_where_something_watches(name: str) -> None:
+    kernel, values = KERNELS[name][0], arguments(name)
+    with torch.inference_mode():
+        with FakeTensorMode() as fakes:
+            assert isinstance(kernel(*(fakes.from_tensor(x) for x in values)), FakeTensor)
+        assert isinstance(kernel(*(fakes.from_tensor(x) for x in values)), FakeTensor)
+        with FlopCounterMode(display=False) as counter:
+            kernel(*values)
+    assert (counter.get_total_flops() > 0) == (name != "gated_norm")
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_in_inference_mode_vmap_is_that_of_plain_operators(name: str) -> None:
+    x, *others = arguments(name)
+    with torch.inference_mode():
+        y = torch.vmap(lambda scale: KERNELS[name][0](scale * x, *others))(torch.tensor([1.0, -2.0]))
+        for scale, result in zip((1, -2), y, strict=True):
+            torch.testing.assert_close(result, KERNELS[name][0](scale * x, *others), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["depthwise_silu", "haar_conv"])
