@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ class Measurement:
         max_difference: From the eager network, relative to the largest logit; None for a training step.
         megabytes_per_image: Memory of a training step (:mod:`.training_step`) in 1e6 bytes; None for other forms.
         memory_ratio: Of memory; None likewise.
+        seconds_until_first: From the eager network to its first answer in this form: fusing, exporting, compiling.
     """
 
     network: str
@@ -58,6 +60,7 @@ class Measurement:
     max_difference: float | None = None
     megabytes_per_image: float | None = None
     memory_ratio: float | None = None
+    seconds_until_first: float | None = None
 
     @property
     def pixels(self) -> str:
@@ -99,15 +102,19 @@ def measure(
     calls: dict[Key, Callable[[], object]] = {}
     differences: dict[Key, float] = {}
     megabytes: dict[Key, float] = {}
+    until_first: dict[Key, float] = {}
     for candidate, (form, batch_size) in itertools.product(candidates, kinds):
         images, key = candidate.images(batch_size, device), (candidate.name, form, batch_size)
+        # An image size that does not fit is a clear error here.
+        expected = candidate.answer(images[:1] if form == "training" else images)
+        start = time.perf_counter()
         call = call_of(candidate.network, images, form, autocast)
         calls[key] = partial(candidate.run, call)
         if isinstance(call, TrainingStep):
-            candidate.answer(images[:1])  # an image size that does not fit is a clear error
             megabytes[key] = candidate.run(call.megabytes_per_image)
             continue
-        expected, answer = candidate.answer(images), candidate.run(call)
+        answer = candidate.run(call)
+        until_first[key] = time.perf_counter() - start
         differences[key] = difference = ((answer - expected).abs().max() / expected.abs().max()).item()
         if not difference <= (AUTOCAST_DIFFERENCE_LIMIT if autocast or form == "onnx-float16" else DIFFERENCE_LIMIT):
             raise UserError(f"{candidate.name} as {form} differs from eager by {difference:.1e}: not timed.")
@@ -132,6 +139,7 @@ def measure(
                 max_difference=differences.get(key),
                 megabytes_per_image=megabytes.get(key),
                 memory_ratio=megabytes[key] / megabytes[base] if key in megabytes else None,
+                seconds_until_first=until_first.get(key),
             )
         )
     return results

@@ -122,4 +122,7 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H, W)."""
-        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+        batch, channels, height, width = x.shape
+        # Pixels in one dimension: of four, compilers make a product for each row where a part of the channels is given.
+        y = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), self.weight, self.bias)
+        return y.view(batch, height, width, len(self.weight)).permute(0, 3, 1, 2)

@@ -3,13 +3,14 @@
 ============================  =======================================================================
 where                         what runs
 ============================  =======================================================================
-CPU, eager, not float64       Numba kernels (:mod:`mobilemamba.kernels`) where Numba is installed; in
-                              training one for the whole inside of a BiMamba, which saves less
+CPU, eager or compiled, not   Numba kernels (:mod:`mobilemamba.kernels`) where Numba is installed;
+float64                       graphs of torch.compile hold them as operators. In training one for the
+                              whole inside of a BiMamba, in eager mode, which saves less
 CPU, eager, otherwise         plain operators, the scan in rows
 CUDA, eager or compiled       plain operators, the scan as a Triton kernel (not in float64)
-every graph of a CPU,         plain operators, the scan in the parallel form, which graphs of any kind
-exported or traced graphs,    can hold and which compilers merge with what is around it
-other devices
+other graphs of a CPU,        plain operators, the scan in the parallel form, which graphs of any kind
+exported or traced graphs,    can hold and which compilers merge with what is around it; wavelets as
+other devices                 sums where Inductor compiles for CPUs
 ============================  =======================================================================
 
 The network calls these functions and asks nothing itself. Derivatives of kernels that have no kernel of their own are
@@ -82,6 +83,9 @@ def haar_conv(x: Tensor, weights: Sequence[Tensor], analysis: Tensor, synthesis:
     kernels = _kernels_for(x)
     if kernels is not None and len(weights) == 1:
         return kernels.haar_conv(x, weights[0])
+    is_fixed = isinstance(x.shape[2], int) and isinstance(x.shape[3], int)
+    if torch.compiler.is_compiling() and x.device.type == "cpu" and is_fixed:
+        return wavelet.merged_haar_conv(x, weights, synthesis)
     return wavelet.haar_conv(x, weights, analysis, synthesis)
 
 
@@ -100,8 +104,8 @@ def recomputing_kernels(x: Tensor, modules: Mapping[nn.Module, type[nn.Module]])
 
     Args:
         x: Input of the first.
-        modules: Modules that would not be called, and the class that the kernel computes. Those that were replaced, were
-            pruned or have hooks must be called.
+        modules: Modules that would not be called, and the class that the kernel computes. Those that were replaced or
+            pruned, or have hooks, must be called.
     """
     if _is_in_graph() or not torch.is_grad_enabled() or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return None
@@ -158,9 +162,13 @@ def scan_form(u: Tensor) -> ScanForm:
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
     """Return the compiled kernels if they can take this input here and now; they compute in float32."""
-    if _is_in_graph() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
+    if _is_exporting() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
         return None
-    return _numba_kernels()
+    if not _numba_kernels_load():
+        return None
+    from mobilemamba import kernels  # as a name that torch.compile can follow
+
+    return kernels
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -175,6 +183,11 @@ def _is_in_graph() -> bool:
 @torch.compiler.assume_constant_result  # what torch.compile of torch 2.10 traces is always true
 def _is_exporting() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace find_spec
+def _numba_kernels_load() -> bool:
+    return _numba_kernels() is not None
 
 
 @functools.cache  # to warn once

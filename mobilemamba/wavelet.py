@@ -77,6 +77,34 @@ def haar_conv(
     return inverse(convolved, synthesis)[..., :height, :width]
 
 
+def merged_haar_conv(x: Tensor, weights: Sequence[Tensor], synthesis: Tensor) -> Tensor:
+    """The same as :func:`haar_conv`, of sums instead of grouped convolutions: compilers merge them with what is around.
+
+    Bands lie one behind the other here, so that neighbours in memory belong to neighbouring channels.
+
+    Args:
+        x: Feature map, (B, C, H, W).
+        weights: As there.
+        synthesis: As there.
+    """
+    channels, height, width = x.shape[1:]
+    x = F.pad(x, (0, width % 2, 0, height % 2))
+    left, right = x[..., ::2], x[..., 1::2]
+    low, high = left + right, left - right  # along W
+    low_low, high_low = low[..., ::2, :] + low[..., 1::2, :], low[..., ::2, :] - low[..., 1::2, :]
+    low_high, high_high = high[..., ::2, :] + high[..., 1::2, :], high[..., ::2, :] - high[..., 1::2, :]
+    bands = 0.5 * torch.cat([low_low, high_low, low_high, high_high], dim=1)  # (B, 4C, H / 2, W / 2)
+    size = weights[0].shape[-1]
+    taps = weights[0].view(channels, SUB_BANDS, size, size).transpose(0, 1).reshape(-1, 1, size, size)
+    convolved = list(F.conv2d(bands, taps, padding=size // 2, groups=len(taps)).chunk(SUB_BANDS, dim=1))
+    if len(weights) > 1:
+        convolved[0] = convolved[0] + merged_haar_conv(bands[:, :channels], weights[1:], synthesis)
+    # Each band meets its filter, (2, 2), in maps of (B, C, H / 2, 2, W / 2, 2).
+    filters = synthesis[:SUB_BANDS].to(x.dtype).view(SUB_BANDS, 2, 1, 2)
+    pixels = [band[:, :, :, None, :, None] * taps for band, taps in zip(convolved, filters, strict=True)]
+    return sum(pixels[1:], pixels[0]).reshape(x.shape)[..., :height, :width]
+
+
 def pad_to_even(x: Tensor) -> Tensor:
     """Zero-pad x, (B, C, H, W), at right and bottom to even height and width.
 

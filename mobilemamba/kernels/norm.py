@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -52,7 +52,6 @@ def _rows(x: Tensor) -> Floats:
 _PASSES = register(gated_norm, gated_norm_backward, plain.gated_norm, maps=2)
 
 
-@cache
 def kernel(eps: float) -> CompiledKernel:
     """Return the kernel of one eps."""
     return CompiledKernel(

@@ -7,6 +7,8 @@ profiler, operation counter and tensors without numbers know them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,12 +50,23 @@ def register(
 
     forward_op.register_fake(lambda x, *_: empty_map(x))
     backward_op.register_fake(gradients)
+    forward_op.register_autograd(partial(_pull_back, backward_op), setup_context=_save)
     if flops is not None:
         register_flop_formula(getattr(torch.ops.mobilemamba, name))(lambda *shapes, **_: flops(*shapes))
         register_flop_formula(getattr(torch.ops.mobilemamba, f"{name}_backward"))(
             lambda dy_shape, *shapes, **_: backward_flops * flops(*shapes)
         )
     return CompiledKernel(forward_op, backward_op, plain, bare=forward)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep the arguments for the backward pass in a compiled graph."""
+    ctx.numbers = [x for x in inputs if not isinstance(x, Tensor)]  # they come last
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+
+
+def _pull_back(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    return *backward(dy, *ctx.saved_tensors, *ctx.numbers), *[None] * len(ctx.numbers)
 
 
 def empty_map(like: Tensor) -> Tensor:

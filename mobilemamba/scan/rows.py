@@ -16,10 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilemamba.scan.directions import scan_directions
-
-LINEAR_SOFTPLUS = 30.0
-"""From here on softplus(x) is x, but for 1e-13."""
+from mobilemamba.scan.directions import negative_softplus, scan_directions
 
 
 def projected_rows_scan(
@@ -57,18 +54,13 @@ def channels_last_scan(
     outputs = []
     for direction in range(k):
         dt = F.linear(low_rank[direction], -dt_proj_weight[direction], -dt_proj_bias[direction])
-        negative_delta = _negative_softplus(dt.to(dtype))
+        negative_delta = negative_softplus(dt.to(dtype))
         for state in range(n):
             column = direction * n + state
             A_bar = torch.exp(negative_delta * A[direction, :, state])
             outputs.append(C[column] * scan_map(A_bar, negative_delta * (u * B[column]), direction))
     # A subtraction, since graph optimisers merge an addition with the norm after it into one slower node.
     return reduce(torch.add, outputs) - u * -D.to(dtype).view(k, d).sum(0)
-
-
-def _negative_softplus(negative: Tensor) -> Tensor:
-    """Return -softplus(-negative), of faster operators: the usual ones are no vector instructions on CPUs."""
-    return torch.minimum(negative, torch.log(torch.sigmoid(negative.clamp(min=-LINEAR_SOFTPLUS))))
 
 
 def scan_map(A_bar: Tensor, delta_B_u: Tensor, direction: int) -> Tensor:

@@ -1,4 +1,5 @@
 import os
+import time
 from shutil import which
 
 import pytest
@@ -116,6 +117,19 @@ def test_ratios_are_to_the_same_form_and_batch_size() -> None:
         assert result.memory_ratio == (1.0 if result.form == "training" else None)
         assert result.parameters == 3 * 4 * 9 + 4 + 4 + 4 + 4 * 5 + 5
         assert result.macs == 14 * 14 * 3 * 9 * 4 + 4 * 5
+
+
+def test_what_is_prepared_counts_until_the_first_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(network: nn.Module) -> nn.Module:
+        time.sleep(0.2)
+        return network
+
+    monkeypatch.setattr(forms, "fused", slowly)
+    candidate = Candidate("small", small_network(), (3, 8, 8))
+    prepared, training = measure([candidate], [("fused", 1), ("training", 1)], "small", 1, 1, CPU)
+    assert prepared.seconds_until_first is not None
+    assert prepared.seconds_until_first > 0.2 > prepared.timing.minimum / 1e3
+    assert training.seconds_until_first is None
 
 
 def test_memory_of_a_step_counts_each_activation_once_and_no_parameter() -> None:

@@ -156,25 +156,62 @@ def test_traced_graphs_hold_plain_operators(fused: bool) -> None:
     torch.testing.assert_close(traced(x), mixer(x), rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("fused", [False, True])
-def test_exported_and_compiled_graphs_hold_the_same_small_form(fused: bool) -> None:
-    mixer, x = fuse(block()) if fused else block(), images()
+def compiled_graphs(network: nn.Module) -> tuple[nn.Module, list[torch.fx.GraphModule]]:
+    """Compile a network into one graph, and return the graphs it is given when it runs."""
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
         graphs.append(graph)
         return graph
 
+    torch.compiler.reset()  # tests before may have used up what a process recompiles
+    return torch.compile(network, backend=keep, fullgraph=True), graphs  # type: ignore[return-value]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fused", [False, True])
+def test_exported_and_compiled_graphs_of_plain_operators_hold_the_same_small_form(fused: bool) -> None:
+    mixer, x = fuse(block()) if fused else block(), images()
     program = torch.export.export(mixer, (x,))
-    compiled = torch.compile(mixer, backend=keep, fullgraph=True)
-    for form, graph in ((program.module(), program.graph), (compiled, None)):
-        torch.testing.assert_close(form(x), mixer(x), rtol=1e-4, atol=1e-5)
-        nodes = list((graph or graphs[0].graph).nodes)
-        assert OPERATORS not in str(nodes)
+    compiled, graphs = compiled_graphs(mixer)
+    with plain_operators():
+        torch.testing.assert_close(compiled(x), mixer(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(program.module()(x), mixer(x), rtol=1e-4, atol=1e-5)
+    for graph in (program.graph, graphs[0].graph):
+        nodes = list(graph.nodes)
+        assert OPERATORS not in str([node.target for node in nodes])
         # Doubling takes 3 + 3 steps for 7 columns and 5 rows; loops over them would take 12 of each kind.
         recurrences = [node for node in nodes if "addcmul" in str(node.target)]
         assert len(recurrences) == 2 * (3 + 3 + 1)
+
+
+@needs_kernels
+@torch.no_grad()
+@pytest.mark.parametrize("fused", [False, True])
+def test_compiled_graphs_hold_the_kernels_unless_plain_operators_are_asked_for(fused: bool) -> None:
+    mixer, x = fuse(block()) if fused else block(), images()
+    compiled, graphs = compiled_graphs(mixer)
+    torch.testing.assert_close(compiled(x), mixer(x))
+    with plain_operators():
+        compiled(x)
+    compiled(x)
+    held = [{str(node.target) for node in graph.graph.nodes if "_cpu" in str(node.target)} for graph in graphs]
+    assert [len(names) for names in held] == [4, 0]
+    compiled, graphs = compiled_graphs(copy.deepcopy(mixer).double())
+    compiled(x.double())
+    assert "_cpu" not in str(graphs[0].graph)
+
+
+@pytest.mark.parametrize("way", [nullcontext, plain_operators])
+def test_compiled_blocks_train_as_those_in_float64(way: type[AbstractContextManager[None]]) -> None:
+    mixer, x = block().train(), images().requires_grad_()
+    double, x_double = copy.deepcopy(mixer).double(), x.detach().double().requires_grad_()
+    torch.compiler.reset()
+    with way():
+        torch.compile(mixer, backend="aot_eager", fullgraph=True)(x).square().sum().backward()
+    double(x_double).square().sum().backward()
+    for value, other in zip([x, *mixer.parameters()], [x_double, *double.parameters()], strict=True):
+        assert (value.grad.double() - other.grad).abs().max().item() < 1e-4 * other.grad.abs().max().item()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

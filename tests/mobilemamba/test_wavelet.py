@@ -3,7 +3,7 @@ import pytest
 import pywt
 import torch
 
-from mobilemamba.wavelet import haar_analysis, haar_filters, haar_synthesis
+from mobilemamba.wavelet import haar_analysis, haar_conv, haar_filters, haar_synthesis, merged_haar_conv
 from mobilemamba.wavelet_mamba import WaveletConv
 
 FILTERS = haar_filters().repeat(3, 1, 1, 1)
@@ -40,3 +40,17 @@ def test_second_level_adds_to_the_low_low_band() -> None:
 def test_odd_sizes_keep_their_shape(levels: int) -> None:
     conv = WaveletConv(2, kernel_size=3, levels=levels)
     assert conv(torch.randn(1, 2, 7, 5)).shape == (1, 2, 7, 5)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("size", [(6, 8), (7, 4), (5, 7), (1, 1)])
+def test_sums_equal_grouped_convolutions(size: tuple[int, int], levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = [
+        torch.randn(12, 1, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(levels)
+    ]
+    expected, actual = haar_conv(x, weights, FILTERS, FILTERS), merged_haar_conv(x, weights, FILTERS)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(y.square().sum(), [x, *weights]) for y in (actual, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
