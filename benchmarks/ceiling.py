@@ -94,8 +94,8 @@ def ceiling(
         output: JSON file.
         document: Markdown file whose table between the markers ceiling:begin and ceiling:end is replaced.
     """
-    set_threads(threads)
     around_markers(document, MARKERS)  # fails before the work
+    set_threads(threads)
     place = find_device(device)
     check_forms(forms, place)
     limits = measure_ceiling(place)

@@ -48,8 +48,8 @@ def kernels(
     Raises:
         UserError: When the kernels do not work here, before anything is measured.
     """
-    set_threads(threads)
     around_markers(document, MARKERS)  # fails before the work
+    set_threads(threads)
     try:
         import_module("mobilemamba.kernels")
     except (ImportError, OSError) as error:

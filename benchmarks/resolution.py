@@ -56,8 +56,8 @@ def resolution(
         document: Markdown file whose table between the markers dense-resolution:begin and dense-resolution:end is
             replaced.
     """
-    set_threads(threads)
     around_markers(document, MARKERS)  # fails before the work
+    set_threads(threads)
     place = find_device(device)
     costs = {size: measure(networks, SIZES[size], rounds, place) for size in sizes}
     heading = f"{machine(place)}, batch 1, float32, norms folded; minimum of {rounds} calls."
