@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from types import FrameType
 
 
 def ignore_signals(worker: int) -> None:
@@ -18,7 +19,10 @@ def ignore_signals(worker: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    def end_next_time(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, end_next_time)
 
 
 def end_loader_processes() -> None:
