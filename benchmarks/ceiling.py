@@ -1,10 +1,10 @@
-"""How near a network comes to what the machine can do, and what MobileMamba's parts cost.
+"""How close a network comes to the limits of the machine, and what MobileMamba's parts cost.
 
-First the ceilings, measured in the same run: multiply-accumulates per second of a large matrix product, and bytes per
-second of a large copy. A forward pass takes no less than its multiply-accumulates at the one rate, nor than its weights
-at the other. Then MobileMamba with parts left out. Such a network computes something else, but bounds what a faster
-part can gain: without the recurrence of its scans (what is projected in goes on to the norm), without its wavelet
-branches, without both.
+The limits are measured in the same run: multiply-accumulates per second of a large matrix product, and bytes per second
+of a large copy. A forward pass cannot be faster than its multiply-accumulates at the first rate or its weights at the
+second. MobileMamba is also timed with parts left out: without the recurrence of its scans (the input projection goes
+directly to the norm), without its wavelet branches, and without both. These networks compute something else, but bound
+what a faster part can gain.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ VARIANTS = ("", " without scan", " without wavelets", " without both")
 
 
 class WithoutScan(nn.Module):
-    """A fused BiMamba whose scan hands on its input."""
+    """A fused BiMamba whose scan returns its input."""
 
     def __init__(self, mamba: BiMamba) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ class WithoutScan(nn.Module):
 
 
 Share = dict[str, Any]
-"""A measurement beside the ceilings: macs of convolutions and matrix products for the batch, weight_bytes of all
-parameters, and least_milliseconds, the longer of arithmetic and reading weights, each at its ceiling."""
+"""A measurement and its limits: macs of convolutions and matrix products for the batch, weight_bytes of all parameters,
+and least_milliseconds, the longer of arithmetic and reading weights, each at the machine's limit."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def ceiling(
     output: Path = RESULTS / "ceiling.json",
     document: Path = Path("docs/performance.md"),
 ) -> None:
-    """Measure how near a network comes to what the machine can do, and what MobileMamba's parts cost.
+    """Measure how close a network comes to the limits of the machine, and what MobileMamba's parts cost.
 
     Args:
         network: timm name of a MobileMamba.
-        reference: Network that ratios are to.
-        forms: Forms of each, all fused.
+        reference: Network by whose time the others are divided.
+        forms: Forms to time, all fused.
         device: PyTorch device.
         threads: CPU threads of every runtime.
         batch_size: Images per call.
@@ -94,8 +94,8 @@ def ceiling(
         output: JSON file.
         document: Markdown file whose table between the markers ceiling:begin and ceiling:end is replaced.
     """
+    around_markers(document, MARKERS)  # fails before the work
     set_threads(threads)
-    around_markers(document, MARKERS)  # fails now rather than after the work
     place = find_device(device)
     check_forms(forms, place)
     limits = measure_ceiling(place)
@@ -115,8 +115,8 @@ def ceiling(
 
 
 def measure_ceiling(device: torch.device) -> Ceiling:
-    """Measure arithmetic and bandwidth, each at its best of several calls."""
-    kind = device.type if device.type in PRODUCT_SIZE else "cpu"  # other devices are nearer to a CPU than to a server's
+    """Measure arithmetic and bandwidth, each by the fastest of several calls."""
+    kind = device.type if device.type in PRODUCT_SIZE else "cpu"  # other devices are closer to a CPU than to a server
     size = PRODUCT_SIZE[kind]
     matrix = torch.randn(size, size, device=device)
     copy, moved = copying(device)
@@ -140,7 +140,7 @@ def measure(
     ceiling: Ceiling,
     device: torch.device,
 ) -> list[Share]:
-    """Time a fused MobileMamba, whole and in part, and a reference in all forms in turn; options as of the command."""
+    """Time a fused MobileMamba, its variants and a reference in all forms in turn; options as of the command."""
     whole, other = build(network, device), build(reference, device)
     parts = [
         replace(whole, name=f"{network}{variant}", network=without(whole.network, variant)) for variant in VARIANTS
@@ -158,7 +158,7 @@ def measure(
 
 
 def without(network: nn.Module, variant: str) -> nn.Module:
-    """Return a fused copy of a MobileMamba without what the variant names."""
+    """Return a fused copy of a MobileMamba without the parts that the variant names."""
     copy = fused(network)
     for module in copy.modules():
         if not isinstance(module, WaveletMamba):

@@ -1,8 +1,8 @@
-"""Parameters and FLOPs of the paper's seven rows of detection and segmentation, beside the published ones.
+"""Parameters and FLOPs of the paper's seven rows of detection and segmentation, compared with the published ones.
 
-One multiply-accumulate is one FLOP, as in the paper. Nothing is computed: shapes alone go through the networks. Of
-detectors that is the backbone with its pyramid, and the heads on its levels; Mask R-CNN's second stage is counted for
-1,000 boxes and 100 masks, as MMDetection's counter does. Anchors, suppression and pooling of regions count nothing.
+One multiply-accumulate is one FLOP, as in the paper. Nothing is computed: only shapes go through the networks. For
+detectors, the backbone with its pyramid and the heads on its levels are counted, and Mask R-CNN's second stage for
+1,000 boxes and 100 masks, as MMDetection's counter does. Anchors, non-maximum suppression and RoI pooling do not count.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Row:
     """A published row.
 
     Args:
-        name: Of the row.
+        name: Name of the row.
         image_size: Height and width in pixels.
-        build: Makes what is counted.
+        build: Builds the network to count.
         parameters: Published, in millions.
         flops: Published, in 1e9.
     """
@@ -55,12 +55,12 @@ class Row:
 
 
 class SingleStage(nn.Module):
-    """A detector as far as it computes on maps: levels and heads.
+    """The parts of a detector that compute on feature maps: levels and heads.
 
     Args:
         levels: Maps images to levels by name.
-        head: Maps a list of levels to what is found.
-        unused: The backbone's last stage, where the paper's network computes it without use.
+        head: Maps a list of levels to predictions.
+        unused: The backbone's last stage, if the paper's network computes it without using it.
     """
 
     def __init__(self, levels: nn.Module, head: nn.Module, unused: nn.Module | None = None) -> None:
@@ -76,7 +76,7 @@ class SingleStage(nn.Module):
 
 
 class TwoStages(nn.Module):
-    """Mask R-CNN as far as it computes on maps and regions.
+    """The parts of Mask R-CNN that compute on feature maps and regions.
 
     Args:
         network: torchvision's.
@@ -116,7 +116,7 @@ def retina_net() -> nn.Module:
 
 
 def ssdlite() -> nn.Module:
-    """Return SSDLite on two stages and four levels more."""
+    """Return SSDLite on two stages and four further levels."""
     network = backbone("b1")
     unused = network.stages[-1]
     levels = SSDLiteLevels(network)
@@ -135,8 +135,8 @@ ROWS = (
     Row("DeepLabv3, B4", (512, 512), lambda: ContextDecoder(backbone("b4"), "deeplabv3", PIXEL_CLASSES), 23.4, 4.7),
     Row("PSPNet, B4", (512, 512), lambda: ContextDecoder(backbone("b4"), "pspnet", PIXEL_CLASSES), 20.5, 4.5),
 )
-"""The paper's section 4.2. It does not say at which size detectors were counted: MMDetection takes the mean over images
-of COCO, of 800 pixels by up to 1333, and at 800 x 1152 both come out as published."""
+"""The paper's section 4.2. It does not say at which size detectors were counted. MMDetection takes the mean over COCO's
+images, of 800 x up to 1333 pixels; at 800 x 1152 both have the published FLOPs."""
 
 
 def dense_cost(document: Path = Path("docs/dense.md")) -> None:
@@ -145,19 +145,19 @@ def dense_cost(document: Path = Path("docs/dense.md")) -> None:
     Args:
         document: Markdown file whose table between the markers dense-cost:begin and dense-cost:end is replaced.
     """
-    around_markers(document, MARKERS)  # fails now rather than after the work
+    around_markers(document, MARKERS)  # fails before the work
     replace_between(document, MARKERS, cost_table([(row, cost(row)) for row in ROWS]))
 
 
 def cost(row: Row) -> Complexity:
-    """Count what a row costs."""
+    """Count parameters and multiply-accumulates of a row."""
     with torch.device("meta"):
         network = row.build()
     return complexity(network, row.image_size)
 
 
 def cost_table(costs: list[tuple[Row, Complexity]]) -> str:
-    """Return a Markdown table of what was counted beside what was published."""
+    """Return a Markdown table of counted and published costs."""
     return table_of(
         "row | pixels | M parameters | published | GFLOPs | published",
         (

@@ -1,8 +1,8 @@
-"""What a run survives: faults at random places, each mended as a user would and compared with a run without any.
+"""What a run survives: faults at random steps, after which the run is resumed and compared with one without faults.
 
 Examples:
     python -m benchmarks faults                        # every fault once; about half an hour on two cores
-    python -m benchmarks faults --times 5 --seed 1     # other places
+    python -m benchmarks faults --times 5 --seed 1     # at other steps
     python -m benchmarks faults --only "a bit of the newest checkpoint"
 """
 
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.fault_kinds import FAULTS, STEPS, Scene
+from benchmarks.fault_kinds import FAULTS, STEPS, FaultyRun
 from benchmarks.faulty_runs import LAST, fit, steps_begun, write_config
 from benchmarks.publish import around_markers, machine, replace_between
 from mobilemamba.environment import environment
@@ -30,14 +30,14 @@ from mobilemamba.tables import table
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one fault.
+    """Result of one fault.
 
     Args:
         fault: Its name.
         place: Where it happened.
-        status: Exit status of the run that it happened to.
-        problem: Why it was not survived: another status than it must have, or another end. "": it was.
-        repeated: Optimiser steps that were done twice, since nothing had kept them.
+        status: Exit status of the run with the fault.
+        problem: Why it was not survived: a wrong exit status or a different final checkpoint. "": it was survived.
+        repeated: Optimiser steps done twice, since no checkpoint held them.
     """
 
     fault: str
@@ -54,36 +54,34 @@ def faults(
     output: Path = Path("runs/faults"),
     document: Path | None = None,
 ) -> list[Outcome]:
-    """Let faults happen to small runs of the real command, and see what is lost.
+    """Cause faults in small runs of the real command, and see what is lost.
 
     Args:
-        times: How often each happens, at other places.
-        seed: Of the places. Moments in seconds depend on the machine, too.
+        times: Trials of each fault, at different steps.
+        seed: Seed of the steps. Times in seconds depend on the machine, too.
         only: Part of the names of the faults to try. Null: all.
         output: Folder for faults.md and faults.json.
         document: Markdown file with a place for the table, such as docs/reliability.md.
 
     Raises:
-        UserError: When no fault has such a name.
+        UserError: When no fault has such a name, or the document lacks the markers.
     """
     require(times > 0, "--times", times, "1 or more")
     chosen = {name: fault for name, fault in FAULTS.items() if only is None or only in name}
     if not chosen:
         raise UserError(f"--only = {only!r} must be part of one of {', '.join(FAULTS)}.")
     if document is not None:
-        around_markers(document, "faults")  # fails now rather than after the work
+        around_markers(document, "faults")  # fails before the work
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
-        ends = {processes: _end_without_faults(Path(place) / f"whole_{processes}", processes) for processes in (1, 2)}
+        references = {count: _run_without_faults(Path(place) / f"whole_{count}", count) for count in (1, 2)}
         trials = [(name, fault, number) for name, fault in chosen.items() for number in range(times)]
         for name, fault, number in track(trials, "faults", console=Console(stderr=True), transient=True):
-            folder = Path(place) / "scene"
+            folder = Path(place) / "run"
             folder.mkdir()
-            scene = Scene(
-                folder, random.Random(f"{seed} {name} {number}"), ends[2 if name.startswith("two pro") else 1]
-            )
+            reference = references[2 if name.startswith("two pro") else 1]
             try:
-                where, status, problem = fault(scene)
+                where, status, problem = fault(FaultyRun(folder, random.Random(f"{seed} {name} {number}"), reference))
             except subprocess.TimeoutExpired:
                 where, status, problem = "?", -9, "hung for five minutes"
             repeated = max(steps_begun(folder) - STEPS, 0)
@@ -106,7 +104,7 @@ def faults(
 
 
 def as_table(outcomes: list[Outcome]) -> str:
-    """Return each fault with its statuses, how often it was survived, and the most steps that were done twice."""
+    """Return each fault with its exit statuses, how often it was survived, and the most steps done twice."""
     rows = []
     for name in dict.fromkeys(one.fault for one in outcomes):
         same = [one for one in outcomes if one.fault == name]
@@ -116,8 +114,8 @@ def as_table(outcomes: list[Outcome]) -> str:
     return table(["fault", "exit status", "survived", "steps done twice, at most"], rows)
 
 
-def _end_without_faults(folder: Path, processes: int) -> Path:
-    """Return the last checkpoint of a run that nothing happens to."""
+def _run_without_faults(folder: Path, processes: int) -> Path:
+    """Return the last checkpoint of a run without faults."""
     folder.mkdir()
     split = ["--trainer.devices=2", "--data.batch_size=4"] if processes == 2 else []
     status, output = fit(folder, "--config", str(write_config(folder)), *split)

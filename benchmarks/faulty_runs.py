@@ -1,4 +1,4 @@
-"""Runs of the real command, small ones, that something happens to, and the comparison of what they have learnt."""
+"""Small runs of the real command in which a fault happens, and the comparison of their checkpoints."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ STEPS_FILE = "steps.txt"
 OFF = ("export", "receptive_field", "scan_decay", "class_results", "sample_images", "complexity", "summary")
 
 
-class Happening(Callback):
-    """Notes every optimiser step that begins, and does something before one of them.
+class FaultCallback(Callback):
+    """Notes every optimiser step that begins, and causes a fault before one of them.
 
     Args:
         step: Number of the optimiser step.
-        what: The name of a signal, which is sent to its own process; "die" for its loader processes; "nan" for a weight
-            of the student; "lose" for a folder, "stall" for files in it that hang when they are opened. Null: nothing.
-        rank: The process that it happens to.
+        kind: Name of a signal to send to its own process, or "die" (kill its loader processes), "nan" (set a weight of
+            the student to NaN), "lose" (rename a folder), "stall" (opening a file in the folder hangs). Null: none.
+        rank: The process in which it happens.
         validating: It happens in the first batch of the validation after that step, instead.
-        folder: The folder that is lost; it gets another name.
+        folder: The folder of "lose" and "stall".
     """
 
     def __init__(
-        self, step: int = -1, what: str | None = None, rank: int = 0, validating: bool = False, folder: str = ""
+        self, step: int = -1, kind: str | None = None, rank: int = 0, validating: bool = False, folder: str = ""
     ) -> None:
-        self.step, self.what, self.rank, self.validating, self.folder = step, what, rank, validating, folder
+        self.step, self.kind, self.rank, self.validating, self.folder = step, kind, rank, validating, folder
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the step."""
@@ -44,36 +44,36 @@ class Happening(Callback):
             with Path(STEPS_FILE).open("a") as file:
                 file.write(f"{trainer.global_step}\n")
         if not self.validating:
-            self._happen(trainer, pl_module)
+            self._cause(trainer, pl_module)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Look whether it is time."""
+        """Cause the fault if it belongs here."""
         if self.validating:
-            self._happen(trainer, pl_module)
+            self._cause(trainer, pl_module)
 
-    def _happen(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step != self.step or trainer.global_rank != self.rank or self.what is None:
+    def _cause(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self.step or trainer.global_rank != self.rank or self.kind is None:
             return
-        if self.what == "nan":
+        if self.kind == "nan":
             with torch.no_grad():
                 next(pl_module.parameters()).fill_(torch.nan)
-        elif self.what in ("lose", "stall"):
+        elif self.kind in ("lose", "stall"):
             lost = Path(self.folder).rename(f"{self.folder} lost")
-            if self.what == "stall":
+            if self.kind == "stall":
                 Path(self.folder).mkdir()
                 for file in lost.iterdir():
                     os.mkfifo(Path(self.folder) / file.name)
-        elif self.what == "die":
+        elif self.kind == "die":
             iterator: Any = trainer.fit_loop._data_fetcher.combined_loader.flattened[0]._iterator  # type: ignore[union-attr]
             for worker in iterator._workers:
                 os.kill(worker.pid, signal.SIGKILL)
         else:
-            os.kill(os.getpid(), getattr(signal, self.what))
+            os.kill(os.getpid(), getattr(signal, self.kind))
 
 
-def happening(**arguments: Any) -> str:
-    """Return the option by which something happens to a run; arguments are those of :class:`Happening`."""
-    path = f"{__name__}.{Happening.__name__}"
+def fault_option(**arguments: Any) -> str:
+    """Return the option that adds a :class:`FaultCallback` with these arguments to a run."""
+    path = f"{__name__}.{FaultCallback.__name__}"
     return f"--trainer.callbacks={yaml.safe_dump([{'class_path': path, 'init_args': arguments}])}"
 
 
@@ -128,7 +128,7 @@ def start(folder: Path, *options: str, file_limit: int | None = None) -> subproc
 
 
 def fit(folder: Path, *options: str, file_limit: int | None = None) -> tuple[int, str]:
-    """Run ``lightning fit`` in a folder to its end; return its status and all that it has written."""
+    """Run ``lightning fit`` in a folder to its end; return its exit status and output."""
     process = start(folder, *options, file_limit=file_limit)
     try:
         output, _ = process.communicate(timeout=300)
@@ -138,14 +138,14 @@ def fit(folder: Path, *options: str, file_limit: int | None = None) -> tuple[int
     return process.returncode, output
 
 
-def killed_after(process: subprocess.Popen[str], folder: Path, steps: int, seconds: float) -> None:
-    """Kill a run and all its processes so many seconds after it has begun so many more steps, or when it has ended.
+def kill_after(process: subprocess.Popen[str], folder: Path, steps: int, seconds: float) -> None:
+    """Kill a run and all its processes, unless it ends before.
 
     Args:
         process: The run.
         folder: Where it runs.
-        steps: Steps to wait for.
-        seconds: And how long after them.
+        steps: Number of further steps to wait for.
+        seconds: Time to wait after them.
     """
     before = steps_begun(folder)
     while steps_begun(folder) < before + steps and process.poll() is None:
@@ -163,7 +163,7 @@ def steps_begun(folder: Path) -> int:
 
 
 def different_parts(one: Path, other: Path) -> list[str]:
-    """Return where two checkpoints do not hold the same training, bit for bit: weights, averages, optimiser, steps."""
+    """Return names of weights, averages, optimiser state and steps that differ in any bit between two checkpoints."""
     first, second = _training_state(one), _training_state(other)
     different = [name for name in first.keys() & second.keys() if not _equal(first[name], second[name])]
     return sorted([*different, *(first.keys() ^ second.keys())])

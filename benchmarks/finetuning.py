@@ -1,6 +1,6 @@
-"""Fine-tuning against training from scratch and a linear probe, on other classes than the weights were trained on.
+"""Fine-tuning, a linear probe and training from scratch, on other classes than the weights were trained on.
 
-A small network learns some classes; the others are learned from few images each, in three ways and with several seeds.
+A small network is trained on some classes, then on few images of each other class, in three ways with several seeds.
 
 Examples:
     python -m benchmarks finetuning                     # scikit-learn's digits: five classes, then the other five
@@ -15,13 +15,14 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.publish import in_percent
 from lightning_modules.figures import write_figure
 from lightning_modules.run_record import RunRecord
 from mobilemamba.environment import environment
@@ -65,13 +66,13 @@ def finetuning(
 ) -> list[Trial]:
     """Compare fine-tuning with training from scratch and with a linear probe, on few images of new classes.
 
-    Every run on new classes takes about as many steps, whatever its number of images.
+    Every run on new classes takes about the same number of steps.
 
     Args:
         data: Folder with train/ and val/, each with a folder of photographs for each class. Null: the digits.
         images: Training images of each new class. Null: 20, 50 and 150 photographs, or 3, 10 and 50 digits.
         seeds: Runs of each kind.
-        first_classes: Classes that the weights are trained on, the first ones. Null: five digits, or six.
+        first_classes: Number of classes to train the weights on, the first ones. Null: five digits, or six.
         image_size: Height and width in pixels. Null: 128, or 64 of digits.
         first_epochs: Epochs on the first classes.
         steps: Optimiser steps on the new classes, rounded up to whole epochs.
@@ -115,11 +116,11 @@ def finetuning(
 
 
 class Task:
-    """First classes and others of some data, and how runs on them are started.
+    """The first classes and the new ones of some data, and how to start runs on them.
 
     Args:
         data: Folder of photographs; None for the digits.
-        first_classes: How many are first.
+        first_classes: Number of first classes.
         image_size: Height and width in pixels.
         output: Folder of the runs.
     """
@@ -132,16 +133,16 @@ class Task:
         self.first, self.others = names[:first_classes], names[first_classes:]
 
     def batch_size(self, images: int | None) -> int:
-        """Return the images of a batch: fewer where there are few, even for mixing."""
+        """Return the batch size: smaller for few images, and even, which mixing needs."""
         return 32 if images is None else min(32, images * len(self.others) // 2 * 2)
 
     def fit(
         self, name: str, seed: int, classes: list[str], images: int | None, epochs: int, options: list[str]
     ) -> Path:
-        """Return the folder of a run, which is run now unless it has finished before.
+        """Train unless the run has finished before; return its folder.
 
         Raises:
-            UserError: When it fails; names its log.
+            UserError: When the run fails; names its log.
         """
         folder = self.output / name / f"seed_{seed}"
         record = RunRecord.read(folder)
@@ -194,9 +195,7 @@ def as_table(trials: list[Trial]) -> str:
     for way in WAYS:
         cells = []
         for count in counts:
-            values = [100 * trial.top1 for trial in trials if (trial.way, trial.images) == (way, count)]
-            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{fmean(values):.1f}{spread}")
+            cells.append(in_percent([one.top1 for one in trials if (one.way, one.images) == (way, count)]))
         rows.append((way, *cells))
     return table(("top-1 in percent", *(f"{count} images a class" for count in counts)), rows)
 

@@ -1,9 +1,9 @@
-"""Every export format for a few networks: whether it converts, what its runtime answers, how long an image takes.
+"""Every export format for a few networks: whether the export works, how exact the file is and how long an image takes.
 
-Weights are random, but the norms have statistics of images and weights that matter, so that a file which loses a norm
-differs. Each file goes through the comparison of :mod:`mobilemamba.export`; a format whose packages are not installed
-is listed as such. Files take single images of one size, and times are of those, on the CPU, in float32, with the same
-number of threads in every runtime.
+Weights are random, but norms have statistics of images and weights other than 1 and 0: a file that loses a norm gives
+different logits. Each file is compared as in :mod:`mobilemamba.export`; a format whose packages are missing is listed
+as not installed. Files take single images of one size; times are on the CPU, in float32, with the same number of
+threads in every runtime.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mobilemamba.export.parity import ParityReport, random_images
 from mobilemamba.export.timing import Timing, interleaved
 
 QUICKSTART = "quickstart"
-"""Name of the network of this config, for images of its datamodule's size and classes."""
+"""Name of the quickstart config's network."""
 
 QUICKSTART_FILE = Path("experiments/quickstart.yaml")
 QUICKSTART_SIZE, QUICKSTART_CLASSES = (64, 64), 10
@@ -49,12 +49,12 @@ PURPOSES: dict[FormatName, tuple[str, str]] = {
     "litert": ("Android, LiteRT", "`.tflite`"),
     "coreml": ("Apple; only macOS can run it", "`.mlpackage`"),
 }
-"""What a format is for, and what its files end in."""
+"""What a format is for, and the suffix of its files."""
 
 
 @dataclass(frozen=True)
 class Support:
-    """What became of one network in one format.
+    """Result of exporting one network to one format.
 
     Args:
         network: timm's name, or "quickstart".
@@ -62,7 +62,7 @@ class Support:
         format: Name of the format.
         outcome: "passed", "converted, not run", "not installed", "refused" by the comparison or "failed".
         message: Why it was refused, failed or not installed.
-        report: Of the comparison; None without a file.
+        report: Report of the comparison; None without a file.
         timing: Milliseconds for a single image; None for a file that was not run.
     """
 
@@ -95,7 +95,7 @@ def formats(
         output: JSON file.
         document: Markdown file whose table between the markers formats:begin and formats:end is replaced.
     """
-    around_markers(document, MARKERS)  # fails now rather than after the work
+    around_markers(document, MARKERS)  # fails before the work
     set_threads(threads)
     supports = [support for name in networks for support in measure(name, formats, rounds, repeats)]
     for support in supports:
@@ -144,7 +144,7 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
         candidate = build(name, CPU)
         network, size = candidate.network, candidate.image_shape[1:]
     if not isinstance(network, MobileMamba):
-        raise UserError(f"Network {name!r} is no MobileMamba: only those can be exported.")
+        raise UserError(f"Network {name!r} must be a MobileMamba: no others can be exported.")
     for norm in network.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(norm.weight, 0.3, 0.9)
@@ -157,7 +157,7 @@ def trained_looking(name: str) -> tuple[MobileMamba, tuple[int, int]]:
 
 
 def support_table(supports: Sequence[Support]) -> str:
-    """Return a Markdown table of what each format is for, how it is installed, and what became of one network in it."""
+    """Return a Markdown table: what each format is for, how to install it, and one network's result."""
     rows = []
     for one in supports:
         needs_extra = one.format not in ("onnx", "onnx-float16", "pt2", "aoti")
@@ -197,7 +197,7 @@ def _figure(support: Support, name: str, form: str) -> str:
 def _try(
     name: str, network: MobileMamba, image_size: tuple[int, int], form: FormatName, folder: Path
 ) -> tuple[Support, Runner | None]:
-    """Export a network to one format; return what became of it, and what runs the file if anything here does."""
+    """Export a network to one format; return the result, and the function that runs the file if one can here."""
     support = partial(Support, name, image_size, form)
     options = ExportOptions(form, dynamic_batch=False)
     path = folder / f"network{options.suffix}"
@@ -211,6 +211,6 @@ def _try(
             report = export_network(network, path, options, ModelMetadata(image_size))
     except UserError as error:
         return support("refused", str(error)), None
-    except Exception as error:  # converters raise what they like, and the other formats are to be tried all the same
+    except Exception as error:  # converters raise any exception, and the other formats must be tried all the same
         return support("failed", f"{type(error).__name__}: {error}"), None
     return support(report.verdict, report=report), load(path) if FORMATS[form].runs_here else None

@@ -49,26 +49,28 @@ def set_threads(count: int | None) -> None:
 
 
 def check_forms(forms: Iterable[Form], device: torch.device) -> None:
-    """Look whether forms can be measured, before any work.
+    """Check that forms can be measured, before any work.
 
     Raises:
-        UserError: When an exported form is to run elsewhere than on the CPU, or the packages of one are missing.
+        UserError: When an exported form is requested for another device than the CPU, or its packages are missing.
     """
     for form in forms:
         if form in FORMATS:
             if device.type != "cpu":
-                raise UserError(f"Form {form!r} is measured on the CPU, not on {device}: leave it out of --forms.")
+                raise UserError(
+                    f"Form {form!r} can only be measured on the CPU, not {device}: leave it out of --forms."
+                )
             check_installed(form)
 
 
 def call_of(
     network: nn.Module, images: Tensor, form: Form, autocast: bool = False
 ) -> Callable[[], Tensor] | TrainingStep:
-    """Return what is timed: a network's answer to images, (B, C, H, W), in one form, or a training step with them.
+    """Return the function to time: a network's forward pass in one form, or a training step.
 
     Args:
-        network: In eval mode, as it was trained.
-        images: Of the size that the network is made for.
+        network: In eval mode, not fused.
+        images: (B, C, H, W), of the size that the network is made for.
         form: As in the module's description.
         autocast: Whether PyTorch's own forms run in the device's mixed precision.
 
@@ -87,11 +89,10 @@ def call_of(
         case "training":
             return TrainingStep(network, images, autocast)
         case _:
-            # Swaps nothing in networks of others.
             own = fused(network)
-            return _exported_call(
-                own if FORMATS[form].is_compiled else for_graphs(own, dynamic_size=False), images, form
-            )
+            if not FORMATS[form].is_compiled:
+                own = for_graphs(own, dynamic_size=False)  # leaves other networks as they are
+            return _exported_call(own, images, form)
 
 
 def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Callable[[], Tensor]:
@@ -104,7 +105,7 @@ def _exported_call(network: nn.Module, images: Tensor, form: ExportForm) -> Call
                 traced = HalfPrecision(network) if FORMATS[form].is_half else network
                 program = torch.export.export(traced, (images,))
             exporter.write(program, path, ModelMetadata((height, width)))
-        except Exception as error:  # exporters raise what they like
+        except Exception as error:  # exporters raise any exception
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(
                 f"Form {form!r} does not take {type(network).__name__} ({reason}): leave it out of --forms."

@@ -1,11 +1,11 @@
-"""Everything that wants a GPU, from one command and in nine minutes: the tests marked gpu, then the figures of CUDA.
+"""Everything that needs a GPU, in one command of nine minutes: the tests marked gpu, then the measurements on CUDA.
 
 Examples:
     python -m benchmarks.gpu                  # tests and figures; writes gpu.md, gpu.json and the output of each part
-    python -m benchmarks.gpu --requirements   # what this machine lacks, without running anything
+    python -m benchmarks.gpu --requirements   # lists missing packages, runs nothing
 
-It needs no network. Each part is a process of its own with a limit of time, so that one that fails leaves the others.
-This file imports nothing but Python's own modules: it has to say what is missing.
+It needs no internet. Each part is a process of its own with a time limit, so that a failure does not stop the others.
+This file imports only Python's standard library, since it must run where packages are missing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Part:
     """One measurement or all tests.
 
     Args:
-        name: Of its files.
-        title: What it shows.
+        name: Name of its files.
+        title: Heading of its results.
         command: Arguments of Python; {} is the JSON file to write.
-        limit: Seconds after which it is ended.
+        limit: Time limit in seconds.
     """
 
     name: str
@@ -66,7 +66,7 @@ PARTS = (
     _networks("training", "Training steps, bf16", 60, "--training"),
     Part(
         "ceiling",
-        "How near the fused network comes to what the device can do",
+        "How close the fused network comes to the limits of the device",
         ("-m", "benchmarks", "ceiling", "--device", "cuda", "--forms", "fused", "--batch-size", "256"),
         60,
     ),
@@ -76,14 +76,14 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part has come to.
+    """Result of a part.
 
     Args:
         part: Its name.
-        status: Exit status; None where it ran past its limit.
+        status: Exit status; None after the time limit.
         seconds: How long it took.
-        output: The end of what it has printed.
-        results: What it has written, if anything.
+        output: The end of what it printed.
+        results: Content of its JSON file; None without one.
     """
 
     part: str
@@ -94,7 +94,7 @@ class Outcome:
 
 
 def missing_requirements() -> list[str]:
-    """Return the project's requirements that this Python lacks, as pip takes them; versions are not compared."""
+    """Return the project's requirements that are not installed, as pip takes them; versions are not compared."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     missing = []
     for requirement in (*wanted, *TEST_TOOLS):
@@ -107,7 +107,7 @@ def missing_requirements() -> list[str]:
 
 
 def run(part: Part, output: Path) -> Outcome:
-    """Run a part, and keep what it prints in a file of its name."""
+    """Run a part, and write what it prints to a file of its name."""
     results = output / f"{part.name}.json"
     begun = time.monotonic()
     command = [sys.executable, *(word.replace("{}", str(results)) for word in part.command)]
@@ -125,21 +125,12 @@ def run(part: Part, output: Path) -> Outcome:
 
 
 def as_markdown(device: dict[str, object], outcomes: list[Outcome]) -> str:
-    """Return the device, what became of each part, and the tables that parts have printed."""
+    """Return the device, the status of each part, and the tables that parts have printed."""
     about = ", ".join(f"{name} {value}" for name, value in device.items() if name != "device")
-    lines = [
-        f"# {device.get('device', 'no CUDA device')}",
-        "",
-        about,
-        "",
-        "| part | status | seconds |",
-        "|---|---|---:|",
-    ]
+    lines = [f"# {device['device']}", "", about, "", "| part | status | seconds |", "|---|---|---:|"]
+    statuses = {None: "stopped at its time limit", 0: "passed"}
     for one in outcomes:
-        status = (
-            "ended at its limit" if one.status is None else "passed" if one.status == 0 else f"failed ({one.status})"
-        )
-        lines.append(f"| {one.part} | {status} | {one.seconds:.0f} |")
+        lines.append(f"| {one.part} | {statuses.get(one.status, f'failed ({one.status})')} | {one.seconds:.0f} |")
     titles = {part.name: part.title for part in PARTS}
     for one in outcomes:
         tables = [line for line in one.output.splitlines() if line.startswith("|")]
@@ -149,18 +140,18 @@ def as_markdown(device: dict[str, object], outcomes: list[Outcome]) -> str:
 
 
 def main() -> int:
-    """Run all parts, or say what is missing; return 0 where everything is there and has passed."""
+    """Run all parts, or list missing packages; return 0 if nothing is missing and everything passes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--requirements", action="store_true", help="list the packages that are missing here, and end")
+    parser.add_argument("--requirements", action="store_true", help="only list the packages that are missing")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="some of the parts")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder for the results")
     options = parser.parse_args()
     missing = missing_requirements()
     if options.requirements:
-        print("\n".join(missing) if missing else "nothing is missing")
+        print("\n".join(missing) or "nothing is missing")
         return 0
     if missing:
-        print(f"error: missing here: {' '.join(missing)}", file=sys.stderr)
+        print(f"error: packages are missing: pip install {' '.join(missing)}", file=sys.stderr)
         return 1
     found = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, check=False)
     if found.returncode:
@@ -175,11 +166,13 @@ def main() -> int:
             continue
         print(f"{device['device']}: {part.title} (at most {part.limit} s) ...", flush=True)
         outcomes.append(run(part, output))
-        # Written after every part: a session on a borrowed machine may end at any time.
+        # Written after every part, since the machine may be taken away at any time.
         (output / "gpu.json").write_text(json.dumps(device | {"parts": [asdict(one) for one in outcomes]}, indent=2))
         (output / "gpu.md").write_text(as_markdown(device, outcomes))
         if outcomes[-1].status != 0:
-            print(f"not passed: the end of {output / part.name}.txt is\n{outcomes[-1].output[-1500:]}")
+            print(
+                f"{part.name} did not pass; its output in {output / part.name}.txt ends:\n{outcomes[-1].output[-1500:]}"
+            )
     print((output / "gpu.md").read_text())
     return 0 if all(one.status == 0 for one in outcomes) else 1
 

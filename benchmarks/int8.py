@@ -1,11 +1,11 @@
-"""Int8 files for ONNX Runtime: which parts of a network to quantise, what that saves and what it costs.
+"""Int8 files for ONNX Runtime: the time and accuracy of quantising different parts of a network.
 
 ::
 
     python -m benchmarks int8 mobilemamba_s6 --threads 1
     python -m benchmarks int8 --checkpoint RUN/checkpoints/best.ckpt --calibration PHOTOS --validation imagenet/val
 
-The first form takes random weights, which show times and errors but no accuracy; its images are random, too.
+The first command uses random weights and images, which show times and errors but no accuracy.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ PARTS: dict[str, Callable[[str, bool], bool]] = {
     "and the classifier": lambda operator, is_exported: is_exported or operator == "Gemm",
     "and sums, products, gates": lambda operator, is_exported: is_exported or operator in MANY,
 }
-"""Choices of nodes, by their operator and whether they are exported in int8."""
+"""Which nodes to quantise, by their operator and whether the export quantises them."""
 
 Result = dict[str, Any]
-"""One file: what is in int8 (part), the number of quantised nodes, its timing for a single image in milliseconds, the
-largest difference of a logit from the float32 file relative to the largest logit (max_abs_error), the share of images
-with the same top class (top1_agreement) and in their class (accuracy, None without labels), and size_bytes."""
+"""One file: its quantised part, number of quantised nodes, timing for a single image in milliseconds, largest
+difference of a logit from the float32 file relative to the largest logit (max_abs_error), share of images with the same
+top class (top1_agreement), share of correctly classified images (accuracy, None without labels), and size_bytes."""
 
 
 def int8(
@@ -72,13 +72,13 @@ def int8(
         network: timm name of a MobileMamba, with random weights.
         checkpoint: Checkpoint of `lightning fit`, in place of a timm name.
         calibration: Folder of images, for a checkpoint.
-        validation: Other images in folders of their classes.
+        validation: Folder with other images, in a subfolder for each class.
         threads: CPU threads. Null: PyTorch's choice.
         rounds: Timed rounds of three calls.
         output: JSON file.
 
     Raises:
-        UserError: When a checkpoint comes without images.
+        UserError: When a checkpoint is given without images.
     """
     set_threads(threads)
     name = network
@@ -87,7 +87,7 @@ def int8(
         model, size = trained_looking(network)
         metadata = ModelMetadata(size)
     elif calibration is None:
-        raise UserError("--checkpoint needs --calibration FOLDER: images to calibrate and compare with.")
+        raise UserError("--checkpoint needs --calibration FOLDER, with images for calibration and comparison.")
     else:
         name, (model, metadata) = str(checkpoint), load_network(checkpoint)
         images = choose_images(Int8Options(calibration, validation), model.num_classes, metadata.class_names)
@@ -112,7 +112,7 @@ def measure(
     compared: LabelledImages | None,
     rounds: int,
 ) -> list[Result]:
-    """Quantise every choice of parts, the float32 file first, and time all files in turn; None are random images."""
+    """Quantise each of PARTS and time all files in turn, with the float32 file first; images None: random ones."""
     image = random_images((1, 3, *metadata.image_size))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float32.onnx"

@@ -1,4 +1,4 @@
-"""What the kernels for CPUs give: a MobileMamba with them and in plain operators, beside another network, all in turn.
+"""How much time the kernels for CPUs save: a MobileMamba with and without them, and another network, timed in turn.
 
 Times a single image, a batch and a training step, and counts what autograd keeps for the backward pass.
 """
@@ -22,7 +22,7 @@ from mobilemamba.tables import table
 MARKERS = "cpu_kernels"
 
 REPEATS = 3
-"""Calls of one form in a row: the first finds its weights elsewhere than in the cache."""
+"""Calls of one form in a row: in the first, the weights are not in the cache."""
 
 
 def kernels(
@@ -34,13 +34,13 @@ def kernels(
     output: Path = RESULTS / "cpu_kernels.json",
     document: Path = Path("docs/performance.md"),
 ) -> None:
-    """Measure what the kernels for CPUs give.
+    """Measure how much time the kernels for CPUs save.
 
     Args:
         network: timm name of a MobileMamba.
-        reference: Network beside it.
+        reference: Network to compare with.
         threads: PyTorch's threads.
-        batch_size: Images of a batch and of a training step.
+        batch_size: Images in a batch and in a training step.
         rounds: Timed rounds of three calls.
         output: JSON file.
         document: Markdown file whose table between the markers cpu_kernels:begin and cpu_kernels:end is replaced.
@@ -48,12 +48,12 @@ def kernels(
     Raises:
         UserError: When the kernels do not work here, before anything is measured.
     """
+    around_markers(document, MARKERS)  # fails before the work
     set_threads(threads)
-    around_markers(document, MARKERS)  # fails now rather than after the work
     try:
         import_module("mobilemamba.kernels")
     except (ImportError, OSError) as error:
-        raise UserError(f"There is nothing to compare without Numba: `pip install numba` ({error}).") from error
+        raise UserError(f"The kernels need Numba: `pip install numba` ({error}).") from error
     kinds: dict[tuple[Form, int], str] = {
         ("eager", 1): "single image, eager",
         ("fused", 1): "single image, fused",

@@ -1,4 +1,4 @@
-"""Loaders to compare with: timm's, and this project's before images travelled as bytes."""
+"""Loaders to compare with: timm's, and this project's first one, which sent images as floats."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def timms_loader(root: Path, batch_size: int, image_size: int, num_workers: int) -> Callable[[], Made]:
-    """Return what makes timm's prefetching loader, which normalises and erases on the device."""
-    repair_posterize()  # it would crash with Pillow 13
+def timm_loader(root: Path, batch_size: int, image_size: int, num_workers: int) -> Callable[[], Made]:
+    """Return a function that makes timm's prefetching loader, which normalises and erases on the device."""
+    repair_posterize()  # it crashes with Pillow 13
     dataset = ImageDataset(str(root / "train"))
     loader = create_loader(
         dataset,
@@ -49,7 +49,7 @@ def timms_loader(root: Path, batch_size: int, image_size: int, num_workers: int)
 
 
 class _EarlierImages(Dataset[Any]):
-    """Images in floats, each seeded while the state of the generators is kept."""
+    """Images as floats; each is augmented from its own seed and leaves the state of the generators unchanged."""
 
     def __init__(self, images: ImageFiles, metadata: ModelMetadata) -> None:
         repair_posterize()
@@ -65,7 +65,7 @@ class _EarlierImages(Dataset[Any]):
 
 
 def earlier_loader(root: Path, batch_size: int, image_size: int, num_workers: int) -> Callable[[], Made]:
-    """Return what makes this project's loader of before."""
+    """Return a function that makes this project's first loader."""
     images = ClassFolders(root, all_formats=False, undivided=False).load("train")
     dataset = _EarlierImages(images, ModelMetadata((image_size, image_size)))
 

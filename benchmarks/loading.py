@@ -1,6 +1,6 @@
 """``python -m benchmarks loading``: how many training images a core loads in a second, in several ways.
 
-Time is that of processors, in all processes, until a batch is on the device: here the CPU, which normalises and erases.
+Time is the CPU time of all processes until a batch is on the device: here the CPU, which normalises and erases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jsonargparse.typing import PositiveInt
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.loaders import earlier_loader, timms_loader
+from benchmarks.loaders import earlier_loader, timm_loader
 from benchmarks.photographs import write_photographs
 from benchmarks.publish import machine, replace_between, table_of, write_results
 from benchmarks.stored_copy import stored_copy
@@ -43,21 +43,21 @@ WAYS: dict[Way, str] = {
     "views 2": "this project, folders, 2 views of an image",
     "views 4": "this project, folders, 4 views of an image",
 }
-"""What is measured, and how the table calls it."""
+"""Every way of loading, and its name in the table."""
 
 Loader = Callable[[], tuple[Any, Callable[[Any], tuple[Tensor, Tensor]]]]
-"""Makes a loader, and what finishes its batches on the device."""
+"""Makes a loader, and the function that finishes its batches on the device."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One way of loading; times are the least of all rounds.
+    """Times of one way of loading, for one image.
 
     Args:
         way: Its name.
-        milliseconds: Of processors, for one image.
+        milliseconds: CPU time.
         on_device: The part of it after the loader.
-        wall: The same by the clock.
+        wall: Elapsed time in milliseconds.
     """
 
     way: Way
@@ -81,9 +81,9 @@ def loading(
 
     Args:
         data: Folder with train/ and val/. Null: photographs of noise are written, half of them 500 x 375.
-        ways: What to measure. Null: all that the installed packages allow.
-        images: Photographs that are written.
-        rounds: Epochs of each way; the least time of each way counts.
+        ways: Ways to measure. Null: all that the installed packages allow.
+        images: Number of photographs to write.
+        rounds: Epochs of each way; the fastest counts.
         batch_size: Images per batch.
         image_size: Height and width of the crops.
         num_workers: Loader processes.
@@ -91,9 +91,9 @@ def loading(
         document: Markdown file whose table is replaced; null only prints it.
 
     Raises:
-        UserError: When there is nothing to measure, or a package for it is missing.
+        UserError: When there are too few images, or a package is missing.
     """
-    require(images >= batch_size, "--images", images, f"{batch_size} or more, a batch of --batch-size")
+    require(images >= batch_size, "--images", images, f"{batch_size} or more, as --batch-size is")
     require(data is None or (data / "train").is_dir(), "--data", str(data), "a folder with train/ and val/")
     ways = _possible_ways() if ways is None else ways
     with ExitStack() as stack:
@@ -104,12 +104,9 @@ def loading(
         for _ in track(range(rounds), "Loading"):
             for way in ways:
                 rows[way].append(_measure(way, makers[way]))
-    costs = [_least(rows[way]) for way in ways]
-    heading = (
-        f"{machine(torch.device('cpu'))}, {num_workers} loader process(es), {image_size} pixels, "
-        f"least of {rounds} epochs"
-    )
-    text = f"{heading}\n\n{_table(costs)}"
+    costs = [min(rows[way], key=lambda cost: cost.milliseconds) for way in ways]
+    place = f"{machine(torch.device('cpu'))}, {num_workers} loader process(es), {image_size} pixels"
+    text = f"{place}, fastest of {rounds} epochs\n\n{_table(costs)}"
     if document is None:
         print(f"\n{text}\n")
     else:
@@ -118,8 +115,8 @@ def loading(
 
 
 def _possible_ways() -> list[Way]:
-    lacking: dict[str, Sequence[Way]] = {"litdata": ("chunks", "storage"), "moto": ("storage",)}
-    left_out = {way for package, needing in lacking.items() if find_spec(package) is None for way in needing}
+    needed_by: dict[str, Sequence[Way]] = {"litdata": ("chunks", "storage"), "moto": ("storage",)}
+    left_out = {way for package, needing in needed_by.items() if find_spec(package) is None for way in needing}
     if left_out:
         print(f"Left out, since LitData or moto is not installed: {', '.join(sorted(left_out))}")
     return [way for way in WAYS if way not in left_out]
@@ -128,12 +125,12 @@ def _possible_ways() -> list[Way]:
 def _makers(
     root: Path, folder: Path, ways: Sequence[Way], stack: ExitStack, batch_size: int, image_size: int, num_workers: int
 ) -> Iterator[tuple[Way, Loader]]:
-    """Yield how each way makes its loader; timm's come first, before this project changes some of its operations."""
+    """Yield each way's loader maker; timm's comes first, before this project replaces some of timm's operations."""
     sizes = (batch_size, image_size, num_workers)
     if "earlier" in ways:
         yield "earlier", earlier_loader(root, *sizes)
     if "timm" in ways:
-        yield "timm", timms_loader(root, *sizes)
+        yield "timm", timm_loader(root, *sizes)
 
     def ours(place: str | Path, **options: Any) -> Loader:
         def make() -> tuple[Any, Callable[[Any], tuple[Tensor, Tensor]]]:
@@ -192,7 +189,7 @@ def _measure(way: Way, make: Loader) -> Cost:
         images += len(finish(batch)[0])
         on_device += time.process_time() - start
     wall = time.perf_counter() - began
-    del batch, iterator, loader  # ends its processes, whose time counts then
+    del batch, iterator, loader  # ends its processes, so that their time counts
     per_image = 1e3 / images
     return Cost(way, (_processor_seconds() - before) * per_image, on_device * per_image, wall * per_image)
 
@@ -200,10 +197,6 @@ def _measure(way: Way, make: Loader) -> Cost:
 def _processor_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def _least(costs: list[Cost]) -> Cost:
-    return min(costs, key=lambda cost: cost.milliseconds)
 
 
 def _table(costs: list[Cost]) -> str:

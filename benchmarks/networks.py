@@ -1,4 +1,4 @@
-"""Networks by timm name, MobileMamba's among them, and what is timed of them."""
+"""Networks by timm name, MobileMambas included, and their timed forward passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mobilemamba.weights import load_network
 Result = TypeVar("Result")
 
 MOST_COMPILED = 256
-"""Compiled forms of one function; torch.compile has a second limit, which allows as many."""
+"""Limit of compiled forms of one function; the second limit of torch.compile is as large by default."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Candidate:
 
     Args:
         name: timm's name.
-        network: Random weights: they do not change the time.
+        network: Its weights are random, which does not change the time.
         image_shape: (C, H, W).
-        context: Entered wherever the network runs.
+        context: Entered whenever the network runs.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Candidate:
         return torch.randn(batch_size, *self.image_shape, generator=generator).to(device)
 
     def answer(self, images: Tensor) -> Tensor:
-        """Return the network's logits for images, (B, num_classes).
+        """Return the network's logits (B, num_classes) for images.
 
         Raises:
             UserError: When it does not take images of this size.
@@ -61,7 +61,7 @@ class Candidate:
             ) from error
 
     def run(self, call: Callable[[], Result]) -> Result:
-        """Call something inside the context."""
+        """Call a function inside the context."""
         with self.context():
             return call()
 
@@ -71,11 +71,11 @@ def build(name: str, device: torch.device, image_size: Sequence[int] | None = No
 
     Args:
         name: timm's, or weights of a MobileMamba (:mod:`mobilemamba.weights`).
-        device: Where it is to run.
-        image_size: Height and width in pixels, or one number for both. None: what it was published for.
+        device: Where it runs.
+        image_size: Height and width in pixels, or one number for both. None: the published size.
 
     Raises:
-        UserError: When timm knows no network of this name, or for other than one or two numbers.
+        UserError: When timm knows no network of this name, or image_size is not one or two numbers.
     """
     require(image_size is None or len(image_size) in (1, 2), "--image-size", image_size, "one number or two")
     if Path(name).is_file() or name.startswith(("hf-hub:", "local-dir:")):
@@ -84,7 +84,7 @@ def build(name: str, device: torch.device, image_size: Sequence[int] | None = No
         return Candidate(name, network.to(device), (network.in_chans, height, width))
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:10]) or "see timm.list_models()"
-        raise UserError(f"Network {name!r} is unknown to timm; near names: {close}.")
+        raise UserError(f"Network {name!r} is unknown to timm; similar names: {close}.")
     network = timm.create_model(name).to(device).eval()
     channels, height, width = network.pretrained_cfg["input_size"]
     height, width = (image_size[0], image_size[-1]) if image_size else (height, width)
@@ -92,17 +92,17 @@ def build(name: str, device: torch.device, image_size: Sequence[int] | None = No
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """Return a copy with all norms folded, by the network's own means."""
+    """Return a copy with all norms folded, by the network's own method."""
     if isinstance(network, MobileMamba):
         return fuse(network)
     return reparameterize_model(network).eval()
 
 
 def inference_call(network: Callable[[Tensor], Tensor], images: Tensor, autocast: bool = False) -> Callable[[], Tensor]:
-    """Return what is timed: one forward pass in inference mode.
+    """Return the function to time: one forward pass in inference mode.
 
     Args:
-        network: In eval mode; also a compiled one.
+        network: In eval mode, compiled or not.
         images: (B, C, H, W).
         autocast: Whether it runs in bfloat16, as far as the device's mixed precision allows.
     """
@@ -116,10 +116,10 @@ def inference_call(network: Callable[[Tensor], Tensor], images: Tensor, autocast
 
 @contextmanager
 def all_compiled(limit: int = MOST_COMPILED) -> Iterator[None]:
-    """Compile that many networks of one class; one more is an error (``torch._dynamo.exc.FailOnRecompileLimitHit``).
+    """Allow so many compiled networks of one class; one more raises ``torch._dynamo.exc.FailOnRecompileLimitHit``.
 
     Networks of one class share the code of their forward pass. By default torch.compile keeps eight compiled forms of
-    it and runs the ninth network uncompiled, with no more than a line in the log.
+    it and runs the ninth network uncompiled, with only a line in the log.
     """
     with torch._dynamo.config.patch(recompile_limit=limit, fail_on_recompile_limit_hit=True):
         yield

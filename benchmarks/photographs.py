@@ -1,4 +1,4 @@
-"""Photographs of noise with the sizes of ImageNet's, for machines without any."""
+"""JPEG files of noise with ImageNet's image sizes, for machines without photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = 4
 
 
 def write_photographs(root: Path, count: int) -> Path:
-    """Write so many photographs to train on, and a few to validate on, and return their folder."""
+    """Write ``count`` training images and a few validation images; return their folder."""
     generator = np.random.default_rng(0)
     for split, images in (("train", count), ("val", CLASSES)):
         for number in range(images):
@@ -28,6 +28,6 @@ def write_photographs(root: Path, count: int) -> Path:
 
 
 def _noise(generator: np.random.Generator, cells: int, size: tuple[int, int]) -> np.ndarray:
-    """Return noise (height, width, 3) of so many cells in a row."""
+    """Return noise (height, width, 3), upsampled from cells x cells pixels."""
     cell = generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)

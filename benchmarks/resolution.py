@@ -1,7 +1,7 @@
-"""Backbones at the image sizes of detection and segmentation: time and memory, beside others of like size.
+"""Backbones at the image sizes of detection and segmentation: time and memory, compared with others of similar size.
 
-Feature maps alone are computed, without classifiers. Memory is the peak of what one forward pass allocates in PyTorch
-above what was allocated before, by the allocator's own count on CUDA and by PyTorch's profiler on the CPU.
+Only feature maps are computed, without classifiers. Memory is the peak that one forward pass allocates above what was
+allocated before: by the allocator's count on CUDA, by PyTorch's profiler on the CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIZES = {"512": (512, 512), "800x1333": (800, 1333), "1024": (1024, 1024)}
 
 @dataclass(frozen=True)
 class Cost:
-    """Forward pass of a backbone for one image: milliseconds at best, and megabytes (1e6 bytes) at the peak."""
+    """Forward pass of a backbone for one image: least milliseconds, and peak memory in 1e6 bytes."""
 
     milliseconds: float
     megabytes: float
@@ -48,16 +48,16 @@ def resolution(
     """Time backbones at the image sizes of detection and segmentation, and measure their memory.
 
     Args:
-        networks: timm names; ratios are to the first one.
-        sizes: Image sizes, of 512, 800x1333 and 1024.
+        networks: timm names; times are divided by the first one's.
+        sizes: Any of 512, 800x1333 and 1024.
         device: PyTorch device.
         threads: CPU threads. Null: PyTorch's choice.
         rounds: Timed rounds of one call each.
         document: Markdown file whose table between the markers dense-resolution:begin and dense-resolution:end is
             replaced.
     """
+    around_markers(document, MARKERS)  # fails before the work
     set_threads(threads)
-    around_markers(document, MARKERS)  # fails now rather than after the work
     place = find_device(device)
     costs = {size: measure(networks, SIZES[size], rounds, place) for size in sizes}
     heading = f"{machine(place)}, batch 1, float32, norms folded; minimum of {rounds} calls."
@@ -67,7 +67,7 @@ def resolution(
 def measure(
     networks: Sequence[str], image_size: tuple[int, int], rounds: int, device: torch.device
 ) -> dict[str, Cost | None]:
-    """Time networks in turn; None where one does not take images of the size.
+    """Time networks in turn; None for one that does not take images of this size.
 
     Args:
         networks: timm names.
@@ -90,7 +90,7 @@ def measure(
 
 
 def backbone(name: str, image_size: tuple[int, int]) -> nn.Module:
-    """Return a network without classifier, its norms folded, made for a size where it must be told one."""
+    """Return a network without classifier, its norms folded, built for the image size if it has a fixed one."""
     takes_size = name.startswith(("swin", "efficientvit_m", "vit", "deit"))
     options = {"img_size": image_size if name.startswith(("swin", "vit", "deit")) else max(image_size)}
     return fused(timm.create_model(name, num_classes=0, **(options if takes_size else {})).eval())
@@ -103,7 +103,7 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
-    """Return the most that a call holds at once above what was allocated before, in 1e6 bytes."""
+    """Return the peak memory of a call above what was allocated before, in 1e6 bytes."""
     if device.type == "cuda":
         synchronise(device)
         before = torch.cuda.memory_allocated(device)
@@ -114,7 +114,7 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # has no public way
+    for event in profiler.profiler.kineto_results.events():  # there is no public one
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

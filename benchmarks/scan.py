@@ -1,9 +1,9 @@
 """Time of the selective scan in each of its forms, at the sizes that a network scans.
 
-A scan does little arithmetic, so what it can reach is the memory's bandwidth. Bytes are the least a form must move:
-each argument read and each result written once, and in the backward pass arguments and the output's gradient read,
-gradients written. Over the time they give GB/s, set beside those of a copy measured in the same run. On CUDA a timing
-spans several calls in a row, of which the host's share hides behind the device's work as far as it is shorter.
+A scan does little arithmetic, so its limit is the memory's bandwidth. Its least traffic is each argument read and each
+result written once; in the backward pass, arguments and the output's gradient read and gradients written. Divided by
+the time it gives GB/s, compared with a copy in the same run. On CUDA one timing covers several calls in a row, so that
+the host's work overlaps with the device's.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ BATCH_SIZES = {"cuda": 256, "cpu": 8}
 CALLS_PER_TIMING = {"cuda": 20, "cpu": 1}
 
 DIFFERENCE_LIMIT = 1e-2
-"""Largest difference from the parallel form, relative to the largest value: above it the wrong thing is timed. The
-sequential form rounds step sizes to the dtype of maps."""
+"""Largest difference from the parallel form, relative to the largest value: above it, a form is wrong. The sequential
+form rounds step sizes to the dtype of maps."""
 
 
 class ScanSize(NamedTuple):
@@ -53,7 +53,7 @@ class ScanSize(NamedTuple):
 ScanTime = dict[str, Any]
 """Time of one form at one size: size, form and dtype of maps (A_log and D are float32, as under autocast), passes
 ("forward" or "forward and backward"), timing in milliseconds per call, the least traffic of a call (gigabytes, 1e9
-bytes), gigabytes_per_second at the minimum of times, and share_of_copy, of the bandwidth of a copy."""
+bytes), gigabytes_per_second by the least time, and share_of_copy, relative to the bandwidth of a copy."""
 
 
 def scan(
@@ -73,7 +73,7 @@ def scan(
         forms: Forms of the scan. Null: those that suit the device.
         dtypes: Types of maps. Null: bfloat16 and float32 on cuda, float32 on cpu.
         batch_size: Maps per call. Null: 256 on cuda, 8 on cpu.
-        threads: PyTorch's threads. Null: its own choice.
+        threads: PyTorch's threads. Null: its default.
         device: Where to scan.
         rounds: Timed rounds.
         output: JSON file.
@@ -122,7 +122,7 @@ def measure(
     """Time forms of a scan and a copy, in turn; options as of the command.
 
     Raises:
-        RuntimeError: When a form gives other values than the parallel one.
+        RuntimeError: When the result of a form differs from the parallel one's.
     """
     arguments = _arguments(size, getattr(torch, dtype), batch_size, device)
     expected = selective_scan(*arguments, form="parallel").detach()
@@ -145,7 +145,7 @@ def measure(
     for form in forms:
         difference = (selective_scan(*arguments, form=form) - expected).abs().max() / expected.abs().max()
         if not difference <= DIFFERENCE_LIMIT:
-            raise RuntimeError(f"Form {form} differs from parallel by {difference:.1e}: not timed.")
+            raise RuntimeError(f"Form {form} is not timed: it differs from parallel by {difference:.1e}.")
         calls |= {(form, name): partial(call, form) for name, (call, _) in passes.items()}
     timings = interleaved(calls, rounds, 1, device)
     copy_bandwidth = copied / timings.pop(("copy", "")).minimum / 1e6

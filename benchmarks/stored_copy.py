@@ -1,4 +1,4 @@
-"""A copy of a folder in an object storage that runs on this machine, in a process of its own."""
+"""A copy of a folder in an object storage server on this machine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WAIT_SECONDS = 60
 
 @contextmanager
 def stored_copy(folder: Path) -> Iterator[str]:
-    """Copy a folder into moto's server and give its address.
+    """Copy a folder into moto's server and yield its address.
 
     Raises:
         UserError: When moto or boto3 is not installed, or the server does not start.
     """
     if find_spec("moto") is None or find_spec("boto3") is None:
-        raise UserError("The way `storage` needs a server: pip install 'moto[s3,server]' boto3, or leave it out.")
+        raise UserError("--ways storage needs a server: pip install 'moto[s3,server]' boto3, or leave it out.")
     import boto3
 
     with socket.socket() as free:

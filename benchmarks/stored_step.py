@@ -1,7 +1,7 @@
-"""What a training step costs with a stored teacher, with a live one, and without: the same images, in turn.
+"""Time of a training step with a stored teacher, with a live one and without: the same images, in turn.
 
-Seconds are the processor's, of all threads of this process, from the load of a batch to the end of its step: with
-data.num_workers 0 they hold the loader's share, too. Mixup and CutMix are off in all three.
+It is the CPU time of all threads of this process from one step's end to the next: with data.num_workers 0 it includes
+loading. Mixup and CutMix are off in all three.
 
 Example: python -m benchmarks stored-step experiments/quickstart.yaml
 """
@@ -21,28 +21,20 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks import faulty_runs
 from benchmarks.publish import write_results
 from lightning_modules.command_line import CommandLine
 from lightning_modules.store_teacher import store_teacher
 from lightning_modules.warnings_filter import hide_known_warnings
 from mobilemamba.tables import table
 
-OFF = (
-    "best_checkpoint",
-    "export",
-    "summary",
-    "receptive_field",
-    "scan_decay",
-    "class_results",
-    "sample_images",
-    "complexity",
-)
+OFF = (*faulty_runs.OFF, "best_checkpoint")
 WARM_UP = 3
 """Steps of a run that are not counted."""
 
 
 class StepTimes(Callback):
-    """Notes the time of the processor at the end of each step."""
+    """Notes the CPU time at the end of each step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -52,7 +44,7 @@ class StepTimes(Callback):
         self.ends.append(time.process_time())
 
     def milliseconds(self) -> float:
-        """Return those of the median step: a picture or a checkpoint is no part of it."""
+        """Return the time of the median step, which writes no image or checkpoint."""
         counted = self.ends[WARM_UP:]
         return 1e3 * median(after - before for before, after in pairwise(counted))
 
@@ -78,14 +70,10 @@ def stored_step(
         output: JSON file for the figures.
     """
     hide_known_warnings()
-    sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
+    sys.argv = sys.argv[:1]  # Lightning warns if there are arguments here, too
     always = ["data.mixing.mixup=0", "data.mixing.cutmix=0", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]
-    always += [
-        "trainer.num_sanity_val_steps=0",
-        "trainer.enable_progress_bar=false",
-        *(f"enable.{o}=false" for o in OFF),
-    ]
-    shared = [*(options or []), *always]
+    always += ["trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false"]
+    shared = [*(options or []), *always, *(f"enable.{one}=false" for one in OFF)]
     best: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         store_teacher(config, views=1, output=Path(folder, "store"), set=options or [])
@@ -96,9 +84,9 @@ def stored_step(
                 words += [f"--{text}" for text in (*shared, *own, f"run.folder={folder}/runs")]
                 took = MeasuredCommandLine(["fit", *words]).times.milliseconds()
                 best[kind] = min(took, best.get(kind, took))
-                print(f"round {number + 1}, teacher {kind}: {took:.2f} ms of the processor per step", flush=True)
+                print(f"round {number + 1}, teacher {kind}: {took:.2f} ms of CPU time per step", flush=True)
     rows = [(kind, f"{took:.2f}", f"{took / best['none']:.3f}") for kind, took in best.items()]
-    print("\n" + table(("teacher", "ms of the processor per step", "relative"), rows))
+    print("\n" + table(("teacher", "ms of CPU time per step", "relative"), rows))
     if output is not None:
         results = [{"teacher": kind, "milliseconds": took} for kind, took in best.items()]
         write_results(output, torch.device("cpu"), results, arguments=[*config, *shared])

@@ -1,10 +1,10 @@
-"""Accuracy of students of a stored teacher against its numbers of views V and classes K, beside those of a live one.
+"""Accuracy of students of a stored teacher by its numbers of views V and classes K, compared with a live teacher.
 
-One store has all views and classes; the smaller ones are parts of it. Every arm is run with several seeds as by
-the `lightning` command, and its time of the processor is that of the fit with its one validation.
+One store has all views and classes; the smaller ones are parts of it. Every arm is run by the `lightning` command with
+several seeds; its CPU time is that of training and one validation.
 
 Examples:
-    python -m benchmarks stored-teacher                     # few of scikit-learn's digits, the quickstart's teacher
+    python -m benchmarks stored-teacher                     # scikit-learn's digits, the quickstart's teacher
     python -m benchmarks stored-teacher --data FOLDER --teacher name=resnet50 checkpoint=teacher.safetensors
 """
 
@@ -17,7 +17,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.publish import in_percent
 from datamodules.likeliest_classes import MOST_CLASSES, make_rows
 from datamodules.stored_teacher import StoredTeacher
 from lightning_modules.command_line import CommandLine
@@ -53,7 +54,7 @@ class Trial:
         top_k: Classes that were kept; None without a store.
         seed: Its seed.
         top1: Validation accuracy of the averaged weights after the last epoch, in [0, 1].
-        seconds: Time of the processor.
+        seconds: CPU time.
     """
 
     arm: str
@@ -74,25 +75,25 @@ def stored_teacher(
     image_size: int = 128,
     output: Path = Path("runs/stored_teacher"),
 ) -> list[Trial]:
-    """Compare students of a stored teacher, for several V and K, with those of a live one and of labels alone.
+    """Compare students of a stored teacher, for several V and K, with students of a live one and of labels alone.
 
     Args:
         data: Folder with train/ and val/, each with a folder of photographs for each class. Null: the digits.
-        teacher: Options of model.teacher, such as name=resnet50. Null: the quickstart's, which knows digits alone.
+        teacher: Options of model.teacher, such as name=resnet50. Null: the quickstart's, which only knows digits.
         views: Numbers of views to compare, with all classes kept. Null: 1, 3, 10 and one for each epoch.
         top_k: Numbers of classes to compare, with the most views. Null: 1, 2 and 5.
         seeds: Runs of each arm.
-        epochs: Of each run.
+        epochs: Epochs of each run.
         image_size: Height and width of photographs in pixels.
         output: Folder for runs, stores, stored_teacher.md, .json and .png; finished runs are not run again.
 
     Raises:
-        UserError: When photographs come without a teacher, or options of a run are wrong.
+        UserError: When photographs are given without a teacher, or options of a run are wrong.
     """
     require(seeds > 0, "--seeds", seeds, "1 or more")
     require(data is None or bool(teacher), "--teacher", teacher, "options of model.teacher, such as name=resnet50")
     hide_known_warnings()
-    sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
+    sys.argv = sys.argv[:1]  # Lightning warns if there are arguments here, too
     all_views = sorted(views or {1, 3, 10, epochs})
     base = _options(data, image_size, epochs) + [f"--model.teacher.{option}" for option in teacher or []]
     output.mkdir(parents=True, exist_ok=True)
@@ -125,23 +126,21 @@ def stored_teacher(
     text = as_table(trials)
     write_text(output / "stored_teacher.md", text + "\n")
     write_figure(draw(trials), output / "stored_teacher.png")
-    print(f"{text}\n\nStoring {all_views[-1]} views took {storing:.0f} s of the processor. Written to {output}.")
+    print(f"{text}\n\nStoring {all_views[-1]} views took {storing:.0f} s of CPU time. Written to {output}.")
     return trials
 
 
 def as_table(trials: list[Trial]) -> str:
-    """Return accuracy in percent and the processor's seconds, mean and standard deviation over seeds, as Markdown."""
+    """Return a Markdown table: accuracy in percent and CPU time, mean (and standard deviation) over seeds."""
     rows = []
     for arm in dict.fromkeys(trial.arm for trial in trials):
         own = [trial for trial in trials if trial.arm == arm]
-        values = [100 * trial.top1 for trial in own]
-        spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-        rows.append((arm, f"{fmean(values):.1f}{spread}", f"{fmean(trial.seconds for trial in own):.0f}"))
-    return table(("learned from", "top-1 in percent", "seconds of the processor"), rows)
+        rows.append((arm, in_percent([one.top1 for one in own]), f"{fmean(one.seconds for one in own):.0f}"))
+    return table(("learned from", "top-1 in percent", "seconds of CPU time"), rows)
 
 
 def draw(trials: list[Trial]) -> Figure:
-    """Draw accuracy against V, all classes kept, and against K, with the most views, beside runs without a store."""
+    """Draw accuracy against V with all classes and against K with the most views, and of runs without a store."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     stored = [trial for trial in trials if trial.arm.startswith("stored, V")]
     most = {name: max(getattr(trial, name) for trial in stored) for name in ("views", "top_k")}
@@ -173,15 +172,8 @@ def _options(data: Path | None, image_size: int, epochs: int) -> list[str]:
     shared += ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"]
     shared += ["--trainer.precision=32-true", "--ema.decay=0.9", "--ema.warmup=true", "--trainer.callbacks=null"]
     if data is None:
-        teacher = [
-            "--config",
-            str(DIGITS_TEACHER),
-            "--config",
-            "ablations/digits",
-            "--config",
-            "ablations/digits_small",
-        ]
-        return [*teacher, "--model.optimizer.learning_rate=4e-3", *shared]
+        configs = (DIGITS_TEACHER, "ablations/digits", "ablations/digits_small")
+        return [*(f"--config={one}" for one in configs), "--model.optimizer.learning_rate=4e-3", *shared]
     options = ["--data=ImageNetDataModule", f"--data.root={data}", "--data.num_classes=null", "--data.num_workers=0"]
     options += [f"--data.image_size={image_size}", "--data.batch_size=32", "--model.network.stem_stride=8"]
     options += ["--model.network.widths=[32,48,64]", "--model.network.depths=[1,1,1]"]
@@ -190,7 +182,7 @@ def _options(data: Path | None, image_size: int, epochs: int) -> list[str]:
 
 
 def _part(whole: StoredTeacher, views: int, top_k: int, folder: Path) -> Path:
-    """Write the first views and likeliest classes of a store as one of its own."""
+    """Write the first views and likeliest classes of a store as another store."""
     counts = whole.manifest["images"], whole.classes
     part = StoredTeacher.create(folder, whole.manifest["fingerprint"], *counts, top_k)
     part.want(views)
@@ -204,7 +196,7 @@ def _part(whole: StoredTeacher, views: int, top_k: int, folder: Path) -> Path:
 
 
 def _store(options: list[str], views: int, folder: Path) -> float:
-    """Store all classes of a teacher; return the time of the processor, without the start of a process."""
+    """Store all classes of a teacher; return the CPU time, without the start of a process."""
     began = time.process_time()
     storing = TeacherStoring(Job(options, views, MOST_CLASSES, folder), 0)
     storing.store.want(views)
@@ -214,15 +206,12 @@ def _store(options: list[str], views: int, folder: Path) -> float:
 
 
 def _fit(options: list[str], seed: int, folder: Path) -> tuple[float, float]:
-    """Run ``lightning fit``; return the accuracy at its end and the time of the processor."""
+    """Run ``lightning fit``; return the final accuracy and the CPU time."""
     if folder.is_dir():
         shutil.rmtree(folder)
     arguments = ["fit", *options, f"--seed_everything={seed}", f"--data.seed={seed}", "--run.logger=csv"]
-    arguments += [
-        f"--run.folder={folder.parents[1]}",
-        f"--run.name={folder.parent.name}",
-        f"--run.version={folder.name}",
-    ]
+    arguments += [f"--run.folder={folder.parents[1]}", f"--run.name={folder.parent.name}"]
+    arguments += [f"--run.version={folder.name}"]
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.process_time()

@@ -1,11 +1,9 @@
-"""What the callbacks for TensorBoard cost a run: the same training with and without them, in turn, in one process.
+"""Time that the callbacks for TensorBoard take: the same training with and without them, in turn, in one process.
 
-Two figures, since neither is enough alone. The difference of both times holds everything, but also whatever else the
-machine does in minutes of training: compare minima of several rounds. The time inside the callbacks' hooks is hardly
-disturbed, but leaves out what they cause elsewhere, such as the writing of files in the background. Seconds of the
-processor are those of all threads of this process.
-
-Export and summary are left out.
+It is measured in two ways. The difference of both times includes everything, but also noise from whatever else the
+machine does: compare minima of several rounds. The time inside the callbacks' hooks has little noise, but leaves out
+what they cause elsewhere, such as writing files in the background. CPU time is that of all threads of this process.
+Export and summary are off.
 
 Example: python -m benchmarks tensorboard experiments/quickstart.yaml --rounds 3
 """
@@ -33,7 +31,7 @@ from mobilemamba.export.timing import synchronise
 from mobilemamba.tables import table
 
 Seconds = NDArray[np.float64]
-"""Time that has passed, and time of the processor."""
+"""Elapsed time and CPU time."""
 
 
 @dataclass
@@ -41,8 +39,8 @@ class Fit:
     """One training run.
 
     Args:
-        whole: From the beginning to the end of fit.
-        inside: In the hooks of each measured callback, by its section.
+        whole: Time of the whole fit.
+        inside: Time in the hooks of each measured callback, by its section.
         steps: Optimiser steps.
     """
 
@@ -52,11 +50,11 @@ class Fit:
 
 
 class HookTimes(Profiler):
-    """Adds up the time of measured callbacks' hooks, and of the work that they give to a device.
+    """Adds up the time of measured callbacks' hooks, including their work on the device.
 
     Args:
-        sections: Section of each measured callback, by its state key.
-        device: Waited for, where it works asynchronously.
+        sections: Config section of each measured callback, by its state key.
+        device: The device that the hooks use.
     """
 
     def __init__(self, sections: Mapping[str, str], device: torch.device) -> None:
@@ -94,7 +92,7 @@ class TimedCommandLine(CommandLine):
 
 
 def now(device: torch.device) -> Seconds:
-    """Return the time when a device has done what it was given."""
+    """Return the time after waiting for the device's work."""
     synchronise(device)
     return np.array([time.perf_counter(), time.process_time()])
 
@@ -108,7 +106,7 @@ def run(arguments: list[str], enabled: bool, folder: str) -> tuple[Fit, torch.de
 
 
 def report(off: Sequence[Fit], on: Sequence[Fit]) -> str:
-    """Return a table of runs without and with the callbacks, of each kind the one that took the processor least."""
+    """Return a table of runs without and with the callbacks, of each kind the one with the least CPU time."""
     without, best = (min(fits, key=lambda fit: fit.whole[1]) for fits in (off, on))
     nothing = np.zeros(2)
     rows = [
@@ -122,8 +120,8 @@ def report(off: Sequence[Fit], on: Sequence[Fit]) -> str:
     for name, seconds, whole in rows:
         shares = ["", ""] if whole is None else [f"{share:.2%}" for share in seconds / whole]
         cells.append((name, f"{seconds[0]:.2f}", shares[0], f"{seconds[1]:.2f}", shares[1]))
-    text = table(("", "seconds", "share", "seconds of the processor", "share"), cells)
-    return f"{best.steps} optimiser steps; the run of {len(on)} that took the processor least\n\n{text}"
+    text = table(("", "seconds", "share", "seconds of CPU time", "share"), cells)
+    return f"{best.steps} optimiser steps; of {len(on)} runs the one with the least CPU time\n\n{text}"
 
 
 def tensorboard(
@@ -133,17 +131,17 @@ def tensorboard(
     folder: str | None = None,
     output: Path | None = None,
 ) -> None:
-    """Measure what the callbacks for TensorBoard cost a run, by training with and without them in turn.
+    """Measure the time that the callbacks for TensorBoard take, by training with and without them in turn.
 
     Args:
         config: Configs of `lightning fit`.
         rounds: Runs of each kind.
         options: Further options of `lightning fit`, as NAME=VALUE.
-        folder: Where the runs are kept. Null: nowhere.
+        folder: Where to keep the runs. Null: they are deleted.
         output: JSON file for the figures.
     """
     hide_known_warnings()
-    sys.argv = sys.argv[:1]  # Lightning warns of arguments given in both ways
+    sys.argv = sys.argv[:1]  # Lightning warns if there are arguments here, too
     arguments = [word for name in config for word in ("--config", name)] + [f"--{text}" for text in options or []]
     fits: dict[bool, list[Fit]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as temporary:

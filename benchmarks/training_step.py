@@ -1,8 +1,7 @@
-"""A training step and the memory it needs.
+"""A training step and its memory, in float32 or the device's mixed precision.
 
 On CUDA, memory is the peak of the allocator during forward and backward pass, above what was allocated before. On the
-CPU it is what autograd keeps for the backward pass: each storage once, parameters and buffers left out. Precision is
-float32 or the device's mixed precision.
+CPU it is what autograd keeps for the backward pass, without parameters and buffers; each storage counts once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class TrainingStep:
     """Forward pass in training mode, cross-entropy and backward pass, without optimiser.
 
     Args:
-        network: A copy of it is trained.
+        network: Copied; the copy is trained.
         images: (B, C, H, W).
         autocast: Whether the forward pass runs under autocast.
     """
@@ -37,7 +36,7 @@ class TrainingStep:
 
     def megabytes_per_image(self) -> float:
         """Return the memory as in the module's description, in 1e6 bytes."""
-        self()  # gradients exist and kernels are chosen
+        self()  # allocates gradients and chooses kernels
         used = self._peak_bytes() if self.images.device.type == "cuda" else self._saved_bytes()
         return used / len(self.images) / 1e6
 

@@ -54,7 +54,8 @@ class MobileMamba(nn.Module):
                 for stage, width in enumerate(config.widths)
             ),
         ]
-        rates = iter(_drop_path_rates(config.drop_path_rate, sum(config.depths)))
+        blocks = sum(config.depths)
+        rates = (config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))  # linear, from 0
         self.stages = nn.Sequential(
             *(Stage(config, stage, [next(rates) for _ in range(depth)]) for stage, depth in enumerate(config.depths))
         )
@@ -215,11 +216,6 @@ class MobileMamba(nn.Module):
                 f"Image size = {height}x{width} must be at least {smallest}x{smallest} pixels: the network has "
                 f"{self.config.num_stages} stages after a stem of stride {self.config.stem_stride}."
             )
-
-
-def _drop_path_rates(last: float, blocks: int) -> list[float]:
-    """Return rates that rise linearly from 0 at the first block."""
-    return [last * block / max(blocks - 1, 1) for block in range(blocks)]
 
 
 def _adapt_loaded(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -64,7 +64,8 @@ def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> di
     for name, module in shapes.named_modules():
         if isinstance(module, BiMamba):
             module.register_forward_hook(partial(count_scan, name))
-    images = torch.empty(1, _image_channels(shapes), *image_size, dtype=next(shapes.parameters()).dtype, device="meta")
+    channels = next(module.in_channels for module in shapes.modules() if isinstance(module, nn.Conv2d))
+    images = torch.empty(1, channels, *image_size, dtype=next(shapes.parameters()).dtype, device="meta")
     # Not inference_mode: there, some products do not reach the counter.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(images)
@@ -78,7 +79,3 @@ def complexity_of_modules(network: nn.Module, image_size: tuple[int, int]) -> di
         )
         for name, module in network.named_modules()
     }
-
-
-def _image_channels(network: nn.Module) -> int:
-    return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))

@@ -68,7 +68,7 @@ class StudyProgress:
 
     def retried(self, run: Run, reason: str) -> None:
         """Report a run that has failed for the first time."""
-        self._print(f"{run.label}: FAILED after {_clock(self._took(run))}, will be tried once more: {reason}")
+        self._print(f"{run.label}: FAILED after {_clock(self._took(run))}, will be tried again: {reason}")
 
     def failed(self, run: Run, reason: str) -> None:
         """Report a run that has failed again."""

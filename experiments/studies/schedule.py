@@ -1,4 +1,4 @@
-"""Runs all runs of a study, as many at a time as possible; a failed run is tried once more."""
+"""Runs all runs of a study, as many at a time as possible; a failed run is tried again."""
 
 from __future__ import annotations
 

@@ -45,10 +45,11 @@ class ExportResult:
         report = self.report
         if report is None:
             return [(f"{self.name} export", f"FAILED: {self.error}")]
-        difference, agreement = f"{report.max_abs_error:.1e}", f"{report.top1_agreement:.0%}"
-        outcome = f"differs by {difference} of the largest logit, same top class for {agreement}"
         if report.verdict == "converted, not run":
             outcome = "CONVERTED, NOT RUN: not compared with its network"
+        else:
+            difference, agreement = f"{report.max_abs_error:.1e}", f"{report.top1_agreement:.0%}"
+            outcome = f"differs by {difference} of the largest logit, same top class for {agreement}"
         return [
             (f"{self.name} export", f"{self.path} ({outcome})"),
             (f"{self.name} parity", str(report_path(self.path))),

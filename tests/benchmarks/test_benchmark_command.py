@@ -50,7 +50,7 @@ def test_training_step_beside_the_reference(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mobilemamba_s7"], "'mobilemamba_s7' is unknown to timm; near names: .*mobilemamba_s6"),
+        (["mobilemamba_s7"], "'mobilemamba_s7' is unknown to timm; similar names: .*mobilemamba_s6"),
         (["--device", "nowhere"], "--device = nowhere must be a device that works here"),
         (["--training", "--picture", "x.png"], "--picture shows latency"),
         (["--output", "/proc/latency.json"], "/proc cannot be written"),

@@ -34,5 +34,5 @@ def test_quickstart_is_the_network_of_its_config() -> None:
 
 
 def test_only_a_mobilemamba_is_tried() -> None:
-    with pytest.raises(UserError, match="'shvit_s1' is no MobileMamba"):
+    with pytest.raises(UserError, match="'shvit_s1' must be a MobileMamba"):
         formats.trained_looking("shvit_s1")

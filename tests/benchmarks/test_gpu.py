@@ -1,4 +1,4 @@
-"""The kit for GPU machines, as far as a machine without one goes."""
+"""The command for GPU machines, as far as a machine without one can run it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_part_that_fails_or_takes_too_long_leaves_the_others(tmp_path: Path) -
     assert text.startswith("# Some GPU\n\ntorch 2\n")
     assert "| a |" in text
     assert "ValueError: broken" in text
-    assert "ended at its limit" in text
+    assert "stopped at its time limit" in text
 
 
 def test_every_command_parses() -> None:

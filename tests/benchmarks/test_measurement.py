@@ -31,7 +31,7 @@ def small_network() -> nn.Module:
 
 def test_a_form_that_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     forms.check_forms(["eager", "fused", "compiled", "compiled-eager", "training"], torch.device("meta"))
-    with pytest.raises(UserError, match="'onnx' is measured on the CPU, not on meta"):
+    with pytest.raises(UserError, match="'onnx' can only be measured on the CPU, not meta"):
         forms.check_forms(["eager", "onnx"], torch.device("meta"))
     monkeypatch.setattr(export_formats, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r'pip install "\.\[litert\]"'):

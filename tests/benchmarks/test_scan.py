@@ -43,5 +43,5 @@ def test_a_form_with_other_values_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
         return parallel_scan(*arguments) * (1 if form == "parallel" else 1.1)
 
     monkeypatch.setattr(scan, "selective_scan", wrong)
-    with pytest.raises(RuntimeError, match="Form rows differs from parallel by"):
+    with pytest.raises(RuntimeError, match="Form rows is not timed: it differs from parallel by"):
         measure(SIZE, "float32", ["rows"], batch_size=2, rounds=1, device=torch.device("cpu"))

@@ -3,6 +3,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,34 +17,37 @@ def test_folders_give_the_classes(image_folder: Callable[..., Path]) -> None:
     assert [target for _, target in data.datasets["train"].images] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-@pytest.mark.parametrize("is_file", [False, True])
-def test_a_root_without_class_folders_names_them_and_the_quickstart(is_file: bool, tmp_path: Path) -> None:
-    if is_file:
-        (tmp_path / "nowhere").touch()
-    with pytest.raises(
-        UserError, match=r"must be a folder like ImageNet's.*train/<class>/.*nowhere/val/<class>/.*quickstart\.yaml"
-    ):
-        photographs(tmp_path / "nowhere")
-
-
-def test_a_class_folder_without_images_is_named(image_folder: Callable[..., Path]) -> None:
-    root = image_folder()
+def _empty_class(root: Path) -> None:
     for file in (root / "train" / "bee").iterdir():
         file.unlink()
-    with pytest.raises(UserError, match=r"images/train has no images of 1 class\(es\): bee\."):
-        photographs(root)
 
 
-def test_train_and_val_classes_that_differ_are_named(image_folder: Callable[..., Path]) -> None:
+def _file_as_root(root: Path) -> None:
+    shutil.rmtree(root)
+    root.touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (shutil.rmtree, {}, r"must be a folder like ImageNet's.*train/<class>/.*/val/<class>/.*quickstart\.yaml"),
+        (_file_as_root, {}, r"must be a folder like ImageNet's.*train/<class>/.*/val/<class>/.*quickstart\.yaml"),
+        (_empty_class, {}, r"images/train has no images of 1 class\(es\): bee\."),
+        (
+            lambda root: (root / "val" / "cow").rename(root / "val" / "dog"),
+            {},
+            r"only in val \['dog'\], missing in val \['cow'\]",
+        ),
+        (lambda root: None, {"num_classes": 1000}, r"3 classes, 997 fewer than .*--data.num_classes null"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_refused(
+    image_folder: Callable[..., Path], change: Callable[[Path], object], options: dict[str, Any], message: str
+) -> None:
     root = image_folder()
-    (root / "val" / "cow").rename(root / "val" / "dog")
-    with pytest.raises(UserError, match=r"only in val \['dog'\], missing in val \['cow'\]"):
-        photographs(root)
-
-
-def test_another_number_of_classes_names_the_option(image_folder: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"3 classes, 997 fewer than .*--data.num_classes null"):
-        photographs(image_folder(), num_classes=1000)
+    change(root)
+    with pytest.raises(UserError, match=message):
+        photographs(root, **options)
 
 
 def test_folders_are_scanned_once(image_folder: Callable[..., Path]) -> None:

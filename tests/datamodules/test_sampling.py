@@ -89,3 +89,14 @@ def test_an_epoch_goes_on_with_another_number_of_processes(before: int, after: i
     rest = [list(TrainingSampler(60, 3, rank, after, epoch=5, start=done // after)) for rank in range(after)]
     draws = [draw for part in (*first, *rest) for draw in part]
     assert sorted(draws) == sorted(TrainingSampler(60, 3, epoch=5))
+
+
+@pytest.mark.parametrize(("length", "world_size", "repeats"), [(12, 2, 3), (13, 3, 2), (5, 4, 3)])
+def test_repeats_can_be_kept_together(length: int, world_size: int, repeats: int) -> None:
+    for rank in range(world_size):
+        drawn = [d.image for d in TrainingSampler(length, 0, rank, world_size, repeats, together=True)]
+        assert len(drawn) == length // world_size
+        in_a_row = [set(drawn[start : start + repeats]) for start in range(0, len(drawn), repeats)]
+        assert all(len(copies) == 1 for copies in in_a_row)
+    apart = list(TrainingSampler(length, 0, repeats=repeats))
+    assert apart == list(TrainingSampler(length, 0, repeats=repeats, together=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.faulty_runs import LAST, different_parts, fit, happening, steps_begun, write_config
+from benchmarks.faulty_runs import LAST, different_parts, fault_option, fit, steps_begun, write_config
 from lightning_modules.run_record import RunRecord
 
 
@@ -25,11 +25,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(name: str, whole: Path, tmp_path: Path) -> None:
     step = random.SystemRandom().randrange(12)
-    status, output = fit(tmp_path, "--config", str(write_config(tmp_path)), happening(step=step, what=name))
+    status, output = fit(tmp_path, "--config", str(write_config(tmp_path)), fault_option(step=step, kind=name))
     assert status == 128 + getattr(signal, name), (step, output)
     assert f"its state is saved in {LAST}" in output
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step + 1
-    same = ["--config", str(tmp_path / "small.yaml"), "--run.resume=auto", happening()]
+    same = ["--config", str(tmp_path / "small.yaml"), "--run.resume=auto", fault_option()]
     status, output = fit(tmp_path, *same, "--data.num_workers=0")
     assert status == 0, (step, output)
     assert not different_parts(whole, tmp_path / LAST)
@@ -42,7 +42,7 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(name: str, whole: Path,
 def test_a_signal_during_validation_waits_for_no_more_of_it(validations: float, whole: Path, tmp_path: Path) -> None:
     step = int(6 * validations)
     config = write_config(tmp_path, limit_val_batches=3, val_check_interval=validations)
-    status, output = fit(tmp_path, "--config", str(config), happening(step=step, what="SIGTERM", validating=True))
+    status, output = fit(tmp_path, "--config", str(config), fault_option(step=step, kind="SIGTERM", validating=True))
     assert status == 143, output
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step
     status, output = fit(tmp_path, "--config", str(config), "--run.resume=auto")
@@ -52,7 +52,7 @@ def test_a_signal_during_validation_waits_for_no_more_of_it(validations: float, 
 
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path: Path) -> None:
     two = ["--config", str(write_config(tmp_path, devices=2, max_epochs=1)), "--data.num_workers=0"]
-    status, output = fit(tmp_path, *two, "--run.name=cut", happening(step=2, what="SIGTERM", rank=1))
+    status, output = fit(tmp_path, *two, "--run.name=cut", fault_option(step=2, kind="SIGTERM", rank=1))
     assert status == 143, output
     cut, whole = (tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt" for name in ("cut", "whole"))
     assert torch.load(cut, weights_only=True)["global_step"] == 3

@@ -32,6 +32,16 @@ def names_by_group(model: nn.Module, config: OptimizerConfig) -> dict[str, set[s
     return {group["name"]: {names[id(p)] for p in group["params"]} for group in parameter_groups(model, config)}
 
 
+class Rates(Callback):
+    """Keeps the learning rate of every batch."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.rates.append(float(trainer.callback_metrics["train/lr"]))
+
+
 def test_schedule_at_its_corners() -> None:
     config = ScheduleConfig()
 
@@ -156,34 +166,26 @@ def test_learning_rate_is_scaled_to_the_global_batch(tiny: MobileMambaConfig) ->
 def test_the_learning_rate_follows_the_schedule_every_step(
     make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig
 ) -> None:
-    rates: list[float] = []
-
-    class Recorder(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-            rates.append(float(trainer.callback_metrics["train/lr"]))
-
+    recorder = Rates()
     module = ImageClassification(tiny, schedule=ScheduleConfig(warmup_epochs=1, cosine_from="warmup"))
-    trainer = make_trainer(max_epochs=2, callbacks=[Recorder()], accumulate_grad_batches=2, limit_val_batches=0)
+    trainer = make_trainer(max_epochs=2, callbacks=[recorder], accumulate_grad_batches=2, limit_val_batches=0)
     trainer.fit(module, datamodule=TinyData(samples=32, batch_size=4))  # 8 batches, 4 optimiser steps per epoch
     peak = 1.5e-3 * 4 * 2 / 512
     warmup = [peak * (1e-3 + (1 - 1e-3) * step / 4) for step in range(4)]
     cosine = [peak * (0.01 + 0.99 * (1 + math.cos(math.pi * k / 4)) / 2) for k in range(4)]
-    assert rates == pytest.approx([rate for rate in warmup + cosine for _ in range(2)], rel=1e-6)
+    assert recorder.rates == pytest.approx([rate for rate in warmup + cosine for _ in range(2)], rel=1e-6)
 
 
 def test_a_run_may_be_measured_in_steps(make_trainer: Callable[..., Trainer], tiny: MobileMambaConfig) -> None:
-    rates: list[float] = []
-
-    class Recorder(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-            rates.append(float(trainer.callback_metrics["train/lr"]))
-
+    recorder = Rates()
     schedule = ScheduleConfig(warmup_steps=2, final_factor=0.0, cosine_from="middle")
-    trainer = make_trainer(max_epochs=-1, max_steps=8, callbacks=[Recorder()], limit_val_batches=0)
+    trainer = make_trainer(max_epochs=-1, max_steps=8, callbacks=[recorder], limit_val_batches=0)
     trainer.fit(ImageClassification(tiny, schedule=schedule), datamodule=TinyData(samples=12, batch_size=4))
     peak = 1.5e-3 * 4 / 512
     cosine = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
-    assert rates == pytest.approx([peak * factor for factor in (1e-3, (1 + 1e-3) / 2, 1, 1, *cosine)], rel=1e-6)
+    assert recorder.rates == pytest.approx(
+        [peak * factor for factor in (1e-3, (1 + 1e-3) / 2, 1, 1, *cosine)], rel=1e-6
+    )
 
 
 def test_a_warmup_longer_than_the_run_is_told(

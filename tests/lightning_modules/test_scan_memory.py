@@ -79,7 +79,7 @@ def test_what_a_network_scans_is_what_is_measured(config: MobileMambaConfig, mon
 
 def test_no_hook_is_left(config: MobileMambaConfig) -> None:
     network = MobileMamba(config).eval()
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(ValueError, match="must be at least 64x64 pixels"):
         scan_decays(network, torch.zeros(1, 3, 8, 8))
     assert all(not module._forward_hooks for module in network.modules())
 

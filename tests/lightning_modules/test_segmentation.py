@@ -157,7 +157,7 @@ def test_decoders_of_smp_are_taken_by_name(decoder: str) -> None:
     assert logits.shape == (2, 11, 67, 96)
     logits.square().mean().backward()
     assert not [name for name, p in segmentation.student.named_parameters() if p.grad is None]
-    with pytest.raises(UserError, match="'unknown' cannot be made"):
+    with pytest.raises(UserError, match="'unknown' cannot be built"):
         module(decoder="unknown")
 
 

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from benchmarks.faulty_runs import OFF, different_parts, fit, happening
+from benchmarks.faulty_runs import OFF, different_parts, fault_option, fit
 from datamodules import DigitsDataModule, MixingConfig
 from lightning_modules.classification import ImageClassification
 from lightning_modules.losses import DistillationConfig, soft_distillation
@@ -131,7 +131,7 @@ def test_two_processes_with_repeats_resume_within_an_epoch_bit_for_bit(stored: P
     config = path.rename(tmp_path / "run.yaml")
     config.write_text(config.read_text() + yaml.safe_dump({"enable": dict.fromkeys(OFF, False)}))
     whole, cut = (tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt" for name in ("whole", "cut"))
-    status, output = fit(tmp_path, "--config=run.yaml", "--run.name=cut", happening(step=7, what="SIGTERM"))
+    status, output = fit(tmp_path, "--config=run.yaml", "--run.name=cut", fault_option(step=7, kind="SIGTERM"))
     assert status == 143, output
     assert torch.load(cut, weights_only=True)["DigitsDataModule"]["views"] == 3
     # Views that were added since do not change how the run goes on.

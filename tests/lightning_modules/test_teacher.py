@@ -7,6 +7,7 @@ import pickle
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -131,29 +132,22 @@ def test_recipe_teacher_expects_plain_pixels_of_224() -> None:
     assert TeacherConfig().name == RECIPE_TEACHER
 
 
-def test_other_classes_are_refused_with_both_counts_and_the_remedy() -> None:
-    config = TeacherConfig(name=SMALL, pretrained=False)
-    with pytest.raises(UserError, match=r"teacher has 1000 classes, the student 10: .*class_indices"):
-        build_teacher(config, 10, MEAN, STD)
-
-
 @pytest.mark.parametrize(
-    ("indices", "message"), [([0, 1], "has 2 entries, the student 3"), ([0, 1, 1000], r"holds \[1000\].* 0 to 999")]
+    ("options", "classes", "message"),
+    [
+        ({}, 10, r"teacher has 1000 classes, the student 10: .*class_indices"),
+        ({"class_indices": [0, 1]}, 3, "has 2 entries, the student 3"),
+        ({"class_indices": [0, 1, 1000]}, 3, r"class_indices = \[1000\] must be from 0 to 999"),
+        ({"name": "tresnet_xxl"}, 10, r"'tresnet_xxl' must be a network .* similar: tresnet"),
+        ({"name": "resnet18.no_such_tag", "pretrained": True}, 10, r"no published weights.*model\.teacher\.checkpoint"),
+    ],
 )
-def test_bad_class_indices_are_refused(indices: list[int], message: str) -> None:
-    config = TeacherConfig(name=SMALL, pretrained=False, class_indices=indices)
+def test_a_teacher_that_does_not_suit_the_student_is_refused(
+    options: dict[str, Any], classes: int, message: str
+) -> None:
+    config = TeacherConfig(**({"name": SMALL, "pretrained": False} | options))
     with pytest.raises(UserError, match=message):
-        build_teacher(config, 3, MEAN, STD)
-
-
-def test_unknown_names_are_answered_with_similar_ones() -> None:
-    with pytest.raises(UserError, match=r"'tresnet_xxl' must be a network .* similar: tresnet"):
-        build_teacher(TeacherConfig(name="tresnet_xxl", pretrained=False), 10, MEAN, STD)
-
-
-def test_names_without_published_weights_are_refused() -> None:
-    with pytest.raises(UserError, match=r"no published weights.*model\.teacher\.checkpoint"):
-        build_teacher(TeacherConfig(name="resnet18.no_such_tag"), 10, MEAN, STD)
+        build_teacher(config, classes, MEAN, STD)
 
 
 class HttpClientError(Exception):

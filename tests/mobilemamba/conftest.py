@@ -1,10 +1,23 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from mobilemamba import MobileMamba, MobileMambaConfig
+
+FOUR_STAGES: dict[str, Any] = {
+    "stem_stride": 4,
+    "widths": (32, 32, 40, 48),
+    "depths": (1, 1, 1, 1),
+    "mixer_stages": (False, False, True, True),
+    "global_shares": (0.8, 0.8, 0.7, 0.6),
+    "local_shares": (0.2, 0.2, 0.2, 0.3),
+    "local_kernels": ((7,), (7,), (5,), (3,)),
+    "wavelet_kernels": (7, 7, 5, 3),
+}
+"""Options of a layout with four stages, of which two are convolutional."""
 
 
 def randomise(network: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from mobilemamba import VARIANTS, MobileMamba, MobileMambaConfig
+from tests.mobilemamba.conftest import FOUR_STAGES
 
 
 @pytest.mark.parametrize(
@@ -55,16 +56,6 @@ def test_lists_as_yaml_gives_them_become_tuples() -> None:
 
 
 def test_four_stages_at_stride_four() -> None:
-    config = MobileMambaConfig(
-        stem_stride=4,
-        widths=(32, 32, 40, 48),
-        depths=(1, 1, 1, 1),
-        mixer_stages=(False, False, True, True),
-        global_shares=(0.8, 0.8, 0.7, 0.6),
-        local_shares=(0.2, 0.2, 0.2, 0.3),
-        local_kernels=((7,), (7,), (5,), (3,)),
-        wavelet_kernels=(7, 7, 5, 3),
-    )
-    model = MobileMamba(config)
+    model = MobileMamba(MobileMambaConfig(**FOUR_STAGES))
     assert [info["reduction"] for info in model.feature_info] == [2, 4, 8, 16, 32]
-    assert config.min_image_size == 32
+    assert model.config.min_image_size == 32

@@ -14,18 +14,10 @@ import mobilemamba
 from mobilemamba import MobileMamba, MobileMambaConfig
 from mobilemamba.dilation import keep_resolution
 from mobilemamba.stages import Downsample
+from tests.mobilemamba.conftest import FOUR_STAGES
 
 TINY: dict[str, Any] = {"widths": (32, 40, 48), "depths": (1, 1, 1)}
-FOUR: dict[str, Any] = {
-    "stem_stride": 4,
-    "widths": (16, 32, 40, 48),
-    "depths": (1, 1, 1, 1),
-    "mixer_stages": (False, True, True, True),
-    "global_shares": (0.8, 0.8, 0.7, 0.6),
-    "local_shares": (0.2, 0.2, 0.2, 0.3),
-    "local_kernels": ((7,), (7,), (5,), (3,)),
-    "wavelet_kernels": (7, 7, 5, 3),
-}
+FOUR = FOUR_STAGES | {"widths": (16, 32, 40, 48), "mixer_stages": (False, True, True, True)}
 
 
 def features(**options: Any) -> nn.Module:

@@ -7,6 +7,7 @@ from torch import nn
 from mobilemamba import MobileMamba, MobileMambaConfig, fuse
 from mobilemamba.errors import UserError
 from mobilemamba.mrffi import MRFFI
+from tests.mobilemamba.conftest import FOUR_STAGES
 
 CONFIGS = {
     "published layout": MobileMambaConfig(widths=(32, 40, 48), num_classes=5),
@@ -18,17 +19,7 @@ CONFIGS = {
     "four directions, two states": MobileMambaConfig(
         widths=(32, 40, 48), num_classes=5, scan_directions=4, state_size=2
     ),
-    "four stages, half of them convolutional": MobileMambaConfig(
-        stem_stride=4,
-        widths=(32, 32, 40, 48),
-        depths=(1, 1, 1, 1),
-        mixer_stages=(False, False, True, True),
-        global_shares=(0.8, 0.8, 0.7, 0.6),
-        local_shares=(0.2, 0.2, 0.2, 0.3),
-        local_kernels=((7,), (7,), (5,), (3,)),
-        wavelet_kernels=(7, 7, 5, 3),
-        num_classes=5,
-    ),
+    "four stages, half of them convolutional": MobileMambaConfig(**FOUR_STAGES, num_classes=5),
     "no classifier": MobileMambaConfig(widths=(32, 40, 48), num_classes=0),
 }
 

@@ -118,7 +118,7 @@ def test_real_times_are_compared(layout: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("reference")
-def test_multiply_accumulates_are_matched_without_timing(layout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_multiply_accumulates_are_matched_without_timing(layout: Path) -> None:
     assert main(["match", "--reference", "mobilemamba_s6", "--layout", str(layout), "--metric", "macs"]) == 0
     text = Path("runs/tiny_as_mobilemamba_s6.yaml").read_text()
     assert "times the MACs of mobilemamba_s6: multiply-accumulates at 64 x 64 pixels" in text

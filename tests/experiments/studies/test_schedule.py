@@ -59,7 +59,7 @@ def test_a_failed_run_goes_on_once_from_its_checkpoint(
         "trains from epoch 1",
     ]
     assert not (run / "failure.txt").exists()
-    assert "will be tried once more: a step went wrong" in capsys.readouterr().out
+    assert "will be tried again: a step went wrong" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_twice_is_reported_and_the_others_are_kept(
@@ -102,7 +102,7 @@ def test_failed_runs_are_listed_even_if_the_report_fails(
     [
         (["unfinished", "unfinished"], 1, "FAILED AGAIN"),  # fit has ended well without having finished
         (["fail to export"], 0, "top-1 50.00%, but then failed with status 1: not all files were exported"),
-        (["full"], 0, "will be tried once more: [Errno 28] No space left on device"),  # another disk is full
+        (["full"], 0, "will be tried again: [Errno 28] No space left on device"),  # another disk is full
     ],
 )
 def test_how_a_run_has_ended(

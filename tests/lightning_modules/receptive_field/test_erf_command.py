@@ -174,7 +174,7 @@ def _file_as_folder(folder: Path) -> list[str]:
         ),
         (
             ["mobilemamba_t2", "--image-size", "32"],
-            "mobilemamba_t2 cannot be measured at --image-size 32: Image size 32x32",
+            "mobilemamba_t2 cannot be measured at --image-size 32: Image size = 32x32",
         ),
         (["test_resnet", "--images", "/nowhere"], "--images = /nowhere must be a folder"),
         (["test_resnet", "--images", str(Path(__file__).parent)], "must hold images"),
