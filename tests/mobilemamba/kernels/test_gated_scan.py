@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mobilemamba import bimamba
+from mobilemamba import dispatch
 from mobilemamba.bimamba import BiMamba
 from mobilemamba.dispatch import recomputing_kernels
 
@@ -56,7 +56,7 @@ def uses(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         results.append(recomputing_kernels(*arguments))
         return results[-1]
 
-    monkeypatch.setattr(bimamba, "recomputing_kernels", recorded)
+    monkeypatch.setattr(dispatch, "recomputing_kernels", recorded)
     return results
 
 
