@@ -125,7 +125,8 @@ class DenseDataModule(LoaderDataModule):
         self.num_workers, self.augmentation, self.seed = num_workers, augmentation, seed
         for name, least in LEAST.items():
             require(getattr(self, name) >= least, f"data.{name}", getattr(self, name), f"{least} or more")
-        require(len(mean) == len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, one per colour")
+        require(len(mean) == 3, "data.mean", mean, "three numbers, one per colour")
+        require(len(std) == 3 and min(std) > 0, "data.std", std, "three numbers above 0, one per colour")
         require(longest_side >= image_size, "data.longest_side", longest_side, "data.image_size or more")
         allowed = "false: these data have no boxes, which it needs"
         require(self.finds_objects or not augmentation.ssd_crop, "augmentation.ssd_crop", True, allowed)

@@ -64,5 +64,7 @@ def loader_failure(error: BaseException) -> str | None:
 
 def _is_of_lost_memory(error: BaseException) -> bool:
     """Return whether a batch's memory was asked of a process that was killed, before torch noticed."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == "torch.multiprocessing.reductions" for frame, _ in frames)
+    places = (
+        (frame.f_globals.get("__name__"), frame.f_code.co_name) for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    return any(module == "torch.multiprocessing.reductions" and name.startswith("rebuild") for module, name in places)

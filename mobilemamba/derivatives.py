@@ -35,7 +35,7 @@ class CompiledKernel:
     bare: Callable[..., Tensor] | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Return the function's value, with derivatives of any order and kind."""
+        """Return the function's value, with derivatives of any order and kind; in graphs, with first ones alone."""
         if (
             torch.compiler.is_compiling()
         ):  # graphs hold the operator itself, whose first derivatives torch.library knows
@@ -80,7 +80,8 @@ class _Function(torch.autograd.Function):
         if torch.is_grad_enabled():  # this gradient is to be differentiated itself
             pull_back = torch.func.vjp(kernel.plain, *saved[: len(saved) - kernel.kept])[1]
             return None, *pull_back(gradients[0])
-        return None, *kernel.backward(gradients[0], *saved)
+        with torch.autocast("cpu", enabled=False):  # backward passes may run in the caller's
+            return None, *kernel.backward(gradients[0], *saved)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -173,7 +173,8 @@ def _kernels_for(x: Tensor) -> ModuleType | None:
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return type(module) is kind and not any(hooks) and not _has_any_global_hook()
+    is_changed = type(module) is not kind or "forward" in vars(module)
+    return not (is_changed or any(hooks) or _has_any_global_hook())
 
 
 def _is_in_graph() -> bool:

@@ -67,7 +67,7 @@ class ParityReport:
 
         Of a file in float16 the tolerance decides alone: rounding changes the class where two are that close.
         """
-        if self.max_abs_error is None:
+        if not self.comparisons or self.max_abs_error is None:
             return "converted, not run"
         # Written so that a difference that is not a number is refused.
         keeps_classes = self.half is not None or self.top1_agreement == 1.0
@@ -97,11 +97,13 @@ class ParityReport:
         """Raise UserError with the worst batch when the file gives other answers than the network."""
         if self.verdict != "refused":
             return
-        worst = max(self.comparisons, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
+        compared = (*self.comparisons, self.half) if self.half else self.comparisons
+        worst = max(compared, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
+        where = ", with every result rounded, in PyTorch" if worst is self.half else ""
         raise UserError(
             f"The {self.format} file is refused: it differs from the network by {self.max_abs_error:.1e} of the "
-            f"largest logit (tolerance {self.tolerance:.0e}) and agrees on the top class of {self.top1_agreement:.1%} "
-            f"of the images; worst for a batch of shape {worst.shape}. No file was written."
+            f"largest logit (tolerance {self.tolerance:g}) and agrees on the top class of {self.top1_agreement:.1%} "
+            f"of the images; worst for a batch of shape {worst.shape}{where}. No file was written."
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mobilemamba.kernels import depthwise, haar, norm, scan
-from mobilemamba.kernels.gated_scan import kernel as _gated_scan
+from mobilemamba.kernels.recomputing import kernel as _gated_scan
 
 
 def depthwise_silu(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """How a kernel becomes a function of the network: two operators of PyTorch, with derivatives of every kind.
 
 Operators take maps (B, C, H, W) of any memory layout and give theirs channels last, as the loops want them. PyTorch's
-profiler, operation counter and tensors without numbers know them.
+operation counter and tensors without numbers know them; so does its profiler, but for inference mode.
 """
 
 from __future__ import annotations

@@ -80,11 +80,20 @@ def test_errors_of_other_kinds_are_left_alone() -> None:
     assert loader_failure(ValueError("DataLoader timed out")) is None
 
 
-@pytest.mark.parametrize(("module", "is_loaders"), [("torch.multiprocessing.reductions", True), ("botocore", False)])
-def test_a_connection_to_a_process_that_has_just_ended_is_the_loaders(module: str, is_loaders: bool) -> None:
+@pytest.mark.parametrize(
+    ("module", "function", "is_loaders"),
+    [
+        ("torch.multiprocessing.reductions", "rebuild_storage_fd", True),
+        ("torch.multiprocessing.reductions", "reduce_tensor", False),
+        ("botocore", "rebuild_auth", False),
+    ],
+)
+def test_a_connection_to_a_process_that_has_just_ended_is_the_loaders(
+    module: str, function: str, is_loaders: bool
+) -> None:
     namespace = {"__name__": module}
-    exec("def rebuild(): raise ConnectionResetError(104, 'Connection reset by peer')", namespace)
+    exec(f"def {function}(): raise ConnectionResetError(104, 'Connection reset by peer')", namespace)
     with pytest.raises(ConnectionResetError) as caught:
-        namespace["rebuild"]()  # type: ignore[operator]
+        namespace[function]()  # type: ignore[operator]
     message = loader_failure(caught.value)
     assert (message is not None and "killed ([Errno 104] Connection reset" in message) is is_loaders

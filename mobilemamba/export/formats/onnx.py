@@ -74,18 +74,25 @@ def lower(model: onnx.ModelProto) -> None:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         match node.op_type:
-            case "Split":  # without sizes, parts are equal
+            case "Split" if len(node.input) == 1:  # without sizes, parts are equal, as the exporter makes them
                 options = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
                 del node.attribute[:]
                 node.attribute.extend(options)
-            case "ReduceMean":
-                keep = next(attribute for attribute in node.attribute if attribute.name == "keepdims")
+            case "ReduceMean" if node.input[1:] and node.input[1] in constants:
+                keep = [attribute for attribute in node.attribute if attribute.name == "keepdims"]
                 axes = onnx.helper.make_attribute("axes", onnx.numpy_helper.to_array(constants[node.input.pop()]))
                 del node.attribute[:]
-                node.attribute.extend([axes, keep])
-            case name if onnx.defs.get_schema(name, OLDEST_OF_EXPORTER).since_version == OLDEST_OF_EXPORTER:
+                node.attribute.extend([axes, *keep])
+            case name if _is_of_exporter(node):
                 raise UserError(f"opset = 17 must be 18 or later for this network: its graph has the operator {name}.")
     model.opset_import[0].version = OLDEST_OF_EXPORTER - 1
+
+
+def _is_of_exporter(node: onnx.NodeProto) -> bool:
+    """Return whether opset 17 may lack the operator, or one in its branches."""
+    has_branches = any(attribute.HasField("g") for attribute in node.attribute)
+    schema = onnx.defs.get_schema(node.op_type, OLDEST_OF_EXPORTER, node.domain)
+    return has_branches or schema.since_version == OLDEST_OF_EXPORTER
 
 
 def write_detector(network: nn.Module, image: Tensor, path: Path, metadata: ModelMetadata) -> None:

@@ -76,10 +76,31 @@ def test_onnxslim_leaves_the_logits_and_the_metadata(oldest: Path, network: Mobi
     assert read_metadata(slim) == METADATA
 
 
-def test_an_operator_that_opset_17_has_not_is_named() -> None:
-    text = '<ir_version: 8, opset_import: ["": 18]> g (float[1, 4] x) => (float[1, 2] y) { y = BitwiseNot (x) }'
-    with pytest.raises(UserError, match=r"opset = 17 must be 18 or later .* has the operator BitwiseNot"):
-        lower(onnx.parser.parse_model(text))
+def graph(body: str) -> onnx.ModelProto:
+    head = '<ir_version: 8, opset_import: ["": 18]> g (bool c, float[2, 4] x) => (float[2, 1] y)'
+    return onnx.parser.parse_model(f"{head} <int64[1] axes = {{1}}> {{ {body} }}")
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("y = BitwiseNot (x)", "BitwiseNot"),
+        ("y = ReduceMean (x)", "ReduceMean"),
+        ("a = Constant <value_ints = [1]> () y = ReduceMean (x, a)", "ReduceMean"),
+        ("y = If (c) <then_branch = t () => (z) {z = Abs (x)}, else_branch = e () => (z) {z = Neg (x)}>", "If"),
+    ],
+)
+def test_an_operator_that_opset_17_has_not_is_named(body: str, name: str) -> None:
+    with pytest.raises(UserError, match=rf"opset = 17 must be 18 or later .* has the operator {name}"):
+        lower(graph(body))
+
+
+def test_a_mean_keeps_its_axes_and_default() -> None:
+    model = graph("y = ReduceMean (x, axes)")
+    lower(model)
+    x = torch.randn(2, 4).numpy()
+    (y,) = ReferenceEvaluator(model).run(None, {"c": np.array(True), "x": x})
+    np.testing.assert_allclose(y, x.mean(1, keepdims=True), rtol=1e-6)
 
 
 def test_detectors_have_operators_of_their_own() -> None:

@@ -62,11 +62,14 @@ def test_report_of_float16_counts_its_error_there_and_lets_near_classes_change()
     for error in (3e-2, math.inf):
         far = replace(near, half=Comparison(SHAPE, 2, error, 1.0, 0.5))
         assert not far.passed
+        with pytest.raises(UserError, match=r"\(tolerance 0.02\) .* with every result rounded, in PyTorch"):
+            far.raise_if_refused()
         assert not replace(near, comparisons=report(error).comparisons).passed
 
 
 def test_report_without_comparison_claims_nothing() -> None:
     unknown = ParityReport("coreml", 1e-15, 1e-4, (), {"torch": "2"}, 1)
+    assert replace(unknown, half=Comparison(SHAPE, 2, 0.0, 1.0, 0.5)).verdict == "converted, not run"
     unknown.raise_if_refused()
     content = unknown.to_dict()
     assert content["verdict"] == "converted, not run"

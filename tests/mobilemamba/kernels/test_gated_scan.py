@@ -135,3 +135,31 @@ def test_derivatives_of_every_kind_are_those_of_modules() -> None:
         expected = derivative(double, x.double())
         tolerance = 1e-4 * expected.abs().max().item()
         torch.testing.assert_close(derivative(module, x).double(), expected, rtol=0, atol=tolerance)
+
+
+def test_gradients_are_the_same_under_autocast_of_the_backward_pass(uses: list[object]) -> None:
+    module, x = mamba(), image()
+    gradients = []
+    for enabled in (False, True):
+        y = module(x.requires_grad_())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(y.sum(), [x, *module.parameters()]))
+    assert uses[0] is not None
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("change", ["bias of x_proj", "no bias of conv", "forward of an instance"])
+def test_changed_modules_give_the_same_with_and_without_gradients(change: str) -> None:
+    module, x = mamba(), image()
+    match change:
+        case "bias of x_proj":
+            module.x_proj = nn.Conv2d(module.x_proj.in_channels, module.x_proj.out_channels, 1)
+        case "no bias of conv":
+            module.conv.bias = None
+        case _:
+            forward = module.conv.forward
+            module.conv.forward = lambda u: 2 * forward(u)  # type: ignore[method-assign]
+    with torch.no_grad():
+        expected = module(x)
+    torch.testing.assert_close(module(x), expected)

@@ -1,7 +1,7 @@
 """The inside of a BiMamba, from the depthwise convolution to the gate, as one function of the other kernels.
 
 It keeps its inputs alone for the backward pass, which computes the maps in between again: the convolved one, its
-projection, and what the scan gives. They take less than half of the inside's time, and half of the memory.
+projection, and what the scan gives. Those are half of what would be kept.
 """
 
 from __future__ import annotations
