@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.accuracy import published
 from benchmarks.measurement import Measurement
 
 PANEL_INCHES = (6.0, 5.0)
+COLUMNS = 2
 
 Network = tuple[str, tuple[int, int]]
 """timm's name, and height and width in pixels."""
 
 OURS, OTHERS = "C3", "0.35"
-"""Colours of MobileMamba and of other networks."""
+"""Colours of MobileMamba, whose variants are circles with their names, and of other networks."""
+
+MARKERS = "sDv^<>PXph*d8H"
+"""Of other networks, in turn."""
 
 
 def draw(
@@ -38,25 +43,37 @@ def draw(
         panel = panels.setdefault(f"{one.form}, batch {one.batch_size}", {})
         panel[one.network, one.image_size] = one.images_per_second
     panels |= {name: dict(panel) for name, panel in (others or {}).items()}
+    networks = dict.fromkeys(network for panel in panels.values() for network in panel)
+    peers = [name for name, size in networks if not _is_ours(name) and any(published(name, size))]
+    markers = {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(dict.fromkeys(peers))}
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     figure.suptitle(title)
-    for axes, (name, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _draw_panel(axes, shown)
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (name, shown) in zip(places, panels.items(), strict=False):
+        _draw_panel(axes, shown, markers)
         axes.set(title=name, xlabel="images/s", ylabel="published ImageNet-1k top-1, percent")
-    faces = {"from labels alone": OTHERS, "with a teacher": "white"}
+    for axes in list(figure.axes)[len(panels) :]:
+        axes.remove()
+    kinds = [("o", OTHERS, "from labels alone"), ("o", "white", "with a teacher")]
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=OTHERS, markerfacecolor=face, label=label)
-        for label, face in faces.items()
+        Line2D([], [], marker=marker, linestyle="", color=OTHERS, markerfacecolor=face, label=label)
+        for marker, face, label in [*kinds, *((marker, OTHERS, name) for name, marker in markers.items())]
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
-def _draw_panel(axes: Axes, rates: Mapping[Network, float]) -> None:
-    """Draw the points of one panel and their names, in turn above and below the points from left to right."""
-    for number, ((network, image_size), x) in enumerate(sorted(rates.items(), key=lambda item: item[1])):
-        colour = OURS if network.startswith("mobilemamba") else OTHERS
+def _is_ours(network: str) -> bool:
+    return network.startswith("mobilemamba")
+
+
+def _draw_panel(axes: Axes, rates: Mapping[Network, float], markers: Mapping[str, str]) -> None:
+    """Draw the points of one panel, our own with their names."""
+    for (network, image_size), x in rates.items():
+        colour = OURS if _is_ours(network) else OTHERS
         faces = zip(published(network, image_size), (colour, "white"), strict=True)
         known = [(top1, face) for top1, face in faces if top1 is not None]
         if not known:
@@ -64,12 +81,14 @@ def _draw_panel(axes: Axes, rates: Mapping[Network, float]) -> None:
         heights = [top1 for top1, _ in known]
         axes.plot([x] * len(known), heights, color=colour, linewidth=0.8, alpha=0.6)
         for top1, face in known:
-            axes.plot(x, top1, "o", color=colour, markerfacecolor=face)
-        y, offset, alignment = (max(heights), 6, "bottom") if number % 2 else (min(heights), -6, "top")
-        name = network.split(".")[0].removeprefix("mobilemamba_").upper() if colour == OURS else network.split(".")[0]
-        axes.annotate(
-            name, (x, y), (0, offset), textcoords="offset points", ha="center", va=alignment, fontsize=8, color=colour
-        )
+            axes.plot(x, top1, markers.get(network, "o"), color=colour, markerfacecolor=face)
+        if _is_ours(network):
+            name = network.split(".")[0].removeprefix("mobilemamba_").upper()
+            place = (x, max(heights))
+            axes.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=8, color=colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.2, y=0.15)
     axes.grid(alpha=0.3)
