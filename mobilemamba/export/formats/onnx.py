@@ -74,7 +74,7 @@ def lower(model: onnx.ModelProto) -> None:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         match node.op_type:
-            case "Split" if len(node.input) == 1:  # without sizes, parts are equal, as the exporter makes them
+            case "Split":  # into given sizes, or without them into equal parts, as the exporter has them
                 options = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
                 del node.attribute[:]
                 node.attribute.extend(options)
