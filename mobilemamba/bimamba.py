@@ -54,7 +54,8 @@ class BiMamba(nn.Module):
         conv, x_proj, norm = self.conv, self.x_proj, self.out_norm
         scan_weights = self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D
         kernels = dispatch.recomputing_kernels(u, {conv: DepthwiseSiLU, x_proj: nn.Conv2d, norm: GatedNorm})
-        if kernels is not None and conv.bias is not None and x_proj.bias is None:
+        is_as_built = conv.bias is not None and x_proj.bias is None and x_proj.weight.shape[1:] == (u.shape[1], 1, 1)
+        if kernels is not None and is_as_built:
             weights = conv.weight, conv.bias, x_proj.weight, *scan_weights, norm.weight, norm.bias
             return kernels.gated_scan(u, z, *weights, eps=norm.eps)
         u = conv(u)

@@ -36,9 +36,7 @@ class CompiledKernel:
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return the function's value, with derivatives of any order and kind; in graphs, with first ones alone."""
-        if (
-            torch.compiler.is_compiling()
-        ):  # graphs hold the operator itself, whose first derivatives torch.library knows
+        if torch.compiler.is_compiling():  # graphs hold the operator, whose first derivatives torch.library knows
             return self.value(*arguments)
         if torch.is_inference_mode_enabled() and not torch._C._are_functorch_transforms_active():
             # There are no derivatives, and preparing for them takes longer than a small map; so does the dispatcher.

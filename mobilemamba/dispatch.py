@@ -164,7 +164,7 @@ def _kernels_for(x: Tensor) -> ModuleType | None:
     """Return the compiled kernels if they can take this input here and now; they compute in float32."""
     if _is_exporting() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
         return None
-    if not _numba_kernels_load():
+    if not _numba_runs():
         return None
     from mobilemamba import kernels  # as a name that torch.compile can follow
 
@@ -187,20 +187,20 @@ def _is_exporting() -> bool:
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace find_spec
-def _numba_kernels_load() -> bool:
-    return _numba_kernels() is not None
+def _numba_runs() -> bool:
+    return _numba_runs_or_warns()
 
 
 @functools.cache  # to warn once
-def _numba_kernels() -> ModuleType | None:
+def _numba_runs_or_warns() -> bool:
     if find_spec("numba") is None:
-        return None
+        return False
     try:
-        from mobilemamba import kernels
+        from mobilemamba import kernels  # noqa: F401
     except Exception as error:  # Numba refuses newer versions of NumPy; LLVM's library may be missing; and so on
         warnings.warn(f"Plain operators run in place of the Numba kernels for CPUs: {error!r}", stacklevel=1)
-        return None
-    return kernels
+        return False
+    return True
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace find_spec

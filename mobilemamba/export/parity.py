@@ -50,10 +50,14 @@ class ParityReport:
     half: Comparison | None = None
 
     @property
+    def judged(self) -> tuple[Comparison, ...]:
+        """Comparisons whose errors count: of the file, and of the network in float16."""
+        return (*self.comparisons, self.half) if self.half else self.comparisons
+
+    @property
     def max_abs_error(self) -> float | None:
         """Largest difference between file and network over all comparisons, relative; None without any."""
-        compared = (*self.comparisons, self.half) if self.half else self.comparisons
-        return max((comparison.max_abs_error for comparison in compared), default=None)
+        return max((comparison.max_abs_error for comparison in self.judged), default=None)
 
     @property
     def top1_agreement(self) -> float | None:
@@ -97,8 +101,7 @@ class ParityReport:
         """Raise UserError with the worst batch when the file gives other answers than the network."""
         if self.verdict != "refused":
             return
-        compared = (*self.comparisons, self.half) if self.half else self.comparisons
-        worst = max(compared, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
+        worst = max(self.judged, key=lambda comparison: (comparison.max_abs_error, -comparison.top1_agreement))
         where = ", with every result rounded, in PyTorch" if worst is self.half else ""
         raise UserError(
             f"The {self.format} file is refused: it differs from the network by {self.max_abs_error:.1e} of the "

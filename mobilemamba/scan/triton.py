@@ -58,9 +58,7 @@ def triton_scan(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: T
         columns = triton_scan(u.mT, dt[:, 2:].mT, A_log[2:], B[:, 2:].mT, C[:, 2:].mT, D[2:])
         return raster + columns.mT
     arguments = (u.flatten(-2), dt.flatten(-2), A_log, B.flatten(-2), C.flatten(-2), D)
-    # A graph holds the operator itself, whose first derivatives torch.library knows.
-    y = scan_sequences(*arguments)[0] if torch.compiler.is_compiling() else _SCAN(*arguments)
-    return y.view(u.shape)
+    return _SCAN(*arguments).view(u.shape)
 
 
 def plain_sequences(u: Tensor, dt: Tensor, A_log: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

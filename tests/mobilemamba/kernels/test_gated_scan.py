@@ -149,12 +149,15 @@ def test_gradients_are_the_same_under_autocast_of_the_backward_pass(uses: list[o
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("change", ["bias of x_proj", "no bias of conv", "forward of an instance"])
+@pytest.mark.parametrize("change", ["bias of x_proj", "groups of x_proj", "no bias of conv", "forward of an instance"])
 def test_changed_modules_give_the_same_with_and_without_gradients(change: str) -> None:
     module, x = mamba(), image()
     match change:
         case "bias of x_proj":
             module.x_proj = nn.Conv2d(module.x_proj.in_channels, module.x_proj.out_channels, 1)
+        case "groups of x_proj":
+            channels, outputs = module.x_proj.in_channels, module.x_proj.out_channels
+            module.x_proj = nn.Conv2d(channels, outputs, 1, groups=2, bias=False)
         case "no bias of conv":
             module.conv.bias = None
         case _:
