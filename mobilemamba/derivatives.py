@@ -38,6 +38,7 @@ class CompiledKernel:
         """Return the function's value, with derivatives of any order and kind; in graphs, with first ones alone."""
         if torch.compiler.is_compiling():  # graphs hold the operator, whose first derivatives torch.library knows
             return self.value(*arguments)
+        # Neither torch.func's transforms nor modes have public names to ask by.
         if torch.is_inference_mode_enabled() and not torch._C._are_functorch_transforms_active():
             # There are no derivatives, and preparing for them takes longer than a small map; so does the dispatcher.
             return self.value(*arguments) if self.bare is None or _is_watched(arguments) else self.bare(*arguments)

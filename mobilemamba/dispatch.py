@@ -30,7 +30,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import _has_any_global_hook  # hooks have no public names
 
 from mobilemamba import plain, wavelet
 from mobilemamba.errors import UserError
