@@ -11,6 +11,7 @@ from benchmarks.finetuning import METRIC, WAYS, Trial, as_table, finetuning
 from mobilemamba.errors import UserError
 
 
+@pytest.mark.slow
 def test_all_ways_run_once_and_give_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"images": [2], "seeds": 1, "first_epochs": 1, "steps": 1, "output": tmp_path / "runs"}
     trials = finetuning(**options)  # type: ignore[arg-type]

@@ -21,6 +21,8 @@ ROWS = {
 }
 """Detector, image size, scaling, images of a step and learning rate of each published row."""
 
+SLOW_ROWS = ("mask_rcnn_b1", "ssdlite_b1_512")
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers:UserWarning", "ignore:The warm-up of .* is"
 )
@@ -41,7 +43,9 @@ def test_rows_follow_the_recipe(name: str) -> None:
     assert data["masks"] == (model["detector"] == "mask_rcnn")
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", ["retinanet_b1", "ssdlite_b1_320", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_ROWS)]
+)
 def test_rows_take_two_steps(name: str, two_steps: list[str], tmp_path: Path) -> None:  # noqa: F811
     pytest.importorskip("faster_coco_eval", reason="the extra `dense` is not installed")
     data = ["--data.root", str(coco(tmp_path)), "--data.num_classes", "3", "--data.num_workers", "0"]

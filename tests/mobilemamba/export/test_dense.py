@@ -134,11 +134,11 @@ def test_a_detector_is_fused_exactly(name: str) -> None:
     ("name", "form"),
     [
         ("semantic_fpn", "onnx"),
-        ("semantic_fpn", "onnx-float16"),
-        ("semantic_fpn", "openvino"),
         ("deeplabv3", "pt2"),
-        ("pspnet", "onnx"),
         ("pspnet", "pt2"),
+        pytest.param("pspnet", "onnx", marks=pytest.mark.slow),
+        pytest.param("semantic_fpn", "onnx-float16", marks=pytest.mark.slow),
+        pytest.param("semantic_fpn", "openvino", marks=pytest.mark.slow),
     ],
 )
 def test_a_segmenter_is_exported_and_compared(name: str, form: FormatName, tmp_path: Path) -> None:
@@ -155,6 +155,7 @@ def test_a_segmenter_is_exported_and_compared(name: str, form: FormatName, tmp_p
     assert json.loads(report_path(path).read_text())["verdict"] == "passed"
 
 
+@pytest.mark.slow
 def test_a_segmenter_of_any_size_is_exported(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = segmenter("semantic_fpn")
@@ -165,7 +166,13 @@ def test_a_segmenter_of_any_size_is_exported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("retinanet", "onnx"), ("retinanet", "pt2"), ("ssdlite", "onnx"), ("ssdlite", "pt2"), ("mask_rcnn", "onnx")],
+    [
+        ("retinanet", "onnx"),
+        ("ssdlite", "pt2"),
+        ("mask_rcnn", "onnx"),
+        pytest.param("retinanet", "pt2", marks=pytest.mark.slow),
+        pytest.param("ssdlite", "onnx", marks=pytest.mark.slow),
+    ],
 )
 def test_a_detector_is_exported_and_compared_after_matching(name: str, form: FormatName, tmp_path: Path) -> None:
     path = tmp_path / f"model{FORMATS[form].suffix}"

@@ -66,7 +66,11 @@ def options(name: FormatName, **changes: Any) -> ExportOptions:
     return ExportOptions(**{"format": name, "dynamic_batch": not FORMATS[name].single_shape} | changes)
 
 
-@pytest.fixture(params=FORMATS, scope="module")
+def slow_if_compiled(name: FormatName) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow) if FORMATS[name].is_compiled else name
+
+
+@pytest.fixture(params=map(slow_if_compiled, FORMATS), scope="module")
 def name(request: pytest.FixtureRequest) -> FormatName:
     return require(request.param)
 
@@ -131,6 +135,11 @@ def dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
     return [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["pt2", "onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name not in ("pt2", "onnx"))],
+    indirect=True,
+)  # one gate for all
 def test_wrong_weights_are_refused_and_leave_no_file(
     name: FormatName, network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +160,7 @@ def test_wrong_weights_are_refused_and_leave_no_file(
     ("name", "smallest"),
     [
         ("onnx", 64),
-        ("pt2", 65),
+        pytest.param("pt2", 65, marks=pytest.mark.slow),
         pytest.param("openvino", 64, marks=pytest.mark.slow),
         pytest.param("onnx-float16", 64, marks=pytest.mark.slow),
     ],
