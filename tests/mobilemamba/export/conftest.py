@@ -28,7 +28,11 @@ def calibrate(network: MobileMamba) -> MobileMamba:
 def network() -> MobileMamba:
     """A tiny network in training mode with statistics that matter; exports leave it as it is."""
     torch.manual_seed(0)
-    network = randomise(MobileMamba(MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), num_classes=7)))
+    network = randomise(
+        MobileMamba(
+            MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), mixer_stages=(True, False, True), num_classes=7)
+        )
+    )
     assert isinstance(network, MobileMamba)
     return calibrate(network)
 
