@@ -237,7 +237,6 @@ def test_an_arm_takes_two_steps_on_photographs(two_steps: list[str], tmp_path: P
     assert all(map(math.isfinite, losses))
 
 
-@pytest.mark.slow
 def test_torchrun_trains_one_network_in_two_processes(two_steps: list[str], tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     configs = ["--config", "experiments/quickstart.yaml", "--config", "experiments/launch/torchrun.yaml"]
