@@ -1,4 +1,4 @@
-"""Real processes that begin quickly: copies of one that has imported everything."""
+"""Real processes that begin quickly: copies of one that has imported all that conftest.py names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from benchmarks.faulty_runs import COMMAND
 from lightning_modules import cli
 from lightning_modules.distributed import leave_process_group
 
-PRELOADED = ("classification", "command_line", "callbacks.run_texts", "store_teacher")
-multiprocessing.set_forkserver_preload(
-    [__name__, *(f"lightning_modules.{name}" for name in PRELOADED), "sklearn.datasets", "torch._dynamo"]
-)
 # A process that may have used a GPU cannot be copied.
 QUICK = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 

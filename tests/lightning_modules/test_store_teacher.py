@@ -19,7 +19,6 @@ from lightning_modules.classification import ImageClassification
 from lightning_modules.teacher import TeacherConfig, build_teacher
 from mobilemamba import MobileMambaConfig
 from mobilemamba.errors import UserError
-import tests.spawned  # noqa: F401  (says what to import)
 from tests.lightning_modules.stored import DATA, TEACHER, fail, store, store_and_die
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
