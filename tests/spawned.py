@@ -1,14 +1,58 @@
+"""Real processes that begin quickly: copies of one that has imported all that conftest.py names."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy
 
+from benchmarks.faulty_runs import COMMAND
+from lightning_modules import cli
 from lightning_modules.distributed import leave_process_group
+
+# A process that may have used a GPU cannot be copied.
+QUICK = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 
 
 class SpawnedProcesses(DDPStrategy):
     """Processes on the CPU that end in order, which the command does itself."""
 
-    def __init__(self) -> None:
-        super().__init__(start_method="spawn", process_group_backend="gloo")
+    def __init__(self, start_method: str = QUICK) -> None:
+        super().__init__(start_method=start_method, process_group_backend="gloo")  # type: ignore[arg-type]
+
+    def setup_environment(self) -> None:
+        warnings.resetwarnings()  # as in a new process; pytest makes them errors
+        super().setup_environment()
 
     def teardown(self) -> None:
         super().teardown()
         leave_process_group()
+
+
+def fit(folder: Path, *options: str, processes: int = 1) -> tuple[int | None, str]:
+    """Run ``lightning fit`` in a folder, in processes of its own, to its end; return the first's status and output."""
+    context, port = multiprocessing.get_context("forkserver"), str(find_free_network_port())
+    started = [context.Process(target=_fit, args=(folder, rank, port, options)) for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=300)
+        process.kill()
+    return started[0].exitcode, (folder / "output_0.txt").read_text()
+
+
+def _fit(folder: Path, rank: int, port: str, options: tuple[str, ...]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in the command
+    os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+    os.chdir(folder)
+    with Path(f"output_{rank}.txt").open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [COMMAND, "fit", *options]
+    cli.main()

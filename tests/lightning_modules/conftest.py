@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,18 @@ from lightning_modules.cli import main
 from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.small_runs import quiet_trainer
 from tests.lightning_modules.tiny_data import TINY, TinyData
+
+# What processes that are started by a test have imported already.
+multiprocessing.set_forkserver_preload(
+    [
+        "lightning_modules.classification",
+        "lightning_modules.command_line",
+        "lightning_modules.callbacks.run_texts",
+        "lightning_modules.store_teacher",
+        "sklearn.datasets",
+        "tests.spawned",
+    ]
+)
 
 Failure = Callable[[list[str]], tuple[Any, str]]
 

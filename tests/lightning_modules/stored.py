@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from experiments.cli import main
+from lightning_modules import teacher_storing
 
 ROOT = Path(__file__).parents[2]
 TEACHER = {
@@ -41,25 +43,28 @@ def store(folder: Path, output: Path, *options: str) -> int:
     return main(["store-teacher", "--config", str(write_config(folder)), f"--output={output}", *options])
 
 
-def store_and_die(folder: Path, output: Path, batches: int, *options: str) -> int:
+def store_and_die(folder: Path, output: Path, batches: int, *options: str) -> int | None:
     """Store a teacher in a process that is killed after so many batches; return its status."""
-    code = (
-        "import os, signal, sys, lightning_modules.teacher_storing as storing\n"
-        "from experiments.cli import main\n"
-        "done, set_rows = [], storing.set_rows\n"
-        "def dying(*arguments):\n"
-        "    set_rows(*arguments)\n"
-        "    done.append(1)\n"
-        f"    len(done) == {batches} and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "storing.set_rows = dying\n"
-        "sys.exit(main(sys.argv[1:]))\n"
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_store_and_die, args=(folder, output, batches, *options)
     )
-    command = [sys.executable, "-c", code, "store-teacher", "--config", str(write_config(folder))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [*command, f"--output={output}", *options], env=environment, cwd=folder, timeout=300, check=False
-    )
-    return ended.returncode
+    process.start()
+    process.join(timeout=300)
+    process.kill()
+    return process.exitcode
+
+
+def _store_and_die(folder: Path, output: Path, batches: int, *options: str) -> None:
+    done, set_rows = [], teacher_storing.set_rows
+
+    def dying(*arguments: Any) -> None:
+        set_rows(*arguments)
+        done.append(1)
+        if len(done) == batches:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    teacher_storing.set_rows = dying
+    sys.exit(store(folder, output, *options))
 
 
 def fail(device: int, job: object, done: object, errors: Any) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch.multiprocessing.spawn import start_processes
 
 from datamodules import DigitsDataModule
 from datamodules.stored_teacher import StoredTeacher
+from lightning_modules import store_teacher
 from lightning_modules.classification import ImageClassification
 from lightning_modules.teacher import TeacherConfig, build_teacher
 from mobilemamba import MobileMambaConfig
@@ -48,11 +51,19 @@ def test_a_store_killed_within_a_view_keeps_the_whole_ones_and_goes_on(
     assert not [path for path in output.iterdir() if "unfinished" in path.name or path.name.startswith(".view")]
 
 
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy processes in which all is imported."""
+    monkeypatch.setattr(store_teacher, "spawn", partial(start_processes, start_method="forkserver"))
+
+
+@pytest.mark.usefixtures("quick_processes")
 def test_two_processes_store_what_one_does(whole: Path, tmp_path: Path) -> None:
     assert store(tmp_path, tmp_path / "store", "--views=3", "--devices=2") == 0
     assert digests(tmp_path / "store") == digests(whole)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_an_error_in_a_process_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from benchmarks.faulty_runs import OFF, different_parts, fault_option, fit
+from benchmarks.faulty_runs import OFF, different_parts, fault_option
 from datamodules import DigitsDataModule, MixingConfig
 from lightning_modules.classification import ImageClassification
 from lightning_modules.losses import DistillationConfig, soft_distillation
@@ -21,6 +21,7 @@ from mobilemamba import MobileMambaConfig
 from tests.lightning_modules.small_runs import quiet_trainer
 from tests.lightning_modules.stored import DATA, TEACHER, store, write_config
 from tests.lightning_modules.tiny_data import TINY, TinyData
+from tests.spawned import fit
 
 SMALL = MobileMambaConfig(num_classes=10, stem_stride=4, widths=(16, 16, 32), depths=(1, 1, 1))
 
@@ -131,7 +132,8 @@ def test_two_processes_with_repeats_resume_within_an_epoch_bit_for_bit(stored: P
     config = path.rename(tmp_path / "run.yaml")
     config.write_text(config.read_text() + yaml.safe_dump({"enable": dict.fromkeys(OFF, False)}))
     whole, cut = (tmp_path / f"runs/{name}/version_0/checkpoints/last.ckpt" for name in ("whole", "cut"))
-    status, output = fit(tmp_path, "--config=run.yaml", "--run.name=cut", fault_option(step=7, kind="SIGTERM"))
+    fault = fault_option(step=7, kind="SIGTERM", rank=1)  # which stops both
+    status, output = fit(tmp_path, "--config=run.yaml", "--run.name=cut", fault, processes=2)
     assert status == 143, output
     assert torch.load(cut, weights_only=True)["DigitsDataModule"]["views"] == 3
     # Views that were added since do not change how the run goes on.
@@ -142,7 +144,7 @@ def test_two_processes_with_repeats_resume_within_an_epoch_bit_for_bit(stored: P
     assert store(tmp_path, longer, "--views=4") == 0
     same = ["--config=run.yaml", "--run.name=cut", "--run.resume=auto", f"--model.teacher.stored={longer}"]
     for options in (same, ["--config=run.yaml", "--run.name=whole"]):
-        status, output = fit(tmp_path, *options)
+        status, output = fit(tmp_path, *options, processes=2)
         assert status == 0, output
     assert torch.load(whole, weights_only=True)["global_step"] == 10
     assert not different_parts(whole, cut)
