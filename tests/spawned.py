@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -41,9 +42,11 @@ def fit(folder: Path, *options: str, processes: int = 1) -> tuple[int | None, st
     started = [context.Process(target=_fit, args=(folder, rank, port, options)) for rank in range(processes)]
     for process in started:
         process.start()
+    deadline = time.monotonic() + 100  # one that waits for another in vain
     for process in started:
-        process.join(timeout=300)
+        process.join(timeout=max(0, deadline - time.monotonic()))
         process.kill()
+        process.join()
     return started[0].exitcode, (folder / "output_0.txt").read_text()
 
 
