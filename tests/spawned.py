@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
@@ -17,15 +18,24 @@ from benchmarks.faulty_runs import COMMAND
 from lightning_modules import cli
 from lightning_modules.distributed import leave_process_group
 
-# A process that may have used a GPU cannot be copied.
-QUICK = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
+QUICK: Literal["forkserver", "spawn"] = (
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+"""How new processes are started; as copies, but for Windows."""
+
+# A process that may have used a GPU cannot be copied. A fork server takes too few tensors for a whole module.
+OF_THIS: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 
 
 class SpawnedProcesses(DDPStrategy):
-    """Processes on the CPU that end in order, which the command does itself."""
+    """Processes on the CPU that end in order, which the command does itself.
 
-    def __init__(self, start_method: str = QUICK) -> None:
-        super().__init__(start_method=start_method, process_group_backend="gloo")  # type: ignore[arg-type]
+    Args:
+        start_method: Processes that are "spawn"ed share the module's tensors with this one.
+    """
+
+    def __init__(self, start_method: Literal["fork", "spawn"] = OF_THIS) -> None:
+        super().__init__(start_method=start_method, process_group_backend="gloo")
 
     def setup_environment(self) -> None:
         warnings.resetwarnings()  # as in a new process; pytest makes them errors
@@ -38,20 +48,22 @@ class SpawnedProcesses(DDPStrategy):
 
 def fit(folder: Path, *options: str, processes: int = 1) -> tuple[int | None, str]:
     """Run ``lightning fit`` in a folder, in processes of its own, to its end; return the first's status and output."""
-    context, port = multiprocessing.get_context("forkserver"), str(find_free_network_port())
+    context, port = multiprocessing.get_context(QUICK), str(find_free_network_port())
     started = [context.Process(target=_fit, args=(folder, rank, port, options)) for rank in range(processes)]
     for process in started:
         process.start()
-    deadline = time.monotonic() + 100  # one that waits for another in vain
+    deadline = time.monotonic() + 240  # one that waits for another in vain
     for process in started:
         process.join(timeout=max(0, deadline - time.monotonic()))
         process.kill()
         process.join()
+    # The first process has the run's status; Lightning would kill it if another failed.
+    assert [process.exitcode for process in started[1:]] == [0] * (processes - 1)
     return started[0].exitcode, (folder / "output_0.txt").read_text()
 
 
 def _fit(folder: Path, rank: int, port: str, options: tuple[str, ...]) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in the command
+    multiprocessing.set_start_method(None, force=True)  # of loader processes, as in the command
     os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
     os.chdir(folder)
     with Path(f"output_{rank}.txt").open("w") as file:

@@ -22,7 +22,11 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: int) 
     def create(name: str) -> nn.Module:
         torch.manual_seed(0)
         network: nn.Module = (
-            MobileMamba(MobileMambaConfig(widths=(16, 16, 16), depths=(1, 1, 1), num_classes=5))
+            MobileMamba(
+                MobileMambaConfig(
+                    widths=(16, 16, 16), depths=(1, 1, 1), mixer_stages=(True, False, False), num_classes=5
+                )
+            )
             if name.startswith("mobilemamba")
             else nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
         )

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from benchmarks.finetuning import METRIC, WAYS, Trial, as_table, finetuning
+from lightning_modules.cli import main
 from mobilemamba.errors import UserError
 
 
-@pytest.mark.slow
+def run_here(command: list[str], **_: object) -> CompletedProcess[str]:
+    """Call ``lightning`` in this process, in which all is imported."""
+    main(command[command.index("fit") :])
+    return CompletedProcess(command, 0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_all_ways_run_once_and_give_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", run_here)
     options = {"images": [2], "seeds": 1, "first_epochs": 1, "steps": 1, "output": tmp_path / "runs"}
     trials = finetuning(**options)  # type: ignore[arg-type]
     assert [(trial.way, trial.images, trial.seed) for trial in trials] == [(way, 2, 0) for way in WAYS]

@@ -7,7 +7,6 @@ from benchmarks import int8
 from mobilemamba import UserError
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_networks")
 def test_every_choice_of_parts_is_compared_with_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "int8.json"

@@ -13,6 +13,7 @@ import yaml
 
 from experiments.cli import main
 from lightning_modules import teacher_storing
+from tests.spawned import QUICK
 
 ROOT = Path(__file__).parents[2]
 TEACHER = {
@@ -45,7 +46,7 @@ def store(folder: Path, output: Path, *options: str) -> int:
 
 def store_and_die(folder: Path, output: Path, batches: int, *options: str) -> int | None:
     """Store a teacher in a process that is killed after so many batches; return its status."""
-    process = multiprocessing.get_context("forkserver").Process(
+    process = multiprocessing.get_context(QUICK).Process(
         target=_store_and_die, args=(folder, output, batches, *options)
     )
     process.start()

@@ -20,6 +20,7 @@ from lightning_modules.teacher import TeacherConfig, build_teacher
 from mobilemamba import MobileMambaConfig
 from mobilemamba.errors import UserError
 from tests.lightning_modules.stored import DATA, TEACHER, fail, store, store_and_die
+from tests.spawned import QUICK
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
@@ -54,7 +55,7 @@ def test_a_store_killed_within_a_view_keeps_the_whole_ones_and_goes_on(
 @pytest.fixture
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy processes in which all is imported."""
-    monkeypatch.setattr(store_teacher, "spawn", partial(start_processes, start_method="forkserver"))
+    monkeypatch.setattr(store_teacher, "spawn", partial(start_processes, start_method=QUICK))
 
 
 @pytest.mark.usefixtures("quick_processes")

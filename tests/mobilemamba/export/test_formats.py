@@ -66,11 +66,12 @@ def options(name: FormatName, **changes: Any) -> ExportOptions:
     return ExportOptions(**{"format": name, "dynamic_batch": not FORMATS[name].single_shape} | changes)
 
 
-def slow_if_compiled(name: FormatName) -> Any:
-    return pytest.param(name, marks=pytest.mark.slow) if FORMATS[name].is_compiled else name
+def slow_unless(*quick: FormatName) -> list[Any]:
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
 
 
-@pytest.fixture(params=map(slow_if_compiled, FORMATS), scope="module")
+# A compiler takes half a minute.
+@pytest.fixture(params=slow_unless(*(name for name in FORMATS if not FORMATS[name].is_compiled)), scope="module")
 def name(request: pytest.FixtureRequest) -> FormatName:
     return require(request.param)
 
@@ -135,11 +136,8 @@ def dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
     return [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["pt2", "onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name not in ("pt2", "onnx"))],
-    indirect=True,
-)  # one gate for all
+# One gate serves all formats.
+@pytest.mark.parametrize("name", slow_unless("pt2", "onnx"), indirect=True)
 def test_wrong_weights_are_refused_and_leave_no_file(
     name: FormatName, network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
