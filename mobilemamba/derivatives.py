@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # torch.compile of torch 2.10 hashes one before it has its fields
 class CompiledKernel:
     """A function of tensors with a compiled form and a plain one.
 

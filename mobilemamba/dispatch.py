@@ -20,10 +20,10 @@ taken by plain operators (:mod:`mobilemamba.derivatives`).
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal, get_args
@@ -38,17 +38,24 @@ from mobilemamba.scan import parallel, projected, reference, rows
 
 ScanForm = Literal["parallel", "rows", "sequential", "triton"]
 
-_PLAIN = ContextVar("_PLAIN", default=False)
+
+class _Choice(threading.local):  # torch.compile of torch 2.10 cannot trace a ContextVar
+    def __init__(self) -> None:  # in each thread that asks
+        self.is_plain = False
+
+
+_CHOICE = _Choice()
 
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
     """Use no compiled kernel of CPUs for what is called inside, in this thread; to compare, mostly."""
-    token = _PLAIN.set(True)
+    before = _CHOICE.is_plain
+    _CHOICE.is_plain = True
     try:
         yield
     finally:
-        _PLAIN.reset(token)
+        _CHOICE.is_plain = before
 
 
 def depthwise_silu(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -162,7 +169,7 @@ def scan_form(u: Tensor) -> ScanForm:
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
     """Return the compiled kernels if they can take this input here and now; they compute in float32."""
-    if _is_exporting() or _PLAIN.get() or x.device.type != "cpu" or x.dtype == torch.float64:
+    if _is_exporting() or _CHOICE.is_plain or x.device.type != "cpu" or x.dtype == torch.float64:
         return None
     if not _numba_runs():
         return None

@@ -6,11 +6,9 @@ import multiprocessing
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Literal
 
-import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -23,23 +21,12 @@ QUICK: Literal["forkserver", "spawn"] = (
 )
 """How new processes are started; as copies, but for Windows."""
 
-# A process that may have used a GPU cannot be copied. A fork server takes too few tensors for a whole module.
-OF_THIS: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
-
 
 class SpawnedProcesses(DDPStrategy):
-    """Processes on the CPU that end in order, which the command does itself.
+    """Processes on the CPU that end in order, which the command does itself."""
 
-    Args:
-        start_method: Processes that are "spawn"ed share the module's tensors with this one.
-    """
-
-    def __init__(self, start_method: Literal["fork", "spawn"] = OF_THIS) -> None:
-        super().__init__(start_method=start_method, process_group_backend="gloo")
-
-    def setup_environment(self) -> None:
-        warnings.resetwarnings()  # as in a new process; pytest makes them errors
-        super().setup_environment()
+    def __init__(self) -> None:
+        super().__init__(start_method="spawn", process_group_backend="gloo")
 
     def teardown(self) -> None:
         super().teardown()

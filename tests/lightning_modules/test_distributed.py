@@ -67,7 +67,7 @@ def test_two_processes_train_one_network_and_measure_it_like_one(
     before = module.student.get_parameter("stem.0.conv.weight").detach().clone()
     trainer = make_trainer(
         devices=2,
-        strategy=SpawnedProcesses("spawn"),
+        strategy=SpawnedProcesses(),
         use_distributed_sampler=False,
         callbacks=[Averaging(), Agreement()],
         num_sanity_val_steps=0,
