@@ -12,7 +12,6 @@ The result has either ``error``, a message, or
 
 from __future__ import annotations
 
-import warnings
 from argparse import ArgumentError
 from dataclasses import asdict, fields
 from typing import Any
@@ -69,10 +68,7 @@ class FitParser(CommandLine):
             if message is None:
                 raise
             return {"error": message}
-        with warnings.catch_warnings():
-            # jsonargparse 4.49 renames skip_none; older versions need the old name.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            text = self.parser.dump(config, skip_none=False)
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)  # they were parsed just now
         return {
             "config": yaml.safe_load(text)["fit"],
             "options": sorted(option_names(config["fit"])),

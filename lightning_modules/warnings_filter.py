@@ -36,7 +36,7 @@ def hide_known_warnings() -> None:
     """Hide the listed warnings and lines for the rest of the process."""
     for message, category in WARNINGS:
         warnings.filterwarnings("ignore", message, category)
-    # Lightning 2.6 calls methods and options that jsonargparse 4.49 and later rename.
+    # Lightning 2.6 calls methods and options that jsonargparse renamed.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not record.getMessage().startswith(LINES)
