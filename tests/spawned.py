@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -26,7 +27,15 @@ class SpawnedProcesses(DDPStrategy):
     """Processes on the CPU that end in order, which the command does itself."""
 
     def __init__(self) -> None:
-        super().__init__(start_method="spawn", process_group_backend="gloo")
+        super().__init__(start_method=QUICK, process_group_backend="gloo")
+        # Copies are handed tensors as files by name: a message holds few open ones.
+        torch.multiprocessing.set_sharing_strategy("file_system")
+
+    def setup_environment(self) -> None:
+        assert self.lightning_module is not None
+        for tensor in (*self.lightning_module.parameters(), *self.lightning_module.buffers()):
+            tensor.data = tensor.data.clone()  # copies would train in the same memory; Lightning sees to "spawn" alone
+        super().setup_environment()
 
     def teardown(self) -> None:
         super().teardown()

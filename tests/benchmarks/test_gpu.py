@@ -28,7 +28,7 @@ def test_it_says_so_where_nothing_is_installed() -> None:
     # -S: without site-packages. It has to run where the project does not.
     command = [sys.executable, "-S", "-m", "benchmarks.gpu", "--requirements"]
     listed = subprocess.run(command, cwd=gpu.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert "timm>=1.0.20" in listed
+    assert "timm>=1.0.26" in listed
 
 
 def test_a_part_that_fails_or_takes_too_long_leaves_the_others(tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from contextlib import redirect_stdout
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loader_processes import end_loader_processes, ignore_signals, loader_failure
+from tests.spawned import QUICK
 
 
 class Broken(Dataset[int]):
@@ -33,8 +34,14 @@ class Broken(Dataset[int]):
         return index
 
 
-def load(number: int, timeout: float) -> None:
-    """Print what has become of the loader process and how long ending it took. Runs in a process of its own."""
+def load(number: int, timeout: float, output: Path) -> None:
+    """Write what has become of the loader process and how long ending it took. Runs in a process of its own."""
+    set_start_method(None, force=True)  # of loader processes, as in the command
+    with output.open("w") as file, redirect_stdout(file):
+        _load(number, timeout)
+
+
+def _load(number: int, timeout: float) -> None:
     loader = DataLoader(
         Broken(number), num_workers=1, worker_init_fn=ignore_signals, timeout=timeout, persistent_workers=True
     )
@@ -64,14 +71,18 @@ def load(number: int, timeout: float) -> None:
     ],
     ids=["hangs", "killed"],
 )
-def test_an_error_of_a_loader_process_gets_a_message(number: int, timeout: float, expected: str) -> None:
+def test_an_error_of_a_loader_process_gets_a_message(
+    number: int, timeout: float, expected: str, tmp_path: Path
+) -> None:
     # torch raises its error in whatever the main process is doing, which must not be pytest.
-    code = f"from tests.datamodules.test_loader_processes import load; load({int(number)}, {timeout})"
-    root = Path(__file__).parents[2]
-    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
-    assert re.search(expected, result.stdout), result
-    ended = re.search(r"alive: False, ended in ([\d.]+) s", result.stdout)
-    assert ended is not None, result
+    process = get_context(QUICK).Process(target=load, args=(number, timeout, tmp_path / "output.txt"))
+    process.start()
+    process.join(timeout=240)
+    assert process.exitcode == 0
+    output = (tmp_path / "output.txt").read_text()
+    assert re.search(expected, output), output
+    ended = re.search(r"alive: False, ended in ([\d.]+) s", output)
+    assert ended is not None, output
     assert float(ended[1]) < 60
 
 

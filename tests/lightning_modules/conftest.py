@@ -54,6 +54,7 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(sys, "argv", ["lightning"])  # Lightning warns of arguments given in both ways
     options = ["--data.class_path=datamodules.DigitsDataModule", "--data.batch_size=32"]
     options += ["--model.network.widths=[16,32,32]", "--model.network.depths=[1,1,1]"]
+    options += ["--model.network.mixer_stages=[false,true,false]"]
     options += ["--run.name=small", f"--run.folder={tmp_path / 'all runs'}"]
     trainer = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 2}
     trainer |= {"log_every_n_steps": 1, "enable_progress_bar": "false"}

@@ -21,7 +21,7 @@ METADATA = ModelMetadata(image_size=(64, 64), class_names=("a", "b", "c"))
 
 @pytest.fixture(scope="module")
 def config() -> MobileMambaConfig:
-    return MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), num_classes=3)
+    return MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), mixer_stages=(False, True, False), num_classes=3)
 
 
 @pytest.fixture(scope="module")

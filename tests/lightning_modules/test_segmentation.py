@@ -167,7 +167,15 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
     monkeypatch.setattr(sys, "argv", ["lightning"])
     config = {
         "task": "segmentation",
-        "model": {"network": {"stem_stride": 8, "widths": [16, 32, 32], "depths": [1, 1, 1]}, "channels": 16},
+        "model": {
+            "network": {
+                "stem_stride": 8,
+                "widths": [16, 32, 32],
+                "depths": [1, 1, 1],
+                "mixer_stages": [False, False, True],
+            },
+            "channels": 16,
+        },
         "data": {"class_path": "datamodules.scenes.DigitScenesDataModule", "init_args": SCENES},
         "run": {"folder": str(tmp_path), "name": "scenes"},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},

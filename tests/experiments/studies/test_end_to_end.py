@@ -21,7 +21,8 @@ BASE: dict[str, Any] = {
         "class_path": "datamodules.DigitsDataModule",
         "init_args": {"batch_size": 32, "image_size": 32, "validation_share": 0.9},
     },
-    "model": {"network": {"stem_stride": 4, "widths": [16, 32, 32], "depths": [1, 1, 1]}},
+    # Without the scan, whose kernels would be compiled.
+    "model": {"network": {"stem_stride": 4, "widths": [16, 32, 32], "depths": [1, 1, 1], "scan": False}},
     "enable": {"export": False, "best_checkpoint": False},
     "trainer": {"accelerator": "cpu", "limit_train_batches": 2, "limit_val_batches": 2, "log_every_n_steps": 1},
 }
@@ -29,7 +30,7 @@ STUDY = """
 base: {configs: [base.yaml]}
 arms:
   whole: {description: all parts}
-  without_scan: {description: no scan, overrides: {model.network.scan: false}}
+  without_local: {description: no local part, overrides: {"model.network.local_shares": [0, 0, 0]}}
 seeds: [7]
 budget: {epochs: 8}
 """
@@ -60,20 +61,20 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
     report = (folder / "report" / "report.md").read_text()
     printed = capsys.readouterr().out
     assert f"The whole report: {folder / 'report' / 'report.md'}" in printed
-    assert next(line for line in report.splitlines() if line.startswith("| without_scan")) in printed
+    assert next(line for line in report.splitlines() if line.startswith("| without_local")) in printed
     assert "2 of 2 runs have finished" in report
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["base"] == "whole"
     networks = {arm["name"]: arm["network"] for arm in plan["arms"]}
-    assert {name: network["scan"] for name, network in networks.items()} == {"whole": True, "without_scan": False}
+    assert networks["without_local"]["local_shares"] == [0, 0, 0] != networks["whole"]["local_shares"]
     assert all((network["state_size"], network["num_classes"]) == (2, 10) for network in networks.values())
     records = {}
     for arm, network in networks.items():
         run = folder / "runs" / arm / "seed_7"
         config = yaml.safe_load((run / "config.yaml").read_text())
         assert (config["seed_everything"], config["data"]["init_args"]["seed"]) == (7, 7)
-        assert config["model"]["network"]["scan"] == network["scan"]
+        assert config["model"]["network"]["local_shares"] == network["local_shares"]
         records[arm] = json.loads((run / "record.json").read_text())
         assert (records[arm]["finished"], records[arm]["epochs"], records[arm]["steps"]) == (True, 8, 16)
         assert len(records[arm]["curves"]["val/top1_ema"]) == 8
-    assert records["whole"]["parameters"] > records["without_scan"]["parameters"]
+    assert records["whole"]["parameters"] > records["without_local"]["parameters"]

@@ -40,7 +40,10 @@ def test_the_network_stays_as_it_is(network: MobileMamba, metadata: ModelMetadat
 def test_other_architectures_export(changes: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = MobileMamba(
-        MobileMambaConfig(**{"widths": (16, 32, 32), "depths": (1, 1, 1), "num_classes": 5} | changes)
+        MobileMambaConfig(
+            **{"widths": (16, 32, 32), "depths": (1, 1, 1), "mixer_stages": (True, False, False), "num_classes": 5}
+            | changes
+        )
     )
     options, metadata = ExportOptions(format="pt2"), ModelMetadata(image_size=(64, 64))
     assert export_network(network, tmp_path / "model.pt2", options, metadata).passed

@@ -1,32 +1,43 @@
-"""What is kept of compiled kernels on disk. In processes of their own: a process reads a kernel once."""
+"""What is kept of compiled kernels on disk: a kernel that is decorated anew reads it as a new process would."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-SCRIPT = """
-import torch
-from mobilemamba.kernels.vector_math import total
-print(total(torch.ones(5).numpy()), *total.stats.cache_hits.values())
-"""
-OTHER_SOURCES = "from mobilemamba.kernels import compilation\ncompilation.SOURCES = ''\n"
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+compilation = pytest.importorskip("mobilemamba.kernels.compilation")
+vector_math = pytest.importorskip("mobilemamba.kernels.vector_math")
+
+Add = Callable[[], tuple[int, bool]]
 
 
-def total_of_five(folder: Path, script: str = SCRIPT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
-    command = [sys.executable, "-W", "default", "-c", script]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+@pytest.fixture
+def add_five_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Add:
+    """Return a function that adds by a new kernel, and returns how often it was read and whether compiling was said."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def add() -> tuple[int, bool]:
+        compilation._announce.cache_clear()
+        caplog.clear()
+        kernel = compilation.reordered(vector_math.total.py_func)
+        assert kernel(np.ones(5, np.float32)) == 5
+        return sum(kernel.stats.cache_hits.values()), "Compiling kernels" in caplog.text
+
+    return add
 
 
-def test_a_kernel_is_compiled_once_for_its_sources_and_a_damaged_file_is_told_and_passed_by(tmp_path: Path) -> None:
-    first, second = total_of_five(tmp_path), total_of_five(tmp_path)
-    assert (first.stdout.split(), second.stdout.split()) == (["5.0"], ["5.0", "1"])
-    assert [result.stderr.count("Compiling kernels") for result in (first, second)] == [1, 0]
-    assert total_of_five(tmp_path, OTHER_SOURCES + SCRIPT).stdout.split() == ["5.0"]
-    for suffix in ("nbc", "nbi"):
-        for path in tmp_path.rglob(f"*.{suffix}"):
-            path.write_bytes(path.read_bytes()[:-40])
-        result = total_of_five(tmp_path)
-        assert result.stdout.split() == ["5.0"]
-        assert "NUMBA_CACHE_DIR" in result.stderr
+def test_a_kernel_is_compiled_once_for_its_sources(add_five_ones: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [add_five_ones(), add_five_ones()] == [(0, True), (1, False)]
+    monkeypatch.setattr(compilation, "SOURCES", "")
+    assert [add_five_ones(), add_five_ones()] == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize("suffix", ["nbc", "nbi"])
+def test_a_damaged_file_is_told_and_passed_by(suffix: str, add_five_ones: Add, tmp_path: Path) -> None:
+    add_five_ones()
+    [path] = tmp_path.rglob(f"*.{suffix}")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match="another folder in NUMBA_CACHE_DIR"):
+        assert add_five_ones() == (0, True)
