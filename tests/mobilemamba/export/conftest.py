@@ -24,17 +24,19 @@ def calibrate(network: MobileMamba) -> MobileMamba:
     return network
 
 
-@pytest.fixture(scope="session")
-def network() -> MobileMamba:
-    """A tiny network in training mode with statistics that matter; exports leave it as it is."""
+def tiny_network(*mixer_stages: bool) -> MobileMamba:
+    """A tiny network in training mode with statistics that matter."""
     torch.manual_seed(0)
-    network = randomise(
-        MobileMamba(
-            MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), mixer_stages=(True, False, True), num_classes=7)
-        )
-    )
+    config = MobileMambaConfig(widths=(16, 32, 32), depths=(1, 1, 1), mixer_stages=mixer_stages, num_classes=7)
+    network = randomise(MobileMamba(config))
     assert isinstance(network, MobileMamba)
     return calibrate(network)
+
+
+@pytest.fixture(scope="session")
+def network() -> MobileMamba:
+    """A network with the mixers of two stages; exports leave it as it is."""
+    return tiny_network(False, True, True)
 
 
 @pytest.fixture(scope="session")

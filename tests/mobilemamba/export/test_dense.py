@@ -45,7 +45,7 @@ class Detector(nn.Module):
 
 
 def backbone() -> MobileMamba:
-    stages = {"widths": (16, 32, 32), "depths": (1, 1, 1), "mixer_stages": (True, False, True)}
+    stages = {"widths": (16, 32, 32), "depths": (1, 1, 1), "mixer_stages": (False, False, True)}
     return MobileMamba(MobileMambaConfig(num_classes=0, stem_stride=8, **stages))
 
 

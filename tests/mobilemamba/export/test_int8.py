@@ -23,11 +23,16 @@ from mobilemamba.export.int8.quantise import quantise
 from mobilemamba.export.int8.report import Int8Report
 from mobilemamba.export.parity import random_images
 from mobilemamba.images import find_images
-from tests.mobilemamba.export.conftest import int8_report
+from tests.mobilemamba.export.conftest import int8_report, tiny_network
 
 SIZE = (64, 64)
 LENIENT: dict[str, Any] = {"min_agreement": 0.8, "max_accuracy_drop": 20.0}
 """Limits for random weights, which tell classes apart by little."""
+
+
+@pytest.fixture(scope="module")
+def network() -> MobileMamba:
+    return tiny_network(True, True, True)  # of random networks with fewer mixers, int8 changes more answers
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_accuracy_before_and_after_is_in_the_report(exported: tuple[Path, Int8Re
     assert content["accuracy_after"] > 0.8
     assert content["accuracy_drop"] == pytest.approx(100 * (1 - content["accuracy_after"]))
     assert content["top1_agreement"] == pytest.approx(content["accuracy_after"], abs=0.02)  # ties count as the same
-    assert content["max_abs_error"] > 1e-3  # int8, not float32
+    assert 1e-3 < content["max_abs_error"] < 0.3  # int8, not float32
     assert content["milliseconds_before"] > 0
     assert content["size_bytes"] == path.stat().st_size < report.float_report.size_bytes
     assert sorted(os.listdir(path.parent)) == ["model.onnx", "model.onnx.parity.json"]
