@@ -8,8 +8,10 @@ import inspect
 import re
 import sys
 from difflib import get_close_matches
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -33,6 +35,19 @@ class Parser(LightningArgumentParser):
             f"--{nested_key}.help {kinds[-1].__name__ if kinds else 'CLASS'}."
         )
         super().add_subclass_arguments(baseclass, nested_key, default=argparse.SUPPRESS, **options)
+
+    def add_lightning_class_args(self, lightning_class: Any, *rest: Any, **options: Any) -> list[str]:
+        """Add the options of a class.
+
+        Where a whole number means another thing than a fraction, as in ``limit_val_batches``, 1 must not become 1.0.
+        Options are parsed by the first type that takes a value, and of ``Union[int, float]`` Python makes
+        ``Union[float, int]`` if any module has named that before.
+        """
+        function = inspect.unwrap(lightning_class.__init__ if inspect.isclass(lightning_class) else lightning_class)
+        for name, hint in function.__annotations__.items():
+            if {int, float} <= {*get_args(hint)}:
+                function.__annotations__[name] = reduce(or_, sorted(get_args(hint), key=lambda kind: kind is not int))
+        return super().add_lightning_class_args(lightning_class, *rest, **options)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse a command line; configs of this project may be named without their folder."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
 from datamodules.likeliest_classes import make_rows
 from datamodules.stored_teacher import StoredTeacher
@@ -51,6 +56,18 @@ def test_an_answer_is_a_config_that_means_the_same(parser: FitParser, tmp_path: 
     path = tmp_path / "whole.yaml"
     path.write_text(yaml.safe_dump(answer["config"]))
     assert parser.resolve(["--config", str(path)]) == answer
+
+
+@pytest.mark.parametrize(
+    "option", ["limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"]
+)
+def test_one_batch_stays_one_whatever_was_imported_before(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Python makes it where another module has named the types in this order.
+    hint = reduce(or_, (float, int, *get_args(Trainer.__init__.__annotations__[option])))
+    monkeypatch.setitem(inspect.unwrap(Trainer.__init__).__annotations__, option, hint)
+    parser = FitParser()
+    answers = [parser.resolve([*QUICKSTART, f"--trainer.{option}", value]) for value in ("1", "1.0", "0.5")]
+    assert [repr(answer["config"]["trainer"][option]) for answer in answers] == ["1", "1.0", "0.5"]
 
 
 def test_an_answer_names_all_options(parser: FitParser) -> None:
