@@ -18,7 +18,7 @@ from mobilemamba.preprocessing import evaluation_transform
 from mobilemamba.weights import load_network
 from tests.mobilemamba.conftest import randomise
 
-TINY = MobileMambaConfig(widths=(16, 32, 48), depths=(1, 1, 1), mixer_stages=(False, True, False))
+TINY = MobileMambaConfig(widths=(16, 32, 48), depths=(1, 1, 1), scan=False)
 
 
 @pytest.fixture(scope="module")
