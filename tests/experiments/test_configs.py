@@ -29,6 +29,7 @@ from mobilemamba.variants import VARIANTS
 from tests.datamodules.conftest import save_image
 from tests.datamodules.test_segmentation import save_pair
 from tests.experiments.conftest import ROOT
+from tests.spawned import fit
 
 EXPERIMENTS = ROOT / "experiments"
 FILES = {str(path.relative_to(EXPERIMENTS)): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
@@ -237,6 +238,15 @@ def test_an_arm_takes_two_steps_on_photographs(two_steps: list[str], tmp_path: P
     assert all(map(math.isfinite, losses))
 
 
+def test_two_processes_train_one_network(two_steps: list[str], tmp_path: Path) -> None:
+    configs = ["--config", f"{EXPERIMENTS}/quickstart.yaml", "--config", f"{EXPERIMENTS}/launch/torchrun.yaml"]
+    status, output = fit(tmp_path, *configs, *two_steps, "--trainer.devices=2", processes=2)
+    assert status == 0, output
+    assert "MEMBER: 1/2" in output
+    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
+
+
+@pytest.mark.slow
 def test_torchrun_trains_one_network_in_two_processes(two_steps: list[str], tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     configs = ["--config", "experiments/quickstart.yaml", "--config", "experiments/launch/torchrun.yaml"]

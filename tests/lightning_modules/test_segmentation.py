@@ -179,7 +179,7 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
         "data": {"class_path": "datamodules.scenes.DigitScenesDataModule", "init_args": SCENES},
         "run": {"folder": str(tmp_path), "name": "scenes"},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1},
-        "export": {"options": {"format": "pt2"}},
+        "export": {"options": {"format": "pt2"}, "which": ["best"]},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", str(tmp_path / "config.yaml")])
@@ -187,7 +187,7 @@ def test_a_run_is_fitted_evaluated_and_used_by_the_command(
     both = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     for command in ("validate", "test", "predict"):
         main([command, *both])
-    assert {path.name for path in (run / "export").iterdir()} >= {"best.pt2", "last.pt2"}
+    assert {path.name for path in (run / "export").iterdir()} == {"best.pt2", "best.pt2.parity.json"}
     assert json.loads((run / "export" / "best.pt2.parity.json").read_text())["verdict"] == "passed"
     checkpoint = str(run / "checkpoints" / "best.ckpt")
     command_line = ["export", checkpoint, "--format", "pt2", "--output", str(tmp_path / "again.pt2")]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from experiments.cli import main
+from tests.spawned import QUICK
 
 BASE: dict[str, Any] = {
     "data": {
@@ -38,6 +38,12 @@ budget: {epochs: 8}
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
 
+def ablate(folder: Path, environment: dict[str, str], words: list[str]) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.exit(main(words))
+
+
 def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,15 +51,17 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_reports(
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
     (tmp_path / "tiny.yaml").write_text(STUDY)
     words = ["ablate", "tiny.yaml", "--devices", "cpu:1", "--set", "model.network.state_size=2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    study = subprocess.Popen([sys.executable, "-m", "experiments.cli", *words], env=environment, text=True)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    study = get_context(QUICK).Process(target=ablate, args=(tmp_path, dict(os.environ), words))
+    study.start()
     folder = Path("runs/studies/tiny")
     run = folder / "runs" / "whole" / "seed_7"
     deadline = time.monotonic() + 240
-    while not (run / "checkpoints" / "last.ckpt").is_file() and study.poll() is None and time.monotonic() < deadline:
+    while not (run / "checkpoints" / "last.ckpt").is_file() and study.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    study.send_signal(signal.SIGTERM)
-    assert study.wait(60) == 130
+    study.terminate()
+    study.join(60)
+    assert study.exitcode == 130
     assert json.loads((run / "record.json").read_text())["epochs"] < 8
     assert main(words) == 0
     started = [line for line in (run / "fit.log").read_text().splitlines() if line.startswith("$ ")]

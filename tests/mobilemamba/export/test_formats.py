@@ -36,7 +36,7 @@ from mobilemamba.export.formats.openvino import join_softplus
 from mobilemamba.export.graph import for_graphs
 from mobilemamba.export.tracing import trace
 from tests.mobilemamba.conftest import randomise
-from tests.mobilemamba.export.conftest import calibrate
+from tests.mobilemamba.export.conftest import calibrate, tiny_network
 
 COMPANIONS: dict[FormatName, list[str]] = {"openvino": ["model.bin"]}
 """Files of a format besides the one that was asked for."""
@@ -164,9 +164,8 @@ def test_wrong_weights_are_refused_and_leave_no_file(
     ],
     indirect=["name"],
 )
-def test_file_of_dynamic_size_takes_any_size_and_batch(
-    name: FormatName, smallest: int, network: MobileMamba, tmp_path: Path
-) -> None:
+def test_file_of_dynamic_size_takes_any_size_and_batch(name: FormatName, smallest: int, tmp_path: Path) -> None:
+    network = tiny_network(False, True, False)
     path = tmp_path / f"model{FORMATS[name].suffix}"
     metadata = ModelMetadata(image_size=(80, 96))
     report = export_network(network, path, options(name, dynamic_size=True), metadata)
@@ -193,9 +192,9 @@ def test_pt2_file_of_fixed_shape_runs_without_this_package(
     torch.testing.assert_close(program(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-def test_openvino_gets_each_softplus_as_one_operator_with_the_same_answers(network: MobileMamba) -> None:
+def test_openvino_gets_each_softplus_as_one_operator_with_the_same_answers() -> None:
     """Run by ONNX Runtime: what the graph computes does not depend on who runs it."""
-    fused = fuse(copy.deepcopy(network).eval())
+    fused = fuse(tiny_network(False, True, False).eval())
     program = trace(for_graphs(copy.deepcopy(fused), dynamic_size=False), 3, (64, 64), ExportOptions())
     model = convert(program).model
     before = [node.op_type for node in model.graph]
@@ -272,7 +271,7 @@ def test_a_missing_compiler_is_named_before_any_work(
 
 
 def test_compiled_packages_hold_the_network_as_it_is_with_the_scan_in_the_parallel_form(
-    network: MobileMamba, metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    metadata: ModelMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in rows, of which there are so many that a compiler takes minutes."""
 
@@ -283,7 +282,7 @@ def test_compiled_packages_hold_the_network_as_it_is_with_the_scan_in_the_parall
     def graph(fused: nn.Module) -> list[str]:
         return [str(node.target) for node in trace(fused, 3, (64, 96), options("aoti")).graph.nodes]
 
-    operators: list[str] = []
+    network, operators = tiny_network(False, True, False), list[str]()
     monkeypatch.setattr(aoti, "write", stop)
     monkeypatch.setattr(aoti, "check_compiler", lambda: None)
     with pytest.raises(KeyboardInterrupt):
