@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import yaml
 from torch import nn
 
 from benchmarks import formats
@@ -34,5 +35,6 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: int) 
         return network
 
     monkeypatch.setattr(timm, "create_model", create)
-    (tmp_path / "tiny.yaml").write_text("model: {network: {widths: [16, 16, 16], depths: [1, 1, 1]}}")
+    network = {"widths": [16, 16, 16], "depths": [1, 1, 1], "mixer_stages": [False, False, True]}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"model": {"network": network}}))
     monkeypatch.setattr(formats, "QUICKSTART_FILE", tmp_path / "tiny.yaml")

@@ -125,7 +125,8 @@ def test_a_fit_whose_export_failed_ends_with_an_error(
 
 def test_the_quickstart_takes_steps_with_its_teacher_and_warns_of_nothing(tmp_path: Path) -> None:
     # The config as it is but for its length, which --trainer.fast_dev_run would change in more ways.
-    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--run.folder", str(tmp_path)]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
+    short += ["--run.folder", str(tmp_path)]
     short += ["--trainer.enable_progress_bar", "false", "--enable.export", "false", "--trainer.log_every_n_steps", "1"]
     command = ["-W", "default", "-c", "from lightning_modules.cli import main; main()"]
     shown = subprocess.run(
