@@ -14,7 +14,7 @@ from lightning_modules.classification import ImageClassification
 from lightning_modules.optimization import OptimizerConfig, ScheduleConfig, learning_rate_factor
 from mobilemamba import MobileMambaConfig
 
-SMALL = MobileMambaConfig(num_classes=10, widths=(16, 16, 32), depths=(1, 1, 1))
+SMALL = MobileMambaConfig(num_classes=10, stem_stride=4, widths=(16, 16, 32), depths=(1, 1, 1))
 SCHEDULE = ScheduleConfig(warmup_epochs=0)
 
 
@@ -52,7 +52,7 @@ def test_schedule_rate_and_position_follow_the_images(
         length = {"max_epochs": -1, "max_steps": 22 * 128 // batch_size} if is_measured_in_steps else {"max_epochs": 2}
         trainer = make_trainer(callbacks=[rates], limit_val_batches=0, use_distributed_sampler=False, **length)
         module = ImageClassification(SMALL, optimizer=optimizer, schedule=SCHEDULE)
-        data = DigitsDataModule(batch_size=batch_size, image_size=64, num_workers=0)
+        data = DigitsDataModule(batch_size=batch_size, image_size=16, num_workers=0)
         trainer.fit(module, datamodule=data, weights_only=True, **options)
         return rates.rates
 
