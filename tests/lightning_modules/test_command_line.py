@@ -146,6 +146,7 @@ def test_the_quickstart_takes_steps_with_its_teacher_and_warns_of_nothing(tmp_pa
         "The warm-up of",
         "`Trainer.fit` stopped",
         "Compiling kernels",
+        "Numba makes training on CPUs faster",
     )
     assert [line for line in shown.stderr.splitlines() if not any(text in line for text in expected)] == []
 

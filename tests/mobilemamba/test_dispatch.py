@@ -228,10 +228,11 @@ def test_networks_of_low_precision_compute_in_float32_inside(dtype: torch.dtype)
             torch.testing.assert_close(y.double(), expected, rtol=0, atol=tolerance)
 
 
-def test_training_under_autocast_stays_close() -> None:
-    mixer, x = block(), images()
+@pytest.mark.parametrize("way", [nullcontext, plain_operators])
+def test_training_under_autocast_stays_close(way: type[AbstractContextManager[None]]) -> None:
+    mixer, x = block().train(), images()
     plain = copy.deepcopy(mixer)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with way(), torch.autocast("cpu", dtype=torch.bfloat16):
         y = mixer(x)
     y.float().square().sum().backward()
     plain(x).square().sum().backward()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 numba = pytest.importorskip("numba")
-compilation = pytest.importorskip("mobilemamba.kernels.compilation")
-vector_math = pytest.importorskip("mobilemamba.kernels.vector_math")
+
+from mobilemamba.kernels import compilation
+from mobilemamba.kernels.vector_math import total
 
 Add = Callable[[], tuple[int, bool]]
 
@@ -21,7 +22,7 @@ def add_five_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     def add() -> tuple[int, bool]:
         compilation._announce.cache_clear()
         caplog.clear()
-        kernel = compilation.reordered(vector_math.total.py_func)
+        kernel = compilation.reordered(total.py_func)
         assert kernel(np.ones(5, np.float32)) == 5
         return sum(kernel.stats.cache_hits.values()), "Compiling kernels" in caplog.text
 

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("numba")
+
 from mobilemamba.kernels import threads
 from mobilemamba.kernels.threads import run, tasks_of
 
