@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
+
+import numba
 
 from mobilemamba.kernels import compilation
 from mobilemamba.kernels.vector_math import total
