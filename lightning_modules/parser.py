@@ -8,10 +8,9 @@ import inspect
 import re
 import sys
 from difflib import get_close_matches
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -40,13 +39,15 @@ class Parser(LightningArgumentParser):
         """Add the options of a class.
 
         Where a whole number means another thing than a fraction, as in ``limit_val_batches``, 1 must not become 1.0.
-        Options are parsed by the first type that takes a value, and of ``Union[int, float]`` Python makes
-        ``Union[float, int]`` if any module has named that before.
+        Options are parsed by the first type that takes a value, and of ``Optional[Union[int, float]]`` Python makes
+        ``Optional[Union[float, int]]`` if another module has named that before.
         """
         function = inspect.unwrap(lightning_class.__init__ if inspect.isclass(lightning_class) else lightning_class)
-        for name, hint in function.__annotations__.items():
-            if {int, float} <= {*get_args(hint)}:
-                function.__annotations__[name] = reduce(or_, sorted(get_args(hint), key=lambda kind: kind is not int))
+        hints = getattr(function, "__annotations__", {})
+        for name, hint in hints.items():
+            kinds = get_args(hint)
+            if get_origin(hint) in (Union, UnionType) and int in kinds and float in kinds:
+                hints[name] = Union[tuple(sorted(kinds, key=lambda kind: kind is not int))]  # noqa: UP007  # not known before
         return super().add_lightning_class_args(lightning_class, *rest, **options)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:

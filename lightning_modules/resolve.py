@@ -68,7 +68,7 @@ class FitParser(CommandLine):
             if message is None:
                 raise
             return {"error": message}
-        text = self.parser.dump(config, skip_unset=False, skip_validation=True)  # they were parsed just now
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)  # validated when parsed
         return {
             "config": yaml.safe_load(text)["fit"],
             "options": sorted(option_names(config["fit"])),

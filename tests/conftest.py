@@ -1,6 +1,7 @@
 """The same computation however the tests are called: one thread in this process and in those that it starts."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,9 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    """Give each test the same random numbers, whichever tests ran before it."""
+def torch_as_it_was() -> Iterator[None]:
+    """Seed torch before each test, and undo its change of how processes share memory."""
     torch.manual_seed(0)
+    strategy = torch.multiprocessing.get_sharing_strategy()
+    yield
+    torch.multiprocessing.set_sharing_strategy(strategy)

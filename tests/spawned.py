@@ -1,4 +1,4 @@
-"""Real processes that begin quickly: copies of one that has imported all that conftest.py names."""
+"""Real processes that begin quickly: copies of one that has imported all that lightning_modules/conftest.py names."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ QUICK: Literal["forkserver", "spawn"] = (
 
 
 class SpawnedProcesses(DDPStrategy):
-    """Processes on the CPU that end in order, which the command does itself."""
+    """Processes on the CPU that leave their group at the end, as the command does.
+
+    They are copies of a process that has neither this one's seeds nor its environment.
+    """
 
     def __init__(self) -> None:
         super().__init__(start_method=QUICK, process_group_backend="gloo")
-        # Copies are handed tensors as files by name: a message holds few open ones.
+        # Tensors go to copies as files with names: a message takes few open files.
         torch.multiprocessing.set_sharing_strategy("file_system")
 
     def setup_environment(self) -> None:
         assert self.lightning_module is not None
         for tensor in (*self.lightning_module.parameters(), *self.lightning_module.buffers()):
-            tensor.data = tensor.data.clone()  # copies would train in the same memory; Lightning sees to "spawn" alone
+            tensor.data = tensor.data.clone()  # not in shared memory; Lightning does this for "spawn" alone
         super().setup_environment()
 
     def teardown(self) -> None:
@@ -42,17 +45,18 @@ class SpawnedProcesses(DDPStrategy):
         leave_process_group()
 
 
-def fit(folder: Path, *options: str, processes: int = 1) -> tuple[int | None, str]:
+def fit(folder: Path, *options: str, processes: int = 1, torchrun: bool = False) -> tuple[int | None, str]:
     """Run ``lightning fit`` in a folder to its end, in processes of its own; return the first's status and output.
 
-    Several processes are told of each other as torchrun does it.
+    Several processes are told of each other as Lightning does it, or as torchrun does.
     """
     context = multiprocessing.get_context(QUICK)
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "GROUP_RANK": "0"}
-    group |= {"TORCHELASTIC_RUN_ID": "tests", "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    environments = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    if processes == 1:
-        environments = [{}]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
+    if torchrun:
+        group |= {"TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0"}
+        group |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+    ranks = ("RANK", "LOCAL_RANK") if torchrun else ("LOCAL_RANK",)
+    environments = [group | dict.fromkeys(ranks, str(rank)) for rank in range(processes)]
     started = [context.Process(target=_fit, args=(folder, *pair, options)) for pair in enumerate(environments)]
     for process in started:
         process.start()
@@ -61,8 +65,9 @@ def fit(folder: Path, *options: str, processes: int = 1) -> tuple[int | None, st
         process.join(timeout=max(0, deadline - time.monotonic()))
         process.kill()
         process.join()
-    # torchrun takes the status of a run from any of them.
-    assert len({process.exitcode for process in started}) == 1, started
+    # torchrun takes the status of a run from any of them; Lightning kills the first if another fails.
+    status = started[0].exitcode if torchrun else 0
+    assert [process.exitcode for process in started[1:]] == [status] * (processes - 1)
     return started[0].exitcode, (folder / "output_0.txt").read_text()
 
 

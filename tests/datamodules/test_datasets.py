@@ -78,7 +78,7 @@ def test_unreadable_images_stop_by_option_or_limit(image_folder: Callable[..., P
     truncate(root / "val" / "ant" / "0.jpg")
     with pytest.raises(UserError, match=r"ant/0\.jpg.*data\.on_corrupt"):
         list(photographs(root, on_corrupt="raise", num_workers=1).val_dataloader())
-    end_loader_processes()  # for which torch waits long
+    end_loader_processes()  # torch would wait long for them
     truncate(root / "val" / "ant" / "1.jpg")
     with pytest.raises(UserError, match=r"number 2, and 1 may be skipped.*data\.max_corrupt"):
         list(photographs(root, max_corrupt=1).val_dataloader())

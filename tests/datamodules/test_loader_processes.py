@@ -78,6 +78,8 @@ def test_an_error_of_a_loader_process_gets_a_message(
     process = get_context(QUICK).Process(target=load, args=(number, timeout, tmp_path / "output.txt"))
     process.start()
     process.join(timeout=240)
+    process.kill()  # where it hangs
+    process.join()
     assert process.exitcode == 0
     output = (tmp_path / "output.txt").read_text()
     assert re.search(expected, output), output

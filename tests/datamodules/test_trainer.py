@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -160,11 +161,19 @@ def test_two_processes_give_the_metrics_of_one(image_folder: Callable[..., Path]
     assert one["brightness"] == pytest.approx(two["brightness"], rel=1e-5)
 
 
-def test_a_trainer_that_would_split_the_images_again_is_refused(image_folder: Callable[..., Path]) -> None:
-    strict = trainer(strategy=DDPStrategy(process_group_backend="gloo"), use_distributed_sampler=True)  # of this one
-    with pytest.raises(UserError, match=r"trainer\.use_distributed_sampler to false"):
-        strict.validate(Probe(), datamodule=mixed(image_folder()), verbose=False)
-    leave_process_group()
+def test_a_trainer_that_would_split_the_images_again_is_refused(
+    image_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A group of one process.
+    for name, value in (("LOCAL_RANK", "0"), ("NODE_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)  # Lightning sets it otherwise, and does not undo that
+    monkeypatch.setenv("MASTER_PORT", str(find_free_network_port()))
+    strict = trainer(strategy=DDPStrategy(process_group_backend="gloo"), use_distributed_sampler=True)
+    try:
+        with pytest.raises(UserError, match=r"trainer\.use_distributed_sampler to false"):
+            strict.validate(Probe(), datamodule=mixed(image_folder()), verbose=False)
+    finally:
+        leave_process_group()
 
 
 @pytest.mark.parametrize(("accumulated", "size"), [(1, 96), (3, 32)])

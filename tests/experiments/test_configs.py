@@ -238,9 +238,9 @@ def test_an_arm_takes_two_steps_on_photographs(two_steps: list[str], tmp_path: P
     assert all(map(math.isfinite, losses))
 
 
-def test_two_processes_train_one_network(two_steps: list[str], tmp_path: Path) -> None:
+def test_two_processes_of_torchrun_train_one_network(two_steps: list[str], tmp_path: Path) -> None:
     configs = ["--config", f"{EXPERIMENTS}/quickstart.yaml", "--config", f"{EXPERIMENTS}/launch/torchrun.yaml"]
-    status, output = fit(tmp_path, *configs, *two_steps, "--trainer.devices=2", processes=2)
+    status, output = fit(tmp_path, *configs, *two_steps, "--trainer.devices=2", processes=2, torchrun=True)
     assert status == 0, output
     assert "MEMBER: 1/2" in output
     assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]

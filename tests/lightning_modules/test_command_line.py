@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -139,15 +140,14 @@ def test_the_quickstart_takes_steps_with_its_teacher_and_warns_of_nothing(tmp_pa
     events = EventAccumulator(str(tmp_path / "quickstart" / "version_0"))
     events.Reload()
     assert {"train/loss_distillation", "train/teacher_agreement"} <= set(events.Tags()["scalars"])
-    expected = (
+    expected = [
         "Seed set",
         "GPU available",
         "The network has",
         "The warm-up of",
         "`Trainer.fit` stopped",
-        "Compiling kernels",
-        "Numba makes training on CPUs faster",
-    )
+        "Compiling kernels" if find_spec("numba") else "Numba makes training on CPUs faster",
+    ]
     assert [line for line in shown.stderr.splitlines() if not any(text in line for text in expected)] == []
 
 

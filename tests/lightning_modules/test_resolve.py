@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import get_args
+from typing import Union, get_args
 
 import pytest
 import yaml
@@ -63,7 +61,7 @@ def test_an_answer_is_a_config_that_means_the_same(parser: FitParser, tmp_path: 
 )
 def test_one_batch_stays_one_whatever_was_imported_before(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # As Python makes it where another module has named the types in this order.
-    hint = reduce(or_, (float, int, *get_args(Trainer.__init__.__annotations__[option])))
+    hint = Union[(float, int, *get_args(Trainer.__init__.__annotations__[option]))]
     monkeypatch.setitem(inspect.unwrap(Trainer.__init__).__annotations__, option, hint)
     parser = FitParser()
     answers = [parser.resolve([*QUICKSTART, f"--trainer.{option}", value]) for value in ("1", "1.0", "0.5")]

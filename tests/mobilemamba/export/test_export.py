@@ -41,7 +41,7 @@ def test_other_architectures_export(changes: dict[str, Any], tmp_path: Path) -> 
     torch.manual_seed(0)
     network = MobileMamba(
         MobileMambaConfig(
-            **{"widths": (16, 32, 32), "depths": (1, 1, 1), "mixer_stages": (True, False, False), "num_classes": 5}
+            **{"widths": (16, 32, 32), "depths": (1, 1, 1), "mixer_stages": (False, True, True), "num_classes": 5}
             | changes
         )
     )

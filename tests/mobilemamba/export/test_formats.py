@@ -165,7 +165,7 @@ def test_wrong_weights_are_refused_and_leave_no_file(
     indirect=["name"],
 )
 def test_file_of_dynamic_size_takes_any_size_and_batch(name: FormatName, smallest: int, tmp_path: Path) -> None:
-    network = tiny_network(False, True, False)
+    network = tiny_network(False, False, True)
     path = tmp_path / f"model{FORMATS[name].suffix}"
     metadata = ModelMetadata(image_size=(80, 96))
     report = export_network(network, path, options(name, dynamic_size=True), metadata)
@@ -282,7 +282,8 @@ def test_compiled_packages_hold_the_network_as_it_is_with_the_scan_in_the_parall
     def graph(fused: nn.Module) -> list[str]:
         return [str(node.target) for node in trace(fused, 3, (64, 96), options("aoti")).graph.nodes]
 
-    network, operators = tiny_network(False, True, False), list[str]()
+    operators: list[str] = []
+    network = tiny_network(False, True, False)
     monkeypatch.setattr(aoti, "write", stop)
     monkeypatch.setattr(aoti, "check_compiler", lambda: None)
     with pytest.raises(KeyboardInterrupt):

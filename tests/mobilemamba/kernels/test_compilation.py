@@ -1,4 +1,4 @@
-"""What is kept of compiled kernels on disk: a kernel that is decorated anew reads it as a new process would."""
+"""What is kept of compiled kernels on disk: a kernel that is decorated anew reads the files that the last one wrote."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +32,7 @@ def add_five_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 
 def test_a_kernel_is_compiled_once_for_its_sources(add_five_ones: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(total._cache, compilation._Cache)
     assert [add_five_ones(), add_five_ones()] == [(0, True), (1, False)]
     monkeypatch.setattr(compilation, "SOURCES", "")
     assert [add_five_ones(), add_five_ones()] == [(0, True), (1, False)]
