@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,7 +17,6 @@ from mobilemamba.metadata import ModelMetadata
 AnyCallback = TypeVar("AnyCallback", bound=Callback)
 
 
-@runtime_checkable
 class Task(Protocol):
     """The attributes that callbacks use of a LightningModule such as ImageClassification.
 
@@ -49,9 +48,10 @@ def task_of(pl_module: LightningModule) -> Task:
     Raises:
         TypeError: When it lacks an attribute of Task.
     """
-    if not isinstance(pl_module, Task):
+    # Not isinstance(): from Python 3.12 on, a protocol's check does not see submodules, which torch finds by __getattr__.
+    if not all(hasattr(pl_module, name) for name in (*Task.__annotations__, "num_classes", "set_unregistered")):
         raise TypeError(f"The module must be a task such as ImageClassification, not a {type(pl_module).__name__}.")
-    return pl_module
+    return cast(Task, pl_module)
 
 
 def metadata_of(pl_module: LightningModule) -> ModelMetadata:
