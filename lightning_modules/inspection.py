@@ -48,7 +48,7 @@ def task_of(pl_module: LightningModule) -> Task:
     Raises:
         TypeError: When it lacks an attribute of Task.
     """
-    # Not isinstance(): from Python 3.12 on, a protocol's check does not see submodules, which torch finds by __getattr__.
+    # Not isinstance(): from Python 3.12 on, a protocol does not see submodules, which torch finds by __getattr__.
     if not all(hasattr(pl_module, name) for name in (*Task.__annotations__, "num_classes", "set_unregistered")):
         raise TypeError(f"The module must be a task such as ImageClassification, not a {type(pl_module).__name__}.")
     return cast(Task, pl_module)
