@@ -27,7 +27,7 @@ class LocalLauncher:
         inherited: File descriptors that the processes keep open, such as that of a lock.
     """
 
-    poll_seconds = 0.5
+    poll_seconds = 0.1
 
     def __init__(self, workers: Sequence[Worker], program: Sequence[str], inherited: Sequence[int] = ()) -> None:
         self.capacity = len(workers)
