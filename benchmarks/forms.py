@@ -8,8 +8,10 @@ float32 but for "onnx-float16".
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -45,7 +47,8 @@ def set_threads(count: int | None) -> None:
         with quiet("torch.utils._pytree"):
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
-        _unsafe_reset_threadpool(count)
+        with redirect_stderr(io.StringIO()):  # it tells of it there
+            _unsafe_reset_threadpool(count)
 
 
 def check_forms(forms: Iterable[Form], device: torch.device) -> None:
