@@ -47,7 +47,7 @@ def set_threads(count: int | None) -> None:
         with quiet("torch.utils._pytree"):
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
-        with redirect_stderr(io.StringIO()):  # it tells of it there
+        with redirect_stderr(io.StringIO()):  # ExecuTorch prints a line
             _unsafe_reset_threadpool(count)
 
 

@@ -47,7 +47,8 @@ class Parser(LightningArgumentParser):
         for name, hint in hints.items():
             kinds = get_args(hint)
             if get_origin(hint) in (Union, UnionType) and int in kinds and float in kinds:
-                hints[name] = Union[tuple(sorted(kinds, key=lambda kind: kind is not int))]  # noqa: UP007  # not known before
+                integers_first = tuple(sorted(kinds, key=lambda kind: kind is not int))
+                hints[name] = Union[integers_first]  # noqa: UP007  # a tuple cannot be written with |
         return super().add_lightning_class_args(lightning_class, *rest, **options)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:

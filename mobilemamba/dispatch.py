@@ -40,7 +40,7 @@ ScanForm = Literal["parallel", "rows", "sequential", "triton"]
 
 
 class _Choice(threading.local):  # torch.compile of torch 2.10 cannot trace a ContextVar
-    def __init__(self) -> None:  # in each thread that asks
+    def __init__(self) -> None:  # called in each thread that reads the choice
         self.is_plain = False
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Union, get_args
+from typing import Any, Union, get_args
 
 import pytest
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from datamodules.likeliest_classes import make_rows
 from datamodules.stored_teacher import StoredTeacher
 from lightning_modules.cli import main
+from lightning_modules.parser import Parser
 from lightning_modules.resolve import FitParser
 from mobilemamba import MobileMamba, MobileMambaConfig
 
@@ -66,6 +68,21 @@ def test_one_batch_stays_one_whatever_was_imported_before(option: str, monkeypat
     parser = FitParser()
     answers = [parser.resolve([*QUICKSTART, f"--trainer.{option}", value]) for value in ("1", "1.0", "0.5")]
     assert [repr(answer["config"]["trainer"][option]) for answer in answers] == ["1", "1.0", "0.5"]
+
+
+def test_types_other_than_unions_stay_as_they_are() -> None:
+    class WithoutOptions(Callback):
+        pass
+
+    class WithOptions(Callback):
+        def __init__(self, table: Any = None, pair: Any = None, function: Any = None) -> None:
+            super().__init__()
+
+    kinds = {"table": dict[int, float], "pair": tuple[float, int], "function": Callable[[int], float]}
+    WithOptions.__init__.__annotations__.update(kinds)
+    for callback in (WithoutOptions, WithOptions):
+        Parser().add_lightning_class_args(callback, "callback")
+    assert kinds.items() <= WithOptions.__init__.__annotations__.items()
 
 
 def test_an_answer_names_all_options(parser: FitParser) -> None:
